@@ -1,0 +1,70 @@
+"""Virtual time: a test's clock jumps to the next timer as soon as nothing else can run.
+
+`@virtual_time` takes the place of `anyio_backend`'s usual parameters, so such a test runs on
+asyncio and on trio, and an hour's backoff takes it no time at all:
+
+    @virtual_time
+    @pytest.mark.anyio
+    async def test_an_hour_passes_at_once() -> None:
+        await anyio.sleep(3600)
+
+Only timers move the clock. A worker thread, a process or a socket is not waited for: the clock
+jumps while it works. Tests in virtual time use none of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from _typeshed import FileDescriptorLike
+
+VIRTUAL_BACKENDS = ("asyncio+virtual", "trio+virtual")
+
+virtual_time = pytest.mark.parametrize("anyio_backend", VIRTUAL_BACKENDS, indirect=True)
+
+
+class _JumpingSelector(selectors.BaseSelector):
+    """Asks the real selector what is ready, and moves `now` instead of waiting for a timer."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._real = selectors.DefaultSelector()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        # No timer at all (None): only a real event can go on from here, so that one is waited for.
+        ready = self._real.select(None if timeout is None else 0)
+        if timeout is not None and not ready:
+            self.now += timeout
+        return ready
+
+    def register(
+        self, fileobj: FileDescriptorLike, events: int, data: object = None
+    ) -> selectors.SelectorKey:
+        return self._real.register(fileobj, events, data)
+
+    def unregister(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
+        return self._real.unregister(fileobj)
+
+    def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
+        return self._real.get_map()
+
+    def close(self) -> None:
+        self._real.close()
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An asyncio loop whose clock starts at 0 and moves by jumps only."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
