@@ -1,0 +1,38 @@
+"""A task that no caller owns: what it does must not end because a caller was cancelled.
+
+anyio's shields do not hold against asyncio's own `task.cancel()`, so the work runs in a task of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+
+def _trio() -> Any:
+    """Return the trio module if the caller is a trio task, else None; never imports it."""
+    trio = sys.modules.get("trio")
+    return trio if trio is not None and trio.lowlevel.in_trio_task() else None
+
+
+def current_loop() -> object:
+    """Return what stands for the running event loop: alike for all its tasks, and for no other loop's."""
+    trio = _trio()
+    return asyncio.get_running_loop() if trio is None else trio.lowlevel.current_trio_token()
+
+
+def spawn(run: Callable[[], Coroutine[Any, Any, None]]) -> object:
+    """Start `run` detached from the caller, and return what must be referenced until it ends.
+
+    It starts in an empty context (trio: the system's): a caller's context variables (a database session, a
+    request's log fields) must neither leak into the work of all nor be kept alive by it. `run` may begin before this
+    returns (eager tasks), and must raise nothing but cancellation.
+    """
+    trio = _trio()
+    if trio is not None:
+        return trio.lowlevel.spawn_system_task(run)
+    loop = asyncio.get_running_loop()
+    return contextvars.Context().run(lambda: loop.create_task(run()))

@@ -1,0 +1,98 @@
+"""The error tree. Every message says what happened, what is safe, and the next step."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+Outcome = Literal["not_sent", "busy", "refused", "unknown"]
+"""What became of a refresh token whose refresh brought no new one.
+
+`not_sent`: no byte of it left this host. `busy`: the server put the request off (429, 503). `refused`: the server
+turned the request down without looking at the grant (a configuration error). In all three the refresh token is
+unspent. `unknown`: it was sent, and whether it was spent cannot be told.
+"""
+
+_E = TypeVar("_E", bound=BaseException)
+
+
+class RefreshAuthError(Exception):
+    """The base of everything this library raises of its own."""
+
+
+class ReauthorizationRequired(RefreshAuthError):
+    """A person must log in again: there is no token, no refresh token, or the server refused it for good.
+
+    Nothing is sent to the token endpoint while this lasts. A login anywhere that reaches the store (or
+    `RefreshAuth.set_token`) ends it within about a second, without a restart.
+
+    Attributes:
+        error: the server's `error` code (RFC 6749 §5.2), where it gave one.
+        error_description: the server's own words, where it gave any; secrets are blotted out.
+        since: when the server said so, in epoch seconds; None where no server did.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        error: str | None = None,
+        error_description: str | None = None,
+        since: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.error = error
+        self.error_description = error_description
+        self.since = since
+
+
+class RefreshUnavailable(RefreshAuthError):
+    """No new token could be had now; try again later.
+
+    The grant is not known to be dead. An endpoint of your own raises it too, with the `outcome` it knows: the
+    session retries `not_sent` and `busy` within `refresh_timeout`, and notes `unknown` in the store.
+
+    Attributes:
+        outcome: what became of the refresh token that was to be spent, see `Outcome`.
+        retry_after: seconds that the server asked to wait (RFC 9110 §10.2.3); None where it did not.
+    """
+
+    def __init__(
+        self, message: str, *, outcome: Outcome = "unknown", retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.outcome: Outcome = outcome
+        self.retry_after = retry_after
+
+
+class StoreError(RefreshAuthError):
+    """The store failed, or holds something that is no token; its text is left as it was.
+
+    No refresh token is spent without a claim in the store, so a failing store spends none.
+    """
+
+
+class OriginNotAllowed(RefreshAuthError):
+    """The bearer token would have gone to an origin it is not meant for; nothing was sent."""
+
+
+class BodyNotReplayable(RefreshAuthError):
+    """The token was refused and is refreshed, but the request's body cannot be sent a second time.
+
+    Send the request again: it will carry the new token.
+
+    Attributes:
+        response: the 401, read; an `httpx.Response` or `httpx2.Response`.
+    """
+
+    def __init__(self, message: str, *, response: object = None) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+def again(error: _E) -> _E:
+    """Return a fresh exception like `error` and caused by it: one exception object is raised in one place only."""
+    fresh = type(error).__new__(type(error), *error.args)
+    fresh.args = error.args
+    fresh.__dict__.update(error.__dict__)
+    fresh.__cause__ = error
+    return fresh

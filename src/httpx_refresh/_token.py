@@ -1,0 +1,120 @@
+"""Token: what a token endpoint answered, and since when it holds."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_NAMED = ("access_token", "refresh_token", "expires_at", "token_type")
+
+# RFC 6749 Appendix A.12: 1*VSCHAR; a blank at either end would not survive a header field (RFC 9110 §5.5).
+_ACCESS_TOKEN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+
+_CENTURY = 3_155_760_000.0
+_EPOCH_END = 1e11  # the year 5138; what is more was meant in milliseconds
+
+
+def seconds(value: object, *, most: float = _CENTURY) -> float | None:
+    """Read a positive number of seconds from a JSON value, or None if it is not a credible one.
+
+    Servers send `expires_in` as a number, as a string of digits, as null, and worse. Nothing or less, or more
+    than `most` (a century), says nothing.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    if isinstance(value, str) and len(value) > 32:
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and 0 < number <= most else None
+
+
+def epoch(value: object) -> float | None:
+    """Read a moment in epoch seconds from a JSON value, or None if it is not a credible one."""
+    return seconds(value, most=_EPOCH_END)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Hold an access token with what came beside it (RFC 6749 §5.1).
+
+    Its repr shows no secret: of `extra`, the field names only.
+
+    Args:
+        access_token: printable ASCII, as it goes into the `Authorization` header.
+        refresh_token: None where the server gave none.
+        expires_at: when the access token expires, in epoch seconds; None if nobody knows.
+        token_type: as the server sent it; the header's scheme does not depend on it.
+        extra: every other field of the token response (`scope`, `id_token`, `instance_url`, ...).
+
+    Raises:
+        TypeError: a field of another type than declared.
+        ValueError: an access token that cannot stand in a header, or an empty refresh token.
+    """
+
+    access_token: str
+    refresh_token: str | None = None
+    expires_at: float | None = None
+    token_type: str = "Bearer"  # noqa: S105 - the name of a scheme, not a secret
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.access_token, str):
+            raise TypeError("access_token must be a str")
+        if not _ACCESS_TOKEN.fullmatch(self.access_token):
+            raise ValueError(
+                "access_token must be printable ASCII and not empty (RFC 6749 Appendix A.12)"
+            )
+        if self.refresh_token is not None and not isinstance(self.refresh_token, str):
+            raise TypeError("refresh_token must be a str or None")
+        if self.refresh_token == "":
+            raise ValueError("refresh_token must not be empty; leave it out (None) instead")
+        if self.expires_at is not None and epoch(self.expires_at) is None:
+            raise ValueError("expires_at must be epoch seconds or None")
+        if not isinstance(self.token_type, str):
+            raise TypeError("token_type must be a str")
+        if not isinstance(self.extra, Mapping):
+            raise TypeError("extra must be a mapping")
+
+    @classmethod
+    def from_response(cls, response: Mapping[str, Any]) -> Token:
+        """Make a token of a token response's fields (RFC 6749 §5.1), received now.
+
+        `expires_at` is taken as it stands if it is a number; else it is now plus `expires_in`, if that is a
+        credible number of seconds (a string of digits is); else None. All other fields are kept in `extra`.
+
+        Args:
+            response: the response's JSON object.
+
+        Raises:
+            TypeError: `response` is not a mapping, or a token in it is not a string.
+            ValueError: there is no access token in it that can stand in a header.
+        """
+        if not isinstance(response, Mapping):
+            raise TypeError("a token response must be a mapping")
+        expires_at = epoch(response.get("expires_at"))
+        expires_in = seconds(response.get("expires_in"))
+        if expires_at is None and expires_in is not None:
+            expires_at = time.time() + expires_in
+        token_type = response.get("token_type")
+        return cls(
+            response.get("access_token", ""),
+            response.get("refresh_token") or None,
+            expires_at,
+            token_type if isinstance(token_type, str) and token_type else "Bearer",
+            {name: value for name, value in response.items() if name not in _NAMED},
+        )
+
+    def __repr__(self) -> str:
+        refresh_token = None if self.refresh_token is None else "***"
+        return (
+            f"Token(access_token='***', refresh_token={refresh_token!r}, "
+            f"expires_at={self.expires_at!r}, token_type={self.token_type!r}, "
+            f"extra=<{', '.join(map(str, self.extra))}>)"
+        )
