@@ -124,13 +124,16 @@ def _read(target: str) -> bytes | None:
         # A directory that is missing is a disk that is not mounted, not a missing login.
         _require_directory(target)
         return None
-    with open(descriptor, "rb") as file:
+    try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "not a regular file", target)
-        data = file.read(_LIMIT + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(_LIMIT + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > _LIMIT:
         raise _too_large(target)
     return data
