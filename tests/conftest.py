@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,16 +18,19 @@ if TYPE_CHECKING:
 Backend = tuple[str, dict[str, Any]]
 
 
-def _eager_loop() -> asyncio.AbstractEventLoop:
+def _loop(task_factory: Any) -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
-    loop.set_task_factory(vars(asyncio)["eager_task_factory"])  # new in Python 3.12
+    loop.set_task_factory(task_factory)
     return loop
 
 
+# New in Python 3.12: a task's first step runs as the task is made.
+_EAGER = getattr(asyncio, "eager_task_factory", None)
+
 # anyio's name of the backend, and its options. Those in virtual time are asked for by a test.
 _BACKENDS: dict[str, Callable[[], Backend]] = {
-    "asyncio": lambda: ("asyncio", {}),
-    "asyncio+eager": lambda: ("asyncio", {"loop_factory": _eager_loop}),
+    "asyncio": lambda: ("asyncio", {"loop_factory": partial(_loop, None)}),
+    "asyncio+eager": lambda: ("asyncio", {"loop_factory": partial(_loop, _EAGER)}),
     "asyncio+uvloop": lambda: ("asyncio", {"use_uvloop": True}),
     "trio": lambda: ("trio", {}),
     "asyncio+virtual": lambda: ("asyncio", {"loop_factory": VirtualTimeLoop}),
@@ -38,16 +42,8 @@ _BACKENDS: dict[str, Callable[[], Backend]] = {
     scope="module",
     params=[
         "asyncio",
-        pytest.param(
-            "asyncio+eager",
-            marks=pytest.mark.skipif(
-                sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12"
-            ),
-        ),
-        pytest.param(
-            "asyncio+uvloop",
-            marks=pytest.mark.skipif(sys.platform == "win32", reason="uvloop is not for Windows"),
-        ),
+        *(["asyncio+eager"] if _EAGER else []),
+        *(["asyncio+uvloop"] if sys.platform != "win32" else []),
         "trio",
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import time
 
 import anyio
@@ -49,3 +50,14 @@ async def test_the_clock_stands_still_while_something_can_run() -> None:
     for _ in range(100):
         await anyio.lowlevel.checkpoint()
     assert anyio.current_time() == began
+
+
+@virtual_time
+@pytest.mark.anyio
+async def test_a_socket_that_is_ready_goes_before_a_timer() -> None:
+    began = anyio.current_time()
+    ours, theirs = socket.socketpair()
+    with ours, theirs, anyio.fail_after(60):
+        theirs.send(b"ready")
+        await anyio.wait_readable(ours)
+        assert anyio.current_time() == began
