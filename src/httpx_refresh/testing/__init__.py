@@ -1,0 +1,27 @@
+"""An authorization server and the API behind it, for tests: in the process or beside it."""
+
+from __future__ import annotations
+
+from ._behaviour import Answer, Behaviour, Gate, LostAnswer, LostRequest, Outage
+from ._events import ApiEvent, Event, FamilyEvent, TokenEvent
+from ._server import AuthorizationServer
+from ._settings import Settings
+from ._tokens import Family
+from ._wire import Call
+
+__all__ = [
+    "Answer",
+    "ApiEvent",
+    "AuthorizationServer",
+    "Behaviour",
+    "Call",
+    "Event",
+    "Family",
+    "FamilyEvent",
+    "Gate",
+    "LostAnswer",
+    "LostRequest",
+    "Outage",
+    "Settings",
+    "TokenEvent",
+]

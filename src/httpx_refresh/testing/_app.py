@@ -1,0 +1,63 @@
+"""The server as an ASGI application, for real sockets and for the libraries' ASGI transports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ._behaviour import pace
+from ._exchange import pieces
+from ._wire import Call, Loss
+
+try:
+    from starlette.requests import ClientDisconnect, Request
+except ImportError as error:  # pragma: no cover - met by the check of imports without extras
+    raise ImportError("server.app needs Starlette: pip install 'httpx-refresh[testing]'") from error
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from ._server import AuthorizationServer
+
+
+class AnswerLostError(ConnectionError):
+    """The answer is lost on purpose, and the ASGI server gave no way to close the connection."""
+
+
+def create_app(
+    server: AuthorizationServer, close_connection: Callable[[Mapping[str, Any]], None] | None = None
+) -> ASGIApp:
+    """Make the application; `close_connection(scope)` closes the client's connection."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            return  # the request never arrived whole: nothing is done
+        query = scope["query_string"].decode("ascii")
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        host = headers.get("host", "")
+        reply = server.handle(Call(scope["method"], host, scope["path"], query, headers, body))
+        await pace(reply)
+        if reply.loss is None or reply.loss is Loss.HALF_ANSWER:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": reply.status,
+                    "headers": reply.wire_headers,
+                }
+            )
+            async for piece in pieces(server, reply):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        if reply.loss is None:
+            await send({"type": "http.response.body", "body": b""})
+        elif close_connection is None:
+            raise AnswerLostError(reply.loss.value)
+        else:
+            close_connection(scope)
+            await receive()  # the disconnect: the ASGI server is to answer nothing in our place
+
+    return app

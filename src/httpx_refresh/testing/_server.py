@@ -1,0 +1,251 @@
+"""The authorization server: a state machine of calls and replies, without any I/O."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ._api import refuse, serve
+from ._behaviour import Behaviour
+from ._clients import authenticate
+from ._describe import DEVICE_GRANT, describe
+from ._events import ApiEvent, Event, TokenEvent
+from ._login import LoginDesk
+from ._settings import Settings
+from ._tokens import Family, Spent, TokenBook
+from ._wire import Call, Refusal, Reply, json_reply, read_fields, read_form
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from ._transport import InProcessTransport
+    from ._transport2 import InProcessTransport2
+
+
+_NOTHING = Reply(500, [], b"")
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class AuthorizationServer(Settings):
+    """An OAuth 2.0 authorization server and the API behind it, for tests, with or without sockets.
+
+        server = AuthorizationServer(lifetime=60, reuse_grace=30)
+        token = server.login()                            # as after a person's login
+        async with httpx.AsyncClient(transport=server.transport()) as client:
+            headers = {"Authorization": f"Bearer {token['access_token']}"}
+            response = await client.get(f"{server.api_url}/ping", headers=headers)
+        assert server.api_accepted == 1
+
+    The settings are those of `Settings`, and can be changed at any time. A request is decided, and
+    a rotation done, when the request has arrived; what `script` and `script_api` say of delays and
+    losses follows afterwards. `events` holds what happened, in order; `token_calls` the token
+    requests as they were sent. It may be used from several threads.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.events: list[Event] = []
+        self.token_calls: list[Call] = []
+        self.token_behaviour: Behaviour | None = None
+        self.api_behaviour: Behaviour | None = None
+        self.token_requests = 0
+        self.api_requests = 0
+        self.api_accepted = 0
+        self.api_refused = 0
+        self.padding_sent = 0
+        self._token_script: deque[Behaviour] = deque()
+        self._api_script: deque[Behaviour] = deque()
+        self._lock = threading.RLock()
+        self._book = TokenBook(self, self.events)
+        self._desk = LoginDesk(self, self._book)
+        self._endpoints: dict[tuple[str, str], Callable[[Call], Reply]] = {
+            ("POST", "/token"): self._token,
+            ("POST", "/revoke"): self._revoke,
+            ("POST", "/device_authorization"): self._device,
+            ("GET", "/authorize"): lambda call: self._desk.authorize(read_fields(call.query)),
+            ("GET", "/device"): lambda call: self._desk.visit_device(read_fields(call.query)),
+            ("GET", "/.well-known/oauth-authorization-server"): self._metadata,
+        }
+
+    @property
+    def rotations(self) -> int:
+        """How many refresh tokens were replaced."""
+        return self._book.rotations
+
+    @property
+    def reuses_detected(self) -> int:
+        """How often a spent refresh token came back, the grace aside."""
+        return self._book.reuses_detected
+
+    @property
+    def family_revocations(self) -> int:
+        """How many families have ended."""
+        return self._book.family_revocations
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """Every family of tokens so far, the oldest first."""
+        return self._book.families
+
+    @property
+    def app(self) -> ASGIApp:
+        """The server as an ASGI application, for sockets (needs the extra `testing`)."""
+        from ._app import create_app
+
+        return create_app(self)
+
+    def transport(self, *, max_connections: int | None = None) -> InProcessTransport:
+        """A transport for `httpx.AsyncClient` that is this server, whatever the host in the URL.
+
+        With `max_connections` it makes requests wait for one another as a pool does: a connection
+        is free again when its response was read or closed.
+        """
+        from ._transport import InProcessTransport
+
+        return InProcessTransport(self, max_connections)
+
+    def transport2(self, *, max_connections: int | None = None) -> InProcessTransport2:
+        """The same for `httpx2.AsyncClient`."""
+        from ._transport2 import InProcessTransport2
+
+        return InProcessTransport2(self, max_connections)
+
+    def login(self, client_id: str | None = None, *, scope: str = "") -> dict[str, Any]:
+        """Begin a family as a person's login does, and return its first token response."""
+        with self._lock:
+            return self._book.begin(client_id or self.client_id, scope)[1]
+
+    def expire_access_tokens(self) -> None:
+        """From now on refuse every access token issued so far; the refresh tokens stay good."""
+        with self._lock:
+            self._book.expire_access_tokens()
+
+    def revoke_family(self, number: int | None = None) -> None:
+        """End a family by its number in `families`, without one all of them."""
+        with self._lock:
+            for family in self.families if number is None else (self.families[number],):
+                self._book.end(family, "revocation")
+
+    def decide_device(self, user_code: str, *, allow: bool = True) -> None:
+        """Decide about a device that asks to be let in, as the person in front of it."""
+        with self._lock:
+            self._desk.decide_device(user_code, allow=allow)
+
+    def script(self, *behaviours: Behaviour) -> None:
+        """Behave like this to the next token requests, one each; then like `token_behaviour`."""
+        self._token_script.extend(behaviours)
+
+    def script_api(self, *behaviours: Behaviour) -> None:
+        """Behave like this to the next API requests, one each; then like `api_behaviour`."""
+        self._api_script.extend(behaviours)
+
+    def stats(self) -> dict[str, int]:
+        """All counters by name."""
+        return {
+            "token_requests": self.token_requests,
+            "rotations": self.rotations,
+            "reuses_detected": self.reuses_detected,
+            "families": len(self.families),
+            "family_revocations": self.family_revocations,
+            "api_requests": self.api_requests,
+            "api_accepted": self.api_accepted,
+            "api_refused": self.api_refused,
+        }
+
+    def handle(self, call: Call) -> Reply:
+        """Do what the call asks, at once, and say what to answer."""
+        with self._lock:
+            try:
+                if call.path.startswith("/api/"):
+                    return self._api(call)
+                endpoint = self._endpoints.get((call.method, call.path))
+                if endpoint is None:
+                    return json_reply({"error": "not found"}, 404)
+                return endpoint(call)
+            except Refusal as refusal:
+                return refusal.reply()
+
+    def _token(self, call: Call) -> Reply:
+        self.token_requests += 1
+        self.token_calls.append(call)
+        behaviour = self._token_script.popleft() if self._token_script else self.token_behaviour
+        served = behaviour is None or behaviour.commits
+        now, grant_type, client_id, issued = self.clock(), "", None, None
+        family, generation = None, None
+        reply = _NOTHING
+        try:
+            form = read_form(call)
+            grant_type = form.get("grant_type", "")
+            family, generation = self._book.known(form.get("refresh_token", ""))
+            if served:
+                client_id = authenticate(call, form, self)
+                response, issued, outcome = self._grant(grant_type, form, client_id)
+                reply = json_reply(response)
+            else:
+                outcome = "not served"
+        except Refusal as refusal:
+            reply, outcome = refusal.reply(), refusal.outcome
+        self.events.append(
+            TokenEvent(
+                now, grant_type, client_id, family, generation, issued, outcome, _name(behaviour)
+            )
+        )
+        return reply if behaviour is None else behaviour.shape(reply)
+
+    def _grant(self, grant_type: str, form: dict[str, str], client_id: str) -> Spent:
+        if grant_type == "refresh_token":
+            if "refresh_token" not in form:
+                raise Refusal("invalid_request", "refresh_token is missing")
+            return self._book.spend(form["refresh_token"], client_id, form.get("scope"))
+        if grant_type == "authorization_code":
+            return Spent(self._desk.redeem_code(form, client_id), 0, "issued")
+        if grant_type == DEVICE_GRANT:
+            return Spent(self._desk.redeem_device(form, client_id), 0, "issued")
+        raise Refusal("unsupported_grant_type", "not one of this server's")
+
+    def _api(self, call: Call) -> Reply:
+        self.api_requests += 1
+        behaviour = self._api_script.popleft() if self._api_script else self.api_behaviour
+        verdict = self._book.check(call.headers.get("authorization"))
+        served = behaviour is None or behaviour.commits
+        outcome = verdict.outcome if served else "not served"
+        self.events.append(
+            ApiEvent(
+                self.clock(),
+                call.method,
+                call.host,
+                call.path,
+                verdict.family,
+                verdict.generation,
+                outcome,
+                _name(behaviour),
+            )
+        )
+        reply = _NOTHING
+        if outcome == "accepted":
+            self.api_accepted += 1
+            reply = serve(call, self.api_accepted)
+        elif served:
+            self.api_refused += 1
+            reply = refuse(outcome)
+        return reply if behaviour is None else behaviour.shape(reply)
+
+    def _revoke(self, call: Call) -> Reply:
+        form = read_form(call)
+        self._book.revoke(form.get("token", ""), authenticate(call, form, self))
+        return Reply(200, [], b"")
+
+    def _device(self, call: Call) -> Reply:
+        form = read_form(call)
+        client_id = authenticate(call, form, self)
+        return json_reply(self._desk.start_device(client_id, form.get("scope", "")))
+
+    def _metadata(self, call: Call) -> Reply:
+        return json_reply(describe(self))
+
+
+def _name(behaviour: Behaviour | None) -> str | None:
+    return None if behaviour is None else type(behaviour).__name__

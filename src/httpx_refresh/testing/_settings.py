@@ -1,0 +1,88 @@
+"""How an authorization server is set up; every setting may be changed while it serves."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from ._tokens import Family
+
+AUTH_METHODS = ("client_secret_basic", "client_secret_post", "none")
+
+Extra = Mapping[str, Any] | Callable[["Family"], Mapping[str, Any]]
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class Settings:
+    """What can be chosen of an `AuthorizationServer`.
+
+    - `issuer`: its address, the start of every URL it names.
+    - `clients`: secret by client id; a client whose secret is None is a public one (RFC 6749
+      section 2.1).
+    - `auth_methods`: how a client may authenticate (RFC 6749 section 2.3).
+    - `lifetime`: of an access token, in seconds. `send_expires_in`: whether the response says so.
+    - `rotate`: True for a new refresh token with every refresh, False for a response without one,
+      "same" for the old one again.
+    - `revoke_on_reuse`: a spent refresh token that comes back ends its whole family (RFC 9700
+      section 4.14.2); else it is refused.
+    - `reuse_grace`: for so many seconds after it was first spent a refresh token yields another
+      pair instead. Every pair stays good.
+    - `refresh_ends_previous_access_token`: a refresh ends the family's earlier access tokens
+      before they expire.
+    - `extra`: fields added to every token response; a callable is given the `Family`.
+    - `consent`: what the person at `/authorize` and `/device` does: agree at once, be asked (an
+      HTML page), or deny.
+    - `pkce`: whether S256 (RFC 7636) is demanded, optional, or unknown to the server.
+    - `send_iss`: whether the redirect names the issuer (RFC 9207). `redirect_fields`: what else is
+      in it.
+    - `clock`: the time in epoch seconds. `new_token`: makes every token, code and device code;
+      each call must return another text.
+    """
+
+    issuer: str = "https://server.test"
+    clients: Mapping[str, str | None] = field(default_factory=lambda: {"client": "secret"})
+    auth_methods: Sequence[str] = AUTH_METHODS
+    lifetime: float = 3600.0
+    send_expires_in: bool = True
+    rotate: bool | Literal["same"] = True
+    revoke_on_reuse: bool = True
+    reuse_grace: float = 0.0
+    refresh_ends_previous_access_token: bool = False
+    extra: Extra = field(default_factory=dict[str, Any])
+    consent: Literal["auto", "ask", "deny"] = "auto"
+    pkce: Literal["required", "optional", "unsupported"] = "required"
+    send_iss: bool = True
+    redirect_fields: Mapping[str, str] = field(default_factory=dict[str, str])
+    clock: Callable[[], float] = time.time
+    new_token: Callable[[], str] = lambda: secrets.token_urlsafe(24)
+
+    def __post_init__(self) -> None:
+        if not self.clients:
+            raise ValueError("clients: at least one is needed")
+        unknown = set(self.auth_methods) - set(AUTH_METHODS)
+        if unknown:
+            raise ValueError(f"auth_methods: {sorted(unknown)} unknown, not of {AUTH_METHODS}")
+
+    @property
+    def client_id(self) -> str:
+        """The first client's id."""
+        return next(iter(self.clients))
+
+    @property
+    def client_secret(self) -> str | None:
+        """The first client's secret; None for a public client."""
+        return self.clients[self.client_id]
+
+    @property
+    def token_url(self) -> str:
+        """The token endpoint's address."""
+        return f"{self.issuer}/token"
+
+    @property
+    def api_url(self) -> str:
+        """The API's address, without a slash at its end."""
+        return f"{self.issuer}/api"

@@ -1,0 +1,66 @@
+"""The server as a transport of httpx."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, cast
+
+import httpx
+
+from ._exchange import Connections, WrongLength, exchange, pieces, read_body
+from ._wire import Loss, Reply
+
+if TYPE_CHECKING:
+    from ._server import AuthorizationServer
+
+
+class InProcessTransport(httpx.AsyncBaseTransport):
+    """Carries requests to an `AuthorizationServer` without a socket; made by its `transport()`."""
+
+    def __init__(self, server: AuthorizationServer, max_connections: int | None) -> None:
+        self._server = server
+        self._connections = Connections(max_connections)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Hand the request over, with its body as the stream gives it."""
+        await self._connections.acquire()
+        try:
+            return await self._send(request)
+        except BaseException:
+            self._connections.release()
+            raise
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        stream = cast("httpx.AsyncByteStream", request.stream)  # an AsyncClient sends no other
+        try:
+            body = await read_body(stream.__aiter__(), request.headers)
+        except WrongLength:
+            raise httpx.LocalProtocolError(
+                "The body is not as long as its Content-Length says."
+            ) from None
+        reply = await exchange(self._server, request.method, request.url, request.headers, body)
+        if reply.loss is Loss.NOT_CONNECTED:
+            raise httpx.ConnectError("Nobody listens.")
+        if reply.loss is Loss.NO_ANSWER:
+            raise httpx.ReadError("The connection was closed without an answer.")
+        answer = _Stream(self._server, reply, self._connections)
+        return httpx.Response(reply.status, headers=reply.wire_headers, stream=answer)
+
+
+class _Stream(httpx.AsyncByteStream):
+    def __init__(self, server: AuthorizationServer, reply: Reply, connections: Connections) -> None:
+        self._server = server
+        self._reply = reply
+        self._connections = connections
+        self._open = True
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in pieces(self._server, self._reply):
+            yield piece
+        if self._reply.loss is Loss.HALF_ANSWER:
+            raise httpx.RemoteProtocolError("The connection was closed in the middle of the body.")
+
+    async def aclose(self) -> None:
+        if self._open:
+            self._open = False
+            self._connections.release()
