@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol, runtime_checkable
 
-__all__ = ["TokenStore", "decode_text", "encode_text"]
+__all__ = ["TokenStore", "decode_text", "encode_text", "require_asyncio"]
 
 
 @runtime_checkable
@@ -56,3 +57,16 @@ def decode_text(data: bytes, where: str) -> str:
         pass
     # As above: a UnicodeDecodeError holds all the bytes.
     raise ValueError(f"{where} does not hold UTF-8 text")
+
+
+def require_asyncio(store: str) -> None:
+    """Raise a RuntimeError that names `store`, unless an asyncio task is running this."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no asyncio loop runs in this thread: trio's does
+        task = None
+    if task is None:  # trio as a guest of an asyncio loop
+        raise RuntimeError(
+            f"{store} serves asyncio only, for its driver knows no other event loop; "
+            "under trio use a FileStore, or a store of your own"
+        )

@@ -1,0 +1,71 @@
+"""What the errors of databases say: a lost race, and words that must not be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy.exc import DBAPIError
+
+__all__ = ["is_conflict", "without_texts"]
+
+# PostgreSQL documentation, appendix A "PostgreSQL Error Codes": serialization_failure,
+# deadlock_detected. MariaDB documentation, "MariaDB Error Code Reference": ER_CHECKREAD,
+# ER_LOCK_DEADLOCK.
+_CONFLICTS = frozenset({"40001", "40P01", "1020", "1213"})
+_PIECE = 8  # characters of a text that a message may not repeat
+
+
+def _code(error: DBAPIError) -> str | None:
+    """The database's own error code: an SQLSTATE, a MariaDB number, a SQLite name."""
+    driver = error.orig
+    for name in ("sqlstate", "sqlite_errorname"):
+        code = getattr(driver, name, None)
+        if code is not None:
+            return str(code)
+    number = driver.args[0] if driver is not None and driver.args else None
+    return str(number) if isinstance(number, int) else None
+
+
+def is_conflict(error: DBAPIError) -> bool:
+    """Whether the statement gave way to another one and may be tried again."""
+    return _code(error) in _CONFLICTS
+
+
+class _Withheld(Exception):  # noqa: N818 - stands in for an error of a driver
+    """A driver's error without its words."""
+
+
+def without_texts(error: DBAPIError, texts: Iterable[bytes]) -> DBAPIError:
+    """Return this error if no message of its chain quotes a piece of `texts`; else one that does not.
+
+    Drivers and servers quote values: "Failing row contains (...)", "near '...'", "invalid input
+    for query argument $1". The error returned then has no cause and names the code only.
+    """
+    messages: list[str] = []
+    link: BaseException | None = error
+    while link is not None:
+        messages.append(f"{link} {link!r}")
+        link = link.__cause__ or link.__context__
+    said = "\n".join(messages).replace("httpx_refresh", "")
+    if not any(_quotes(said, text) for text in texts):
+        return error
+    code = _code(error)
+    words = f"error {code}" if code else "no code"
+    clean = type(error)(
+        error.statement,
+        None,
+        _Withheld(f"{type(error.orig).__name__}, {words}; its message quotes the text: withheld"),
+        hide_parameters=True,
+        connection_invalidated=error.connection_invalidated,
+    )
+    return clean
+
+
+def _quotes(message: str, text: bytes) -> bool:
+    for known in (text.decode(), text.hex(), text.hex().upper()):
+        for start in range(len(message) - _PIECE + 1):
+            if message[start : start + _PIECE] in known:
+                return True
+    return False

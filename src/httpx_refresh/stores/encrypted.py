@@ -1,0 +1,213 @@
+"""A store around a store: the text at rest is encrypted and bound to its slot."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import anyio.to_thread
+from joserfc import jwe
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey
+from joserfc.registry import HeaderParameter
+
+from .._errors import StoreError
+from .base import TokenStore
+
+__all__ = ["EncryptedStore", "generate_key"]
+
+_KEY_SIZE = 32  # bytes
+_ALGORITHMS = ["dir", "A256GCM"]
+# Characters of a text that take about a millisecond; a longer one is worked on in a thread.
+_QUICK = 65_536
+
+
+class _Registry(jwe.JWERegistry):
+    max_ciphertext_length = 64 * 1_048_576  # bytes; what bounds the text is the store
+
+
+_REGISTRY = _Registry(
+    {"slot": HeaderParameter("the hash of the slot's name", "str", required=True)},
+    algorithms=_ALGORITHMS,
+)
+
+
+def generate_key() -> str:
+    """Return a new random key for `EncryptedStore`: 32 bytes as URL-safe base64 text."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(_KEY_SIZE)).decode()
+
+
+class EncryptedStore:
+    """Encrypts what another store holds, so that its backups and readers learn no token.
+
+    The text becomes a JWE in compact serialization (RFC 7516), AES-256-GCM with the key used
+    directly (RFC 7518 §4.5, §5.3). Its protected header names the key by a short hash, and the
+    slot by one: a text that was copied to another slot does not open there.
+
+    To change the key, put a new one in front and keep the old one behind it until every text was
+    written once more, as every refresh does. All hosts must be able to read the new key before
+    one of them writes with it.
+
+    What does not open stays as it is, and raises `StoreError` that says what to do: a text of an
+    unknown key, of another slot, altered, or in plain. The inner store's errors pass through.
+    The inner store's swap decides who wins; this one adds nothing to it and takes nothing away.
+
+    Args:
+        store: where the encrypted text is kept.
+        keys: 32 bytes each, or their URL-safe base64 text as `generate_key` makes it. The first
+            writes, all read.
+        slot: the slot's name, the same for all who share it. By default the store's own: a file's
+            name without its directories, a Redis key, a SQL row's key. To be given for a store
+            that has no `slot` of its own, and for files that share a name.
+        allow_plaintext: read a plain JSON text too, and encrypt it with the next write. For the
+            move to encryption only: whoever can write to the store could put a token of their own
+            in its place.
+
+    Raises:
+        ValueError: no key, a key that is not 32 bytes (its position is named), or no slot.
+        TypeError: `keys` is one key instead of a sequence.
+    """
+
+    __slots__ = ("__weakref__", "_allow_plaintext", "_keys", "_kid", "_slot", "_store")
+
+    def __init__(
+        self,
+        store: TokenStore,
+        keys: Sequence[bytes | str],
+        *,
+        slot: str | None = None,
+        allow_plaintext: bool = False,
+    ) -> None:
+        if isinstance(keys, (bytes, bytearray, str)):
+            raise TypeError("keys is to be a sequence of keys, not one key")
+        read = [_read_key(key, position) for position, key in enumerate(keys)]
+        if not read:
+            raise ValueError("keys is empty")
+        name = getattr(store, "slot", None) if slot is None else slot
+        if not isinstance(name, str) or not name:
+            raise ValueError(
+                f"{type(store).__name__} has no slot name of its own: give one, slot=..., "
+                "the same for all who share the slot"
+            )
+        self._store = store
+        self._keys = {_kid(key): OctKey.import_key(key) for key in read}
+        self._kid = _kid(read[0])
+        self._slot = name
+        self._allow_plaintext = allow_plaintext
+
+    @property
+    def slot(self) -> str:
+        """The slot's name that the texts are bound to."""
+        return self._slot
+
+    async def load(self) -> str | None:
+        """Return the text the slot holds, decrypted, or None if it holds nothing."""
+        return await self._open(await self._store.load())
+
+    async def replace(self, old: str | None, new: str) -> bool:
+        """Write `new`, encrypted, if the slot holds exactly `old`; else return False."""
+        sealed: str | None = None
+        held = await self._store.load()
+        while await self._open(held) == old:
+            # One text has many ciphertexts: only the one that was just read can be swapped.
+            sealed = sealed or await self._seal(new)
+            if await self._store.replace(held, sealed):
+                return True
+            seen, held = held, await self._store.load()
+            if held == seen:
+                return False
+        return False
+
+    async def _seal(self, text: str) -> str:
+        if len(text) > _QUICK:
+            return await anyio.to_thread.run_sync(self._encrypt, text)
+        return self._encrypt(text)
+
+    async def _open(self, held: str | None) -> str | None:
+        if held is None:
+            return None
+        if held.lstrip().startswith("{"):
+            if self._allow_plaintext:
+                return held
+            raise StoreError(
+                f"{self._store!r} holds a text that is not encrypted; it is left as it is. "
+                "To take it over, set allow_plaintext=True until the next refresh"
+            )
+        if len(held) > _QUICK:
+            return await anyio.to_thread.run_sync(self._decrypt, held)
+        return self._decrypt(held)
+
+    def _encrypt(self, text: str) -> str:
+        header = {
+            "alg": "dir",
+            "enc": "A256GCM",
+            "kid": self._kid,
+            "slot": _hash("slot", self._slot.encode()),
+        }
+        return jwe.encrypt_compact(header, text, self._keys[self._kid], registry=_REGISTRY)
+
+    def _decrypt(self, held: str) -> str:
+        try:
+            return self._decrypted(held)
+        except (JoseError, ValueError) as error:  # ValueError: not a JWE, not base64, not UTF-8
+            reason = str(error) if isinstance(error, _Unreadable) else "it is no JWE, or altered"
+        # Outside the handler: a UnicodeDecodeError would carry the text along as __context__.
+        raise StoreError(
+            f"the text in {self._store!r} does not open: {reason}. It is left as it is"
+        )
+
+    def _decrypted(self, held: str) -> str:
+        opened = jwe.decrypt_compact(held, self._find_key, registry=_REGISTRY)
+        if opened.protected["slot"] != _hash("slot", self._slot.encode()):
+            raise _Unreadable(
+                "it was written for another slot; name that one with slot=, or log in again"
+            )
+        return (opened.plaintext or b"").decode()
+
+    def _find_key(self, message: Any) -> OctKey:
+        key = self._keys.get(str(message.headers().get("kid")))
+        if key is None:
+            raise _Unreadable(
+                "it was written with a key that is not among keys; add that key behind the first"
+            )
+        return key
+
+    def __repr__(self) -> str:
+        return f"EncryptedStore({self._store!r})"
+
+
+class _Unreadable(ValueError):
+    """Says why, in words for the reader of a `StoreError`."""
+
+
+def _hash(purpose: str, data: bytes) -> str:
+    digest = hashlib.sha256(f"httpx-refresh {purpose}\0".encode() + data).digest()
+    return base64.urlsafe_b64encode(digest[:12]).decode()
+
+
+def _kid(key: bytes) -> str:
+    return _hash("key", key)
+
+
+def _read_key(key: bytes | str, position: int) -> bytes:
+    raw = _decoded(key) if isinstance(key, str) else key
+    if not isinstance(raw, bytes) or len(raw) != _KEY_SIZE:
+        raise ValueError(
+            f"keys[{position}] is not {_KEY_SIZE} bytes, nor URL-safe base64 text of as many: "
+            "generate_key() makes one"
+        )
+    return raw
+
+
+def _decoded(key: str) -> bytes | None:
+    try:
+        # urlsafe_b64decode skips what is not base64; a key with a typo is to be refused.
+        return base64.b64decode(
+            key.encode() + b"=" * (-len(key) % 4), altchars=b"-_", validate=True
+        )
+    except (binascii.Error, ValueError):
+        return None

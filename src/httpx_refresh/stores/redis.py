@@ -1,0 +1,102 @@
+"""A store in Redis or Valkey, shared by all hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+from .base import decode_text, encode_text, require_asyncio
+
+__all__ = ["RedisClient", "RedisStore"]
+
+# Without ARGV[2] the key must be absent: GET answers false for that. The comparison is of bytes.
+_COMPARE_AND_SET = """
+if redis.call('GET', KEYS[1]) ~= (ARGV[2] or false) then
+    return 0
+end
+redis.call('SET', KEYS[1], ARGV[1])
+return 1
+"""
+
+
+class _Script(Protocol):
+    def __call__(self, keys: Any = ..., args: Any = ...) -> Awaitable[Any]: ...
+
+
+class RedisClient(Protocol):
+    """What `RedisStore` uses of `redis.asyncio.Redis`, `RedisCluster` and their Valkey twins."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Awaitable[Any]:
+        """Send one command and return the awaitable answer."""
+        ...
+
+    def register_script(self, script: str) -> _Script:
+        """Return a callable that runs `script` by its hash, and sends it where it is unknown."""
+        ...
+
+
+class RedisStore:
+    """Keeps the text under one Redis key, for all hosts that share the server.
+
+    The swap is one Lua script: Redis runs it as a whole or not at all, and nothing in between
+    (Redis documentation, "Scripting with Lua", "Atomicity of scripts"). The value is the plain
+    JSON text, and it never expires. One key is touched, so a cluster serves as well.
+
+    A rotated refresh token that Redis forgets is gone for good, so Redis must not forget:
+
+    - without an append-only file, or with `appendfsync everysec`, a crash of the server loses the
+      last second or more; `appendfsync always` loses nothing that was acknowledged (Redis
+      documentation, "Redis persistence");
+    - replication is asynchronous: a failover may lose acknowledged writes, and `WAIT` makes that
+      unlikely, not impossible (Redis documentation, "Redis replication" and "WAIT");
+    - an eviction policy other than `noeviction` or `volatile-*` may drop the key (Redis
+      documentation, "Key eviction").
+
+    After such a loss the text is absent or an older one: the next refresh is refused and somebody
+    must log in again. Where that is too much to ask, use `SQLStore`.
+
+    A client that is set to retry (redis-py does so from version 6 on) sends a swap again when the
+    answer to the first was lost; the second may then answer False for a swap that was won. The
+    slot holds `new` in that case: compare it before you believe that another has won.
+
+    asyncio only. Raises RuntimeError under another event loop, and the client's own errors
+    (`redis.RedisError`), also when the key holds another type than a string; ValueError when the
+    key holds bytes that are no UTF-8.
+
+    Args:
+        client: a `redis.asyncio.Redis` or `RedisCluster` of the caller's, or Valkey's; with or
+            without `decode_responses`. It is never closed here. Its connections belong to one
+            event loop.
+        key: the key's name.
+    """
+
+    __slots__ = ("__weakref__", "_client", "_key")
+
+    def __init__(self, client: RedisClient, key: str) -> None:
+        if not key:
+            raise ValueError("key is empty")
+        self._client = client
+        self._key = key
+
+    @property
+    def slot(self) -> str:
+        """The key's name."""
+        return self._key
+
+    async def load(self) -> str | None:
+        """Return the text under the key, or None if there is none."""
+        require_asyncio("RedisStore")
+        # Decoded here and not by a client with decode_responses: its encoding may be another,
+        # and its UnicodeDecodeError would hold the value.
+        data: bytes | None = await self._client.execute_command("GET", self._key, NEVER_DECODE=True)
+        return None if data is None else decode_text(data, f"the Redis key {self._key!r}")
+
+    async def replace(self, old: str | None, new: str) -> bool:
+        """Write `new` if the key still holds exactly `old` (None: absent); else return False."""
+        require_asyncio("RedisStore")
+        texts = [encode_text(new)] if old is None else [encode_text(new), encode_text(old)]
+        swap = self._client.register_script(_COMPARE_AND_SET)  # computes a hash, sends nothing
+        return bool(await swap(keys=[self._key], args=texts))
+
+    def __repr__(self) -> str:
+        return f"RedisStore({self._key!r})"
