@@ -1,0 +1,244 @@
+"""Database servers of the tests' own: the machine's programs, on free ports, in temporary directories."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from collections import deque
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pymysql
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# Where Debian keeps the programs of PostgreSQL, which are not on PATH.
+_POSTGRES_DIRS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+
+_PROGRAMS = {
+    "Redis": ("redis-server",),
+    "PostgreSQL": ("initdb", "postgres"),
+    "MariaDB": ("mariadb-install-db", "mariadbd"),
+}
+
+
+def find_program(name: str) -> str | None:
+    """Return the path of one of the servers' programs, or None if the machine has it not."""
+    places = [*map(str, _POSTGRES_DIRS), os.environ.get("PATH", ""), "/usr/sbin"]
+    return shutil.which(name, path=os.pathsep.join(places))
+
+
+def missing_services() -> list[str]:
+    """Name the database servers that this machine cannot start; their tests skip."""
+    return [
+        service
+        for service, programs in _PROGRAMS.items()
+        if not all(find_program(program) for program in programs)
+    ]
+
+
+def programs_of(service: str) -> list[str]:
+    """Return the paths of a service's programs; without them skip, or fail where CI=true."""
+    paths = [path for program in _PROGRAMS[service] if (path := find_program(program))]
+    if len(paths) < len(_PROGRAMS[service]):
+        reason = f"{service} is not installed: {', '.join(_PROGRAMS[service])}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The URL of a Redis server of this test run."""
+    (server,) = programs_of("Redis")
+    port = _free_port()
+    with _directory() as home:
+        command = [server, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(home)]
+        with _running([*command, "--save", ""], home, ready="Ready to accept connections"):
+            yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture(scope="session")
+def redis_cluster_url() -> Iterator[str]:
+    """The URL of a Redis cluster of one node."""
+    (server,) = programs_of("Redis")
+    port, bus = _free_port(), _free_port()
+    with _directory() as home:
+        command = [server, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(home)]
+        command += ["--save", "", "--cluster-enabled", "yes", "--cluster-port", str(bus)]
+        command += ["--cluster-announce-ip", "127.0.0.1"]
+        with _running(command, home, ready="Ready to accept connections") as lines:
+            _redis_command(port, "CLUSTER ADDSLOTSRANGE 0 16383")
+            lines.wait_for("Cluster state changed: ok")
+            yield f"redis://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL database of this test run, for SQLAlchemy with asyncpg."""
+    initdb, server = programs_of("PostgreSQL")
+    user = _server_user("postgres")
+    port = _free_port()
+    with _directory(user) as home:
+        data = home / "data"
+        # --no-sync, and fsync=off below: this data outlives nothing.
+        _run(
+            [initdb, "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+            + ["--locale=C", "--no-sync"],
+            home,
+            user,
+        )
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(port),
+            "unix_socket_directories": str(home),
+            "fsync": "off",
+            "synchronous_commit": "off",
+            "full_page_writes": "off",
+            "max_connections": "200",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with _running(
+            [server, "-D", str(data), *options],
+            home,
+            ready="database system is ready to accept connections",
+            user=user,
+            stop=signal.SIGINT,  # PostgreSQL's "fast shutdown": it does not wait for clients
+        ):
+            yield f"postgresql+asyncpg://postgres@127.0.0.1:{port}/postgres"
+
+
+@pytest.fixture(scope="session")
+def mariadb_url() -> Iterator[str]:
+    """The URL of a MariaDB database of this test run, for SQLAlchemy with aiomysql."""
+    install, server = programs_of("MariaDB")
+    user = _server_user("mysql")
+    port = _free_port()
+    with _directory(user) as home:
+        data = f"--datadir={home / 'data'}"
+        login = "--auth-root-authentication-method=normal"
+        _run([install, "--no-defaults", data, login, "--skip-test-db"], home, user)
+        command = [
+            server,
+            "--no-defaults",
+            data,
+            f"--port={port}",
+            "--bind-address=127.0.0.1",
+            f"--socket={home / 'socket'}",
+            f"--pid-file={home / 'pid'}",
+            f"--tmpdir={home}",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-use-native-aio=0",
+            "--skip-log-bin",
+        ]
+        with _running(command, home, ready="ready for connections", user=user):
+            with pymysql.connect(host="127.0.0.1", port=port, user="root") as connection:
+                connection.cursor().execute("CREATE DATABASE tests")
+            yield f"mariadb+aiomysql://root@127.0.0.1:{port}/tests"
+
+
+def _server_user(name: str) -> str | None:
+    """The account a server runs as: the databases refuse to run as root, and need no other."""
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return (name if name in names else "nobody") if os.geteuid() == 0 else None
+
+
+@contextmanager
+def _directory(user: str | None = None) -> Iterator[Path]:
+    """A directory that `user` owns; its path is short, for sockets have no room for pytest's."""
+    with tempfile.TemporaryDirectory(prefix="hr-", ignore_cleanup_errors=True) as name:
+        shutil.chown(name, user or os.geteuid())
+        yield Path(name)
+
+
+def _free_port() -> int:
+    """A port nobody listens on; if somebody takes it before the server does, the server says so."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _redis_command(port: int, command: str) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(f"{command}\r\n".encode())
+        answer = connection.recv(1024)
+    assert answer.startswith(b"+OK"), answer
+
+
+def _run(command: Sequence[str], home: Path, user: str | None) -> None:
+    done = subprocess.run(command, cwd=home, user=user, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class _Lines:
+    """What a server prints, read in a thread so that it never waits for us."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._seen: deque[str] = deque(maxlen=100)
+        self._changed = threading.Condition()
+        self._ended = False
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._changed:
+                self._seen.append(line)
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def wait_for(self, words: str) -> None:
+        """Return once a line with `words` was printed; fail with the lines if none comes."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or self._holds(words), timeout=120)
+            assert self._holds(words), f"no {words!r} from the server:\n{''.join(self._seen)}"
+
+    def _holds(self, words: str) -> bool:
+        return any(words in line for line in self._seen)
+
+    def join(self) -> None:
+        self._thread.join()
+
+
+@contextmanager
+def _running(
+    command: Sequence[str],
+    home: Path,
+    *,
+    ready: str,
+    user: str | None = None,
+    stop: signal.Signals = signal.SIGTERM,
+) -> Iterator[_Lines]:
+    """Run a server; on entry it has said `ready`, on exit it has ended."""
+    with subprocess.Popen(
+        command,
+        cwd=home,
+        user=user,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        lines = _Lines(process)
+        try:
+            lines.wait_for(ready)
+            yield lines
+        finally:
+            process.send_signal(stop)
+            lines.join()
