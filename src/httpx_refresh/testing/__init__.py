@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._behaviour import Answer, Behaviour, Gate, LostAnswer, LostRequest, Outage
 from ._events import ApiEvent, Event, FamilyEvent, TokenEvent
+from ._process import RunningServer, running_server
 from ._server import AuthorizationServer
 from ._settings import Settings
 from ._tokens import Family
@@ -22,6 +23,8 @@ __all__ = [
     "LostAnswer",
     "LostRequest",
     "Outage",
+    "RunningServer",
     "Settings",
     "TokenEvent",
+    "running_server",
 ]

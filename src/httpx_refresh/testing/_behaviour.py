@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -24,11 +25,15 @@ class Gate:
         ...                      # start a request
         await gate.arrived()     # the server has done its work and holds the answer
         gate.release()           # now, and from now on, it answers
+
+    For a server in another process (`running_server`) the gate is known by its `name`, and waited
+    for and released with the methods of the `RunningServer`.
     """
 
-    __slots__ = ("_released", "_stirred", "count")
+    __slots__ = ("_released", "_stirred", "count", "name")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name or secrets.token_hex(4)
         self.count = 0
         self._released = anyio.Event()
         self._stirred = anyio.Event()

@@ -20,8 +20,6 @@ class URL(Protocol):
     """What is asked of the libraries' URLs."""
 
     @property
-    def host(self) -> str: ...
-    @property
     def path(self) -> str: ...
     @property
     def query(self) -> bytes: ...
@@ -61,8 +59,8 @@ async def exchange(
     server: AuthorizationServer, method: str, url: URL, headers: Mapping[str, str], body: bytes
 ) -> Reply:
     """Commit, and only then wait: whoever cancels this call cannot undo what the server did."""
-    query = url.query.decode("ascii")
-    reply = server.handle(Call(method, url.host, url.path, query, headers, body))
+    host, query = headers.get("host", ""), url.query.decode("ascii")
+    reply = server.handle(Call(method, host, url.path, query, headers, body))
     await pace(reply)
     return reply
 

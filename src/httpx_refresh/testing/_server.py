@@ -175,7 +175,7 @@ class AuthorizationServer(Settings):
         served = behaviour is None or behaviour.commits
         now, grant_type, client_id, issued = self.clock(), "", None, None
         family, generation = None, None
-        reply = _NOTHING
+        reply, place = _NOTHING, len(self.events)
         try:
             form = read_form(call)
             grant_type = form.get("grant_type", "")
@@ -188,11 +188,9 @@ class AuthorizationServer(Settings):
                 outcome = "not served"
         except Refusal as refusal:
             reply, outcome = refusal.reply(), refusal.outcome
-        self.events.append(
-            TokenEvent(
-                now, grant_type, client_id, family, generation, issued, outcome, _name(behaviour)
-            )
-        )
+        names = (grant_type, client_id, family, generation, issued, outcome, _name(behaviour))
+        # The request comes before what it brought about.
+        self.events.insert(place, TokenEvent(now, *names))
         return reply if behaviour is None else behaviour.shape(reply)
 
     def _grant(self, grant_type: str, form: dict[str, str], client_id: str) -> Spent:

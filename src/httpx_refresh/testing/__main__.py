@@ -1,0 +1,110 @@
+"""Serve an authorization server and its API on 127.0.0.1: `python -m httpx_refresh.testing`.
+
+Prints one line of JSON (`url`, `client_id`, `client_secret`, `token`: the first token response) and
+serves until its standard input is closed, or until SIGTERM or SIGINT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route, Router
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from . import Answer, AuthorizationServer
+from ._app import create_app
+from ._control import Control
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop."""
+    chosen = _read_arguments(arguments)
+    server = AuthorizationServer(**chosen.options)
+    if chosen.lifetime is not None:
+        server.lifetime = chosen.lifetime
+    if chosen.token_delay:
+        server.token_behaviour = Answer(delay=chosen.token_delay)
+    if chosen.api_delay:
+        server.api_behaviour = Answer(delay=chosen.api_delay)
+    with socket.create_server(("127.0.0.1", chosen.port), backlog=2048) as listener:
+        # Connections are taken from here on, so that nobody has to wait for more than the line.
+        server.issuer = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        serve(server, listener)
+    return 0
+
+
+def serve(server: AuthorizationServer, listener: socket.socket) -> None:
+    """Print the line and serve on the socket until standard input ends or a signal comes."""
+
+    def close_connection(scope: Mapping[str, Any]) -> None:
+        for connection in list(web.server_state.connections):
+            if isinstance(connection, H11Protocol) and connection.client == scope["client"]:
+                connection.transport.close()
+
+    control = Control(server)
+
+    async def steer(request: Request) -> JSONResponse:
+        return JSONResponse(await control.run(request.path_params["command"], await request.json()))
+
+    def stop(*_: object) -> None:
+        web.should_exit = True
+
+    def stop_with_input() -> None:
+        # Not sys.stdin: a thread that waits in there holds a lock that the interpreter's end needs.
+        while os.read(0, 4096):
+            pass
+        stop()
+
+    steering = Route("/control/{command}", steer, methods=["POST"])
+    web = uvicorn.Server(
+        uvicorn.Config(
+            Router([steering, Mount("/", create_app(server, close_connection))]),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_level="error",
+            access_log=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,
+        )
+    )
+    # Before and after uvicorn's own handlers: it sends itself the signal again when it is done.
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    threading.Thread(target=stop_with_input, daemon=True).start()
+    line = {
+        "url": server.issuer,
+        "client_id": server.client_id,
+        "client_secret": server.client_secret,
+        "token": server.login(),
+    }
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+    web.run(sockets=[listener])
+
+
+def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m httpx_refresh.testing", description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="0, the default: a free one")
+    parser.add_argument("--lifetime", type=float, help="of an access token, in seconds")
+    parser.add_argument("--token-delay", type=float, help="of the token endpoint, in seconds")
+    parser.add_argument("--api-delay", type=float, help="of the API, in seconds")
+    parser.add_argument(
+        "--options", type=json.loads, default={}, help="settings of AuthorizationServer, as JSON"
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
