@@ -86,7 +86,7 @@ install_with_uv() {
         "$UV" pip install -q --python "$directory/bin/python" "$@"
 }
 
-# make_env DIRECTORY PYTHON [install arguments]: an environment with the project in it, editable.
+# make_env DIRECTORY PYTHON INSTALL-ARGUMENTS: an environment with what pip or uv is to install.
 # It is made anew only if pyproject.toml, the Python or the arguments changed since.
 make_env() {
     local directory=$1 python=$2 stamp
@@ -103,11 +103,12 @@ make_env() {
     rm -rf "$directory"
     find_uv "$python"
     # pip reads a machine's pip.conf, which uv does not: where uv cannot install, pip may.
-    if ! install_with_uv "$directory" "$python" -e . "$@"; then
+    if ! install_with_uv "$directory" "$python" "$@"; then
+        [[ " $* " != *" --resolution "* ]] || return 1 # pip has no such option
         rm -rf "$directory"
         make_bare_venv "$python" "$directory"
         "$directory/bin/python" -m pip install -q -U pip
-        "$directory/bin/python" -m pip install -q -e . "$@"
+        "$directory/bin/python" -m pip install -q "$@"
     fi
     echo "$stamp" >"$directory/.stamp"
     exec 9>&-
