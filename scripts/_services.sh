@@ -2,17 +2,20 @@
 # Sourced by scripts/test: installs the servers that the shared stores are tested against, where it may.
 # The tests start servers of their own from these programs; none is left running, none started at boot.
 
-# Prints the Debian package of each server that is not there.
-absent_servers() {
-    { type -p redis-server || type -p valkey-server; } >/dev/null || echo redis-server
-    { type -p postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres'; } >/dev/null ||
-        echo postgresql
-    { type -p mariadbd || type -p mysqld || compgen -G "/usr/sbin/mariadbd"; } >/dev/null || echo mariadb-server
+# Prints the name of each server that the tests cannot start on this machine.
+missing_servers() { # PYTHON
+    "$1" -c 'from tests.services import missing_services; print(*missing_services(), sep="\n")'
 }
 
-install_servers() {
-    local absent policy=/usr/sbin/policy-rc.d ours=
-    mapfile -t absent < <(absent_servers)
+install_servers() { # PYTHON
+    local name absent=() policy=/usr/sbin/policy-rc.d ours=
+    while read -r name; do
+        case $name in
+        Redis) absent+=(redis-server) ;;
+        PostgreSQL) absent+=(postgresql) ;;
+        MariaDB) absent+=(mariadb-server) ;;
+        esac
+    done < <(missing_servers "$1")
     [ ${#absent[@]} -gt 0 ] || return 0
     if [ "$(id -u)" != 0 ] || ! type -p apt-get >/dev/null; then
         return 0

@@ -1,4 +1,4 @@
-"""What every test can use: the event loops it runs on."""
+"""What every test can use: the event loops it runs on, and the servers it runs against."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from tests.virtual_time import VirtualTimeLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+pytest_plugins = ["tests.services"]
+
+# The fixtures that start a server, and the folders whose tests start processes or run for long.
+_SERVERS = {"redis_url", "redis_cluster_url", "postgres_url", "mariadb_url"}
+_SLOW_FOLDERS = {"processes", "simulation"}
 
 Backend = tuple[str, dict[str, Any]]
 
@@ -50,3 +56,11 @@ _BACKENDS: dict[str, Callable[[], Backend]] = {
 def anyio_backend(request: pytest.FixtureRequest) -> Backend:
     """The event loop of an async test; `@virtual_time` names others than these parameters."""
     return _BACKENDS[request.param]()
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by `-m`
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & _SERVERS or _SLOW_FOLDERS.intersection(item.path.parts):
+            item.add_marker("slow")
