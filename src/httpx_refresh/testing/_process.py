@@ -110,7 +110,7 @@ def running_server(
             assert server.stats()["token_requests"] == 1
 
     `settings` are those of `AuthorizationServer` that JSON can carry. The process is gone when the
-    block ends: it is asked to stop, and killed after `stop_timeout` seconds. Raises `RuntimeError` if
+    block ends: it is asked to stop, and killed after `stop_timeout` seconds. `RuntimeError` if
     it does not start; what it says goes to standard error. Needs the extra `testing`.
     """
     command = [sys.executable, "-m", "httpx_refresh.testing", "--port", str(port)]
