@@ -7,6 +7,7 @@ from ._events import ApiEvent, Event, FamilyEvent, TokenEvent
 from ._process import RunningServer, running_server
 from ._server import AuthorizationServer
 from ._settings import Settings
+from ._store import BrokenPromise, check_store
 from ._tokens import Family
 from ._wire import Call
 
@@ -15,6 +16,7 @@ __all__ = [
     "ApiEvent",
     "AuthorizationServer",
     "Behaviour",
+    "BrokenPromise",
     "Call",
     "Event",
     "Family",
@@ -26,5 +28,6 @@ __all__ = [
     "RunningServer",
     "Settings",
     "TokenEvent",
+    "check_store",
     "running_server",
 ]

@@ -50,7 +50,7 @@ def create_app(
                     "headers": reply.wire_headers,
                 }
             )
-            async for piece in pieces(server, reply):
+            for piece in pieces(server, reply):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         if reply.loss is None:
             await send({"type": "http.response.body", "body": b""})

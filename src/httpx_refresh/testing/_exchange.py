@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -65,7 +65,7 @@ async def exchange(
     return reply
 
 
-async def pieces(server: AuthorizationServer, reply: Reply) -> AsyncIterator[bytes]:
+def pieces(server: AuthorizationServer, reply: Reply) -> Iterator[bytes]:
     """The body as it leaves the server, padding last and counted as far as somebody reads it."""
     yield reply.sent_body
     left = reply.padding

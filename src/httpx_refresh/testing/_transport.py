@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, cast
 
 import httpx
+from anyio.lowlevel import checkpoint
 
 from ._exchange import Connections, WrongLength, exchange, pieces, read_body
 from ._wire import Loss, Reply
@@ -48,17 +49,24 @@ class InProcessTransport(httpx.AsyncBaseTransport):
 
 
 class _Stream(httpx.AsyncByteStream):
+    # An iterator of its own and no async generator: one that is left half read needs no finalizer.
     def __init__(self, server: AuthorizationServer, reply: Reply, connections: Connections) -> None:
-        self._server = server
         self._reply = reply
+        self._pieces = pieces(server, reply)
         self._connections = connections
         self._open = True
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in pieces(self._server, self._reply):
-            yield piece
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._reply.padding:
+            await checkpoint()
+        for piece in self._pieces:
+            return piece
         if self._reply.loss is Loss.HALF_ANSWER:
             raise httpx.RemoteProtocolError("The connection was closed in the middle of the body.")
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         if self._open:
