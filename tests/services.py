@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Where Debian keeps the programs of PostgreSQL, which are not on PATH.
 _POSTGRES_DIRS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+_SYSTEM_DIRS = [Path("/usr/sbin")]
 
 _PROGRAMS = {
     "Redis": ("redis-server",),
@@ -33,7 +34,7 @@ _PROGRAMS = {
 
 def find_program(name: str) -> str | None:
     """Return the path of one of the servers' programs, or None if the machine has it not."""
-    places = [*map(str, _POSTGRES_DIRS), os.environ.get("PATH", ""), "/usr/sbin"]
+    places = [*map(str, [*_POSTGRES_DIRS, *_SYSTEM_DIRS]), os.environ.get("PATH", "")]
     return shutil.which(name, path=os.pathsep.join(places))
 
 

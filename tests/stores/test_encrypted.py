@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from joserfc import jwe
+from joserfc.jwk import OctKey
+
+from httpx_refresh._errors import StoreError
+from httpx_refresh.stores import FileStore, MemoryStore, TokenStore
+from httpx_refresh.stores.encrypted import EncryptedStore, generate_key
+from httpx_refresh.testing import check_store
+
+from .secrecy import everything_said
+
+KEY = bytes(range(32))
+OTHER = bytes(range(1, 33))
+TEXT = '{"access_token": "secret"}'
+
+
+def sealed(store: TokenStore, *keys: bytes | str, **options: Any) -> EncryptedStore:
+    return EncryptedStore(store, keys or [KEY], **{"slot": "slot", **options})
+
+
+def header_of(text: str | None) -> dict[str, str]:
+    assert text is not None
+    part = text.split(".")[0]
+    header: dict[str, str] = json.loads(base64.urlsafe_b64decode(part + "=="))
+    return header
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("allow_plaintext", [False, True])
+async def test_around_a_memory_store_it_keeps_the_contract(allow_plaintext: bool) -> None:
+    store = MemoryStore()
+    await check_store(lambda: sealed(store, allow_plaintext=allow_plaintext))
+
+
+@pytest.mark.anyio
+async def test_around_a_file_store_it_keeps_the_contract(tmp_path: Path) -> None:
+    await check_store(lambda: EncryptedStore(FileStore(tmp_path / "token"), [KEY]))
+
+
+@pytest.mark.anyio
+async def test_the_store_within_holds_nothing_of_the_text() -> None:
+    inner = MemoryStore()
+    assert await sealed(inner).replace(None, TEXT)
+    held = await inner.load()
+    assert held is not None
+    for part in held.split("."):
+        assert b"secret" not in base64.urlsafe_b64decode(part + "==")
+    assert header_of(held).keys() == {"alg", "enc", "kid", "slot"}
+    assert header_of(held)["alg"] == "dir"
+    assert header_of(held)["enc"] == "A256GCM"
+
+
+@pytest.mark.anyio
+async def test_any_jose_library_opens_the_text_with_the_key() -> None:
+    inner = MemoryStore()
+    await sealed(inner).replace(None, TEXT)
+    held = await inner.load()
+    assert held is not None
+    registry = jwe.JWERegistry(algorithms=["dir", "A256GCM"], strict_check_header=False)
+    assert jwe.decrypt_compact(held, OctKey.import_key(KEY), registry=registry).plaintext == (
+        TEXT.encode()
+    )
+
+
+@pytest.mark.anyio
+async def test_the_same_text_is_never_encrypted_the_same_way_twice() -> None:
+    inner = MemoryStore()
+    store = sealed(inner)
+    await store.replace(None, TEXT)
+    seen = await inner.load()
+    assert await store.replace(TEXT, TEXT)
+    assert await inner.load() != seen
+    assert await store.load() == TEXT
+
+
+@pytest.mark.anyio
+async def test_an_old_key_reads_until_the_next_write_which_takes_the_first_key() -> None:
+    inner = MemoryStore()
+    await sealed(inner, OTHER).replace(None, TEXT)
+    rotated = sealed(inner, KEY, OTHER)
+    assert await rotated.load() == TEXT
+    assert await rotated.replace(TEXT, "next")
+    assert await sealed(inner, KEY).load() == "next"
+    with pytest.raises(StoreError, match="not among keys"):
+        await sealed(inner, OTHER).load()
+
+
+@pytest.mark.anyio
+async def test_an_unknown_key_is_an_error_and_the_text_stays() -> None:
+    inner = MemoryStore()
+    await sealed(inner, OTHER).replace(None, TEXT)
+    seen = await inner.load()
+    for old in (None, TEXT):
+        with pytest.raises(StoreError, match="with a key that is not among keys"):
+            await sealed(inner, KEY).replace(old, "new")
+    assert await inner.load() == seen
+
+
+@pytest.mark.anyio
+async def test_a_text_copied_to_another_slot_does_not_open_there(tmp_path: Path) -> None:
+    (first, second) = (FileStore(tmp_path / name) for name in ("tenant-a", "tenant-b"))
+    await EncryptedStore(first, [KEY]).replace(None, TEXT)
+    copy = await first.load()
+    assert copy is not None
+    await second.replace(None, copy)
+    with pytest.raises(StoreError, match="written for another slot"):
+        await EncryptedStore(second, [KEY]).load()
+    assert await EncryptedStore(second, [KEY], slot="tenant-a").load() == TEXT
+
+
+@pytest.mark.anyio
+async def test_the_slot_is_authenticated_and_not_only_written_beside_the_text() -> None:
+    inner = MemoryStore()
+    await sealed(inner, slot="one").replace(None, TEXT)
+    held = await inner.load()
+    assert held is not None
+    other = MemoryStore()
+    await sealed(other, slot="two").replace(None, TEXT)
+    target = await other.load()
+    assert target is not None
+    forged = ".".join([target.split(".")[0], *held.split(".")[1:]])
+    with pytest.raises(StoreError, match="no JWE, or altered"):
+        await sealed(MemoryStore(forged), slot="two").load()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("part", range(5))
+async def test_a_text_altered_anywhere_does_not_open(part: int) -> None:
+    inner = MemoryStore()
+    await sealed(inner).replace(None, TEXT)
+    held = await inner.load()
+    assert held is not None
+    parts = held.split(".")
+    parts[part] = "A" + parts[part][1:] if parts[part][:1] != "A" else "B" + parts[part][1:]
+    altered = MemoryStore(".".join(parts))
+    with pytest.raises(StoreError, match="does not open") as caught:
+        await sealed(altered).load()
+    assert "secret" not in everything_said(caught.value)
+    assert await altered.load() == ".".join(parts)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("junk", ["", "token", "a.b.c.d.e", "....", "é.b.c.d.e", "e30.a.b.c.d"])
+async def test_what_is_neither_encrypted_nor_json_is_an_error(junk: str) -> None:
+    with pytest.raises(StoreError, match="no JWE, or altered"):
+        await sealed(MemoryStore(junk)).load()
+
+
+@pytest.mark.anyio
+async def test_a_text_that_somebody_with_the_key_wrote_as_no_utf8_is_an_error_without_it() -> None:
+    inner = MemoryStore()
+    await sealed(inner).replace(None, TEXT)
+    header = header_of(await inner.load())
+    registry = jwe.JWERegistry(algorithms=["dir", "A256GCM"], strict_check_header=False)
+    text = jwe.encrypt_compact(header, b"secret\xff", OctKey.import_key(KEY), registry=registry)
+    with pytest.raises(StoreError) as caught:
+        await sealed(MemoryStore(text)).load()
+    assert "secret" not in everything_said(caught.value)
+
+
+@pytest.mark.anyio
+async def test_an_empty_text_is_a_text() -> None:
+    inner = MemoryStore()
+    assert await sealed(inner).replace(None, "")
+    assert await sealed(inner).load() == ""
+    assert await sealed(inner).replace("", "x")
+
+
+@pytest.mark.anyio
+async def test_a_plain_text_is_refused_with_the_next_step_and_stays() -> None:
+    inner = MemoryStore(TEXT)
+    with pytest.raises(StoreError, match="allow_plaintext=True") as caught:
+        await sealed(inner).load()
+    assert "secret" not in everything_said(caught.value)
+    with pytest.raises(StoreError):
+        await sealed(inner).replace(None, "new")
+    assert await inner.load() == TEXT
+
+
+@pytest.mark.anyio
+async def test_a_plain_text_that_is_allowed_is_read_and_encrypted_by_the_next_write() -> None:
+    inner = MemoryStore(TEXT)
+    store = sealed(inner, allow_plaintext=True)
+    assert await store.load() == TEXT
+    assert not await store.replace("other", "new")
+    assert await store.replace(TEXT, '{"access_token": "next"}')
+    assert "enc" in header_of(await inner.load())
+    assert await sealed(inner).load() == '{"access_token": "next"}'
+
+
+class Crossed(MemoryStore):
+    """Another process writes between this one's look and its swap, once."""
+
+    __slots__ = ("crossing",)
+
+    def __init__(self, crossing: str) -> None:
+        super().__init__()
+        self.crossing: str | None = crossing
+
+    async def replace(self, old: str | None, new: str) -> bool:
+        crossing, self.crossing = self.crossing, None
+        if crossing is not None:
+            await sealed(self).replace(await sealed(self).load(), crossing)
+        return await super().replace(old, new)
+
+
+@pytest.mark.anyio
+async def test_a_swap_crossed_by_the_same_text_encrypted_anew_still_wins() -> None:
+    inner = Crossed(TEXT)
+    inner.crossing = None
+    await sealed(inner).replace(None, TEXT)
+    inner.crossing = TEXT
+    assert await sealed(inner).replace(TEXT, "new")
+    assert await sealed(inner).load() == "new"
+
+
+@pytest.mark.anyio
+async def test_a_swap_crossed_by_another_text_loses() -> None:
+    inner = Crossed("theirs")
+    assert not await sealed(inner).replace(None, "ours")
+    assert await sealed(inner).load() == "theirs"
+
+
+@pytest.mark.anyio
+async def test_a_store_within_that_refuses_without_a_change_has_lost() -> None:
+    class Refuses(MemoryStore):
+        __slots__ = ()
+
+        async def replace(self, old: str | None, new: str) -> bool:
+            return False
+
+    assert not await sealed(Refuses()).replace(None, "ours")
+
+
+@pytest.mark.anyio
+async def test_long_texts_are_worked_on_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[bool] = []
+    here = threading.get_ident()
+    for name in ("encrypt_compact", "decrypt_compact"):
+        real = getattr(jwe, name)
+
+        def watched(*args: Any, real: Any = real, **options: Any) -> Any:
+            threads.append(threading.get_ident() != here)
+            return real(*args, **options)
+
+        monkeypatch.setattr(jwe, name, watched)
+    inner = MemoryStore()
+    await sealed(inner).replace(None, "short")
+    await sealed(inner).load()
+    assert threads == [False, False]
+    threads.clear()
+    long = "x" * 1_048_576
+    assert await sealed(inner).replace("short", long)
+    assert await sealed(inner).load() == long
+    assert threads == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "key", [b"", bytes(31), bytes(33), "x" * 32, "not base64!", "é", bytes(32).hex(), None, 7]
+)
+def test_a_key_of_another_size_is_refused_and_its_position_named(key: Any) -> None:
+    with pytest.raises(ValueError, match=r"keys\[1\] is not 32 bytes"):
+        sealed(MemoryStore(), KEY, key)
+
+
+@pytest.mark.parametrize("key", [KEY, base64.urlsafe_b64encode(KEY).decode()])
+def test_one_key_instead_of_a_sequence_is_refused(key: Any) -> None:
+    with pytest.raises(TypeError, match="sequence of keys"):
+        EncryptedStore(MemoryStore(), key, slot="x")
+
+
+def test_no_key_is_refused() -> None:
+    with pytest.raises(ValueError, match="keys is empty"):
+        EncryptedStore(MemoryStore(), [], slot="x")
+
+
+@pytest.mark.anyio
+async def test_a_key_is_bytes_or_their_base64_text_with_or_without_padding() -> None:
+    inner = MemoryStore()
+    text = base64.urlsafe_b64encode(KEY).decode()
+    assert text.endswith("=")
+    await sealed(inner, text).replace(None, TEXT)
+    assert await sealed(inner, text.rstrip("=")).load() == TEXT
+    assert await sealed(inner, KEY).load() == TEXT
+
+
+@pytest.mark.anyio
+async def test_a_generated_key_is_new_each_time_and_works() -> None:
+    first, second = generate_key(), generate_key()
+    assert first != second
+    inner = MemoryStore()
+    await sealed(inner, first).replace(None, TEXT)
+    assert await sealed(inner, second, first).load() == TEXT
+
+
+def test_a_store_without_a_name_needs_one() -> None:
+    with pytest.raises(ValueError, match="MemoryStore has no slot name"):
+        EncryptedStore(MemoryStore(), [KEY])
+    with pytest.raises(ValueError, match="slot"):
+        EncryptedStore(MemoryStore(), [KEY], slot="")
+
+
+def test_the_slot_is_the_inner_stores_unless_given() -> None:
+    inner = EncryptedStore(FileStore("/mnt/a/token.json"), [KEY])
+    assert inner.slot == "token.json"
+    assert EncryptedStore(inner, [KEY]).slot == "token.json"
+    assert EncryptedStore(inner, [KEY], slot="mine").slot == "mine"
+
+
+def test_another_process_opens_it_by_another_path(tmp_path: Path) -> None:
+    store = EncryptedStore(FileStore(tmp_path / "token.json"), [KEY])
+    anyio.run(store.replace, None, TEXT)
+    script = (
+        "import anyio\n"
+        "from httpx_refresh.stores import FileStore\n"
+        "from httpx_refresh.stores.encrypted import EncryptedStore\n"
+        "store = EncryptedStore(FileStore('token.json'), [bytes(range(32))])\n"
+        "print(anyio.run(store.load))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == TEXT
+
+
+def test_the_repr_names_the_store_within_and_no_key() -> None:
+    store = EncryptedStore(FileStore("token.json"), [generate_key()])
+    assert repr(store) == "EncryptedStore(FileStore('token.json'))"

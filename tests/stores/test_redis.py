@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
+
+from httpx_refresh.stores.encrypted import EncryptedStore
+from httpx_refresh.stores.redis import RedisStore
+from httpx_refresh.testing import check_store
+
+from .secrecy import everything_said
+
+pytestmark = pytest.mark.slow
+ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio", "asyncio+uvloop"], indirect=True)
+
+_numbers = count()
+
+
+@pytest.fixture
+def key() -> str:
+    """A key that no other test uses."""
+    return f"token:{next(_numbers)}"
+
+
+@asynccontextmanager
+async def connected(url: str, **options: Any) -> AsyncIterator[Redis]:
+    client = Redis.from_url(url, **options)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+@ASYNCIO
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "options", [{}, {"decode_responses": True}, {"encoding": "latin-1", "decode_responses": True}]
+)
+async def test_a_redis_store_keeps_the_contract(
+    redis_url: str, key: str, options: dict[str, Any]
+) -> None:
+    async with connected(redis_url, **options) as client:
+        await check_store(lambda: RedisStore(client, key))
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_two_clients_share_one_slot(redis_url: str, key: str) -> None:
+    async with connected(redis_url) as one, connected(redis_url, decode_responses=True) as two:
+        clients = iter([one, two] * 3)
+        await check_store(lambda: RedisStore(next(clients), key))
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_on_a_cluster_it_keeps_the_contract(redis_cluster_url: str, key: str) -> None:
+    client = RedisCluster.from_url(redis_cluster_url)
+    try:
+        await check_store(lambda: RedisStore(client, key))
+    finally:
+        await client.aclose()
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_encrypted_it_keeps_the_contract(redis_url: str, key: str) -> None:
+    async with connected(redis_url) as client:
+        await check_store(lambda: EncryptedStore(RedisStore(client, key), [bytes(32)]))
+        assert EncryptedStore(RedisStore(client, key), [bytes(32)]).slot == key
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_the_value_is_the_plain_text_and_never_expires(redis_url: str, key: str) -> None:
+    async with connected(redis_url) as client:
+        store = RedisStore(client, key)
+        assert await store.replace(None, "grüße")
+        assert await client.get(key) == "grüße".encode()
+        await client.expire(key, 100)
+        assert await store.replace("grüße", "next")
+        assert await client.ttl(key) == -1
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_a_server_that_forgot_the_script_is_sent_it_again(redis_url: str, key: str) -> None:
+    async with connected(redis_url) as client:
+        store = RedisStore(client, key)
+        assert await store.replace(None, "one")
+        await client.script_flush()
+        assert await store.replace("one", "two")
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_a_key_of_another_type_is_redis_own_error_and_stays(redis_url: str, key: str) -> None:
+    async with connected(redis_url) as client:
+        await client.lpush(key, "element")  # type: ignore[misc]
+        store = RedisStore(client, key)
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            await store.load()
+        with pytest.raises(ResponseError, match="WRONGTYPE") as caught:
+            await store.replace(None, "secret-text")
+        assert "secret" not in everything_said(caught.value)
+        assert await client.type(key) in {b"list", "list"}
+
+
+@ASYNCIO
+@pytest.mark.anyio
+@pytest.mark.parametrize("decode", [False, True])
+async def test_bytes_that_are_no_text_are_an_error_that_shows_none_of_them(
+    redis_url: str, key: str, decode: bool
+) -> None:
+    async with connected(redis_url, decode_responses=decode) as client:
+        await client.set(key, b"secret-\xff")
+        with pytest.raises(ValueError, match=re.escape(repr(key))) as caught:
+            await RedisStore(client, key).load()
+        assert "secret" not in everything_said(caught.value)
+
+
+class CutsTheFirstAnswer:
+    """Stands between a client and the server, and hangs up in place of the first script's answer."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._server = (host, port)
+        self.cut = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection(*self._server)
+        while command := await reader.read(65_536):
+            server_writer.write(command)
+            answer = await server_reader.read(65_536)
+            if b"EVALSHA" in command and not answer.startswith(b"-NOSCRIPT") and not self.cut:
+                self.cut = True
+                break
+            writer.write(answer)
+        for stream in (writer, server_writer):
+            stream.close()
+            await stream.wait_closed()
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_a_client_that_resends_loses_to_itself_and_the_slot_holds_its_text(
+    redis_url: str, key: str
+) -> None:
+    """The one False for a swap that was won, as the docstring says: the text tells."""
+    address = re.search(r"//(.*):(\d+)", redis_url)
+    assert address is not None
+    proxy = CutsTheFirstAnswer(address[1], int(address[2]))
+    listening = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    async with listening:
+        port = listening.sockets[0].getsockname()[1]
+        retry = Retry(NoBackoff(), 1)
+        async with connected(f"redis://127.0.0.1:{port}", retry=retry) as client:
+            store = RedisStore(client, key)
+            assert not await store.replace(None, "mine")
+            assert proxy.cut
+            assert await store.load() == "mine"
+
+
+@pytest.fixture
+def offline() -> Iterator[RedisStore]:
+    """A store whose client never connects."""
+    yield RedisStore(Redis(), "xero:token")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
+async def test_under_trio_it_says_that_it_serves_asyncio_only(offline: RedisStore) -> None:
+    with pytest.raises(RuntimeError, match="RedisStore serves asyncio only"):
+        await offline.load()
+    with pytest.raises(RuntimeError, match="RedisStore serves asyncio only"):
+        await offline.replace(None, "x")
+
+
+def test_the_repr_names_the_key_and_the_slot_is_the_key(offline: RedisStore) -> None:
+    assert repr(offline) == "RedisStore('xero:token')"
+    assert offline.slot == "xero:token"
+
+
+def test_an_empty_key_is_refused() -> None:
+    with pytest.raises(ValueError, match="key is empty"):
+        RedisStore(Redis(), "")
