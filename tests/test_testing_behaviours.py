@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs
 
 import anyio
@@ -287,6 +287,7 @@ async def test_a_gate_counts_arrivals_and_lets_all_through_at_once(
     gate = Gate("api")
     server.api_behaviour = Behaviour(gate=gate)
     assert "closed" in repr(gate)
+    assert repr(server.api_behaviour) == "<Behaviour>"
     headers = bearer(server.login())
     statuses: list[int] = []
 
@@ -386,9 +387,6 @@ async def test_a_client_that_is_gone_before_its_body_arrived_changes_nothing(
         return {"type": "http.disconnect"}
 
     sent: list[object] = []
-
-    async def send(message: object) -> None:
-        sent.append(message)
-
-    await server.app({"type": "http", "method": "POST", "headers": []}, receive, send)
+    nothing = cast("Any", sent.append)
+    await server.app({"type": "http", "method": "POST", "headers": []}, receive, nothing)
     assert (sent, server.token_requests) == ([], 0)

@@ -16,11 +16,16 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import uvicorn
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route, Router
-from uvicorn.protocols.http.h11_impl import H11Protocol
+try:
+    import uvicorn
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
+    from starlette.routing import Mount, Route, Router
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+except ImportError:
+    raise ImportError(
+        "the command needs Starlette and uvicorn: pip install 'httpx-refresh[testing]'"
+    ) from None
 
 from . import Answer, AuthorizationServer
 from ._app import create_app

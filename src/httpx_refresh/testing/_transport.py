@@ -54,7 +54,6 @@ class _Stream(httpx.AsyncByteStream):
         self._reply = reply
         self._pieces = pieces(server, reply)
         self._connections = connections
-        self._open = True
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -69,6 +68,4 @@ class _Stream(httpx.AsyncByteStream):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        if self._open:
-            self._open = False
-            self._connections.release()
+        self._connections.release()

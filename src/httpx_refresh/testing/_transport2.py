@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, cast
 
-import httpx2
 from anyio.lowlevel import checkpoint
+
+try:
+    import httpx2
+except ImportError:
+    raise ImportError("transport2() needs httpx2: pip install 'httpx-refresh[httpx2]'") from None
 
 from ._exchange import Connections, WrongLength, exchange, pieces, read_body
 from ._wire import Loss, Reply
@@ -54,7 +58,6 @@ class _Stream(httpx2.AsyncByteStream):
         self._reply = reply
         self._pieces = pieces(server, reply)
         self._connections = connections
-        self._open = True
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -69,6 +72,4 @@ class _Stream(httpx2.AsyncByteStream):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        if self._open:
-            self._open = False
-            self._connections.release()
+        self._connections.release()
