@@ -38,11 +38,13 @@ class _Withheld(Exception):  # noqa: N818 - stands in for an error of a driver
 
 
 def without_texts(error: DBAPIError, texts: Iterable[bytes]) -> DBAPIError:
-    """Return this error if no message of its chain quotes a piece of `texts`; else one that does not.
+    """Return this error, its parameters gone, or another if a message quotes a piece of `texts`.
 
     Drivers and servers quote values: "Failing row contains (...)", "near '...'", "invalid input
     for query argument $1". The error returned then has no cause and names the code only.
     """
+    error.params = None
+    error.hide_parameters = True
     messages: list[str] = []
     link: BaseException | None = error
     while link is not None:
@@ -53,14 +55,13 @@ def without_texts(error: DBAPIError, texts: Iterable[bytes]) -> DBAPIError:
         return error
     code = _code(error)
     words = f"error {code}" if code else "no code"
-    clean = type(error)(
+    return type(error)(
         error.statement,
         None,
         _Withheld(f"{type(error.orig).__name__}, {words}; its message quotes the text: withheld"),
         hide_parameters=True,
         connection_invalidated=error.connection_invalidated,
     )
-    return clean
 
 
 def _quotes(message: str, text: bytes) -> bool:

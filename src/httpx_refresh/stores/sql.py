@@ -8,7 +8,19 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, LargeBinary, MetaData, Table, bindparam, insert, inspect, select
+from sqlalchemy import (
+    Column,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    bindparam,
+    func,
+    insert,
+    inspect,
+    select,
+)
 from sqlalchemy import update as update_rows
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -19,7 +31,7 @@ from ._sql_errors import is_conflict, without_texts
 from .base import decode_text, encode_text, require_asyncio
 
 if TYPE_CHECKING:
-    from sqlalchemy import CursorResult, Executable
+    from sqlalchemy import ColumnElement, CursorResult, Dialect, Executable
     from sqlalchemy.engine import Connection
 
 __all__ = ["SQLStore", "token_table"]
@@ -50,6 +62,22 @@ def token_table(name: str = "httpx_refresh", metadata: MetaData | None = None) -
     )
 
 
+class _Hex(TypeDecorator[bytes]):
+    """Bytes that travel as hexadecimal digits.
+
+    aiomysql 0.3.2 cannot send bytes with PyMySQL 1.2: it imports a function that is none any more.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.hex()
+
+    def bind_expression(self, bindparam: ColumnElement[bytes]) -> ColumnElement[bytes]:
+        return func.unhex(bindparam)
+
+
 class _Statements(NamedTuple):
     table: Table
     load: Executable
@@ -61,14 +89,13 @@ class _Statements(NamedTuple):
 def _statements(table_name: str) -> _Statements:
     """The table and its statements, shared by all stores of that table name."""
     table = token_table(table_name)
-    here = table.c.slot == bindparam("here")
+    binary = LargeBinary().with_variant(_Hex(), "mysql", "mariadb")
+    here, old, new = (bindparam(name, type_=binary) for name in ("here", "old", "new"))
     return _Statements(
         table,
-        select(table.c.text).where(here),
-        insert(table).values(slot=bindparam("here"), text=bindparam("new")),
-        update_rows(table).where(here, table.c.text == bindparam("old")).values(
-            text=bindparam("new")
-        ),
+        select(table.c.text).where(table.c.slot == here),
+        insert(table).values(slot=here, text=new),
+        update_rows(table).where(table.c.slot == here, table.c.text == old).values(text=new),
     )
 
 
@@ -204,9 +231,9 @@ class SQLStore:
 
     async def _swap(self, old: bytes | None, new: bytes) -> bool:
         if old is None:
-            rows, _ = await self._run(self._statements.create, new=new)
-        else:
-            rows, _ = await self._run(self._statements.update, old=old, new=new)
+            await self._run(self._statements.create, new=new)  # or a duplicate key
+            return True
+        rows, _ = await self._run(self._statements.update, old=old, new=new)
         return rows == 1
 
     async def _run(self, statement: Executable, **texts: bytes) -> tuple[int, Any]:

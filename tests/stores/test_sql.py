@@ -1,0 +1,502 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import tracemalloc
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, MetaData, create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from httpx_refresh.stores.encrypted import EncryptedStore
+from httpx_refresh.stores.sql import SQLStore, token_table
+from httpx_refresh.testing import check_store
+
+from .secrecy import everything_said
+
+ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio", "asyncio+uvloop"], indirect=True)
+ONE_LOOP = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+SECRET = '{"access_token": "sesame-0123456789", "refresh_token": "sesame-9876543210"}'
+
+_numbers = count()
+
+
+@pytest.fixture
+def table() -> str:
+    """A table that no other test uses."""
+    return f"tokens_{next(_numbers)}"
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("postgres_url asyncpg", marks=pytest.mark.slow, id="asyncpg"),
+        pytest.param("postgres_url psycopg", marks=pytest.mark.slow, id="psycopg"),
+        pytest.param("mariadb_url aiomysql", marks=pytest.mark.slow, id="aiomysql"),
+        pytest.param("sqlite_url aiosqlite", id="sqlite"),
+    ]
+)
+def database(request: pytest.FixtureRequest) -> URL:
+    """Each database, by each of its drivers."""
+    fixture, driver = request.param.split()
+    url = make_url(request.getfixturevalue(fixture))
+    return url.set(drivername=f"{url.get_backend_name()}+{driver}")
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite+aiosqlite:///{tmp_path}/tokens.db"
+
+
+@asynccontextmanager
+async def connected(url: URL | str, **options: Any) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(url, **options)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def execute(engine: AsyncEngine, *statements: str) -> None:
+    async with engine.begin() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_a_sql_store_keeps_the_contract(database: URL, table: str) -> None:
+    async with connected(database) as engine:
+        await SQLStore(engine, "key", table=table).create_table()
+        await check_store(lambda: SQLStore(engine, "key", table=table))
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_engines_of_two_processes_share_one_slot(database: URL, table: str) -> None:
+    async with connected(database) as one, connected(database) as two:
+        await SQLStore(one, "key", table=table).create_table()
+        engines = iter([one, two] * 3)
+        await check_store(lambda: SQLStore(next(engines), "key", table=table))
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_on_sqlite_in_memory_it_keeps_the_contract() -> None:
+    """All tasks share one connection there."""
+    async with connected("sqlite+aiosqlite://") as engine:
+        await SQLStore(engine, "key").create_table()
+        await check_store(lambda: SQLStore(engine, "key"))
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_encrypted_it_keeps_the_contract(sqlite_url: str) -> None:
+    async with connected(sqlite_url) as engine:
+        await SQLStore(engine, "key").create_table()
+        await check_store(lambda: EncryptedStore(SQLStore(engine, "key"), [bytes(32)]))
+        assert EncryptedStore(SQLStore(engine, "key"), [bytes(32)]).slot == "key"
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+async def test_at_stricter_isolation_postgresql_keeps_the_contract(
+    postgres_url: str, table: str, level: str
+) -> None:
+    """A statement that gave way to another is no lost swap: it is tried again."""
+    settings = {"server_settings": {"default_transaction_isolation": level}}
+    async with connected(postgres_url, connect_args=settings) as engine:
+        await SQLStore(engine, "key", table=table).create_table()
+        await check_store(lambda: SQLStore(engine, "key", table=table))
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["READ COMMITTED", "SERIALIZABLE"])
+async def test_at_another_isolation_mariadb_keeps_the_contract(
+    mariadb_url: str, table: str, level: str
+) -> None:
+    settings = {"init_command": f"SET SESSION TRANSACTION ISOLATION LEVEL {level}"}
+    async with connected(mariadb_url, connect_args=settings) as engine:
+        await SQLStore(engine, "key", table=table).create_table()
+        await check_store(lambda: SQLStore(engine, "key", table=table))
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_the_isolation_of_the_callers_engine_is_nobodys_hindrance(
+    database: URL, table: str
+) -> None:
+    async with connected(database, isolation_level="SERIALIZABLE") as engine:
+        await SQLStore(engine, "key", table=table).create_table()
+        await check_store(lambda: SQLStore(engine, "key", table=table))
+        async with engine.connect() as connection:
+            assert await connection.get_isolation_level() == "SERIALIZABLE"
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_keys_that_look_alike_are_different_rows(database: URL, table: str) -> None:
+    keys = ["key", "KEY", "key ", "caf\u00e9", "cafe\u0301", "é" * 127, "é" * 127 + "x"]
+    async with connected(database) as engine:
+        await SQLStore(engine, "key", table=table).create_table()
+        for key in keys:
+            assert await SQLStore(engine, key, table=table).replace(None, f"text of {key}")
+        for key in keys:
+            assert await SQLStore(engine, key, table=table).load() == f"text of {key}"
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_a_text_of_a_mebibyte_fits(database: URL, table: str) -> None:
+    async with connected(database) as engine:
+        store = SQLStore(engine, "key", table=table)
+        await store.create_table()
+        long = "x" * 1_048_575
+        assert await store.replace(None, long + "a")
+        assert await store.replace(long + "a", long + "b")
+        assert not await store.replace(long + "a", "lost")
+        assert await store.load() == long + "b"
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_many_may_create_the_table_at_once_and_again(database: URL, table: str) -> None:
+    async with connected(database) as one, connected(database) as two:
+        stores = [SQLStore(engine, "key", table=table) for engine in [one, two] * 5]
+        await asyncio.gather(*(store.create_table() for store in stores))
+        assert await stores[0].replace(None, "kept")
+        await stores[1].create_table()
+        assert await stores[1].load() == "kept"
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_a_table_created_between_the_look_and_the_statement_is_no_error(
+    sqlite_url: str,
+) -> None:
+    from sqlalchemy import event
+
+    async with connected(sqlite_url) as engine:
+        store = SQLStore(engine, "key")
+        raced: list[str] = []
+
+        @event.listens_for(engine.sync_engine, "before_cursor_execute")
+        def race(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if "CREATE TABLE" in statement:
+                raced.append(statement)
+                other = create_engine(sqlite_url.replace("+aiosqlite", ""))
+                token_table(metadata=(metadata := MetaData()))
+                metadata.create_all(other)
+                other.dispose()
+
+        await store.create_table()
+        assert len(raced) == 1
+        assert await store.replace(None, "x")
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_a_table_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "readonly.db"
+    path.touch()
+    url = f"sqlite+aiosqlite:///file:{path}?mode=ro&uri=true"
+    async with connected(url) as engine:
+        with pytest.raises(OperationalError, match="readonly"):
+            await SQLStore(engine, "key").create_table()
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_the_table_may_be_one_of_the_applications_own_metadata(database: URL) -> None:
+    metadata = MetaData()
+    token_table("app_tokens", metadata)
+    async with connected(database) as engine:
+        async with engine.begin() as connection:
+            await connection.run_sync(metadata.create_all)
+        store = SQLStore(engine, "key", table="app_tokens")
+        assert await store.load() is None
+        assert await store.replace(None, "x")
+        async with engine.begin() as connection:
+            await connection.run_sync(metadata.drop_all)
+        assert list(store.metadata.tables) == ["app_tokens"]
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_a_missing_table_is_the_databases_own_error_without_the_text(
+    database: URL, table: str
+) -> None:
+    async with connected(database) as engine:
+        store = SQLStore(engine, "key", table=table)
+        with pytest.raises((ProgrammingError, OperationalError), match=table):
+            await store.load()
+        for old in (None, "sesame-old"):
+            with pytest.raises((ProgrammingError, OperationalError), match=table) as caught:
+                await store.replace(old, SECRET)
+            assert "sesame" not in everything_said(caught.value)
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_a_row_that_another_constraint_refuses_is_an_error_without_the_text(
+    database: URL, table: str
+) -> None:
+    """A duplicate key is a lost swap; PostgreSQL quotes the failing row for any other."""
+    binary = "BYTEA" if database.get_backend_name() == "postgresql" else "VARBINARY(200)"
+    async with connected(database) as engine:
+        await execute(
+            engine,
+            f"CREATE TABLE {table} (slot {binary} PRIMARY KEY, text {binary} NOT NULL, "
+            "tenant INTEGER NOT NULL)",
+        )
+        store = SQLStore(engine, "key", table=table)
+        with pytest.raises(DBAPIError) as caught:
+            await store.replace(None, SECRET)
+        said = everything_said(caught.value)
+        assert "sesame" not in said
+        assert SECRET.encode().hex()[:20] not in said.lower()
+        assert await store.load() is None
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_an_update_that_a_check_refuses_is_an_error_without_the_text(
+    database: URL, table: str
+) -> None:
+    async with connected(database) as engine:
+        store = SQLStore(engine, "key", table=table)
+        binary = "BYTEA" if database.get_backend_name() == "postgresql" else "VARBINARY(200)"
+        await execute(
+            engine,
+            f"CREATE TABLE {table} (slot {binary} PRIMARY KEY, text {binary} NOT NULL, "
+            "CHECK (length(text) < 20))",
+        )
+        assert await store.replace(None, "sesame-old")
+        with pytest.raises(DBAPIError) as caught:
+            await store.replace("sesame-old", SECRET)
+        said = everything_said(caught.value)
+        assert "sesame" not in said
+        assert SECRET.encode().hex()[:20] not in said.lower()
+        assert await store.load() == "sesame-old"
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_an_engine_that_logs_its_statements_logs_no_text(
+    sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "sqlalchemy")
+    async with connected(sqlite_url) as engine:
+        store = SQLStore(engine, "key")
+        await store.create_table()
+        assert await store.replace(None, "sesame-one")
+        assert await store.replace("sesame-one", "sesame-two")
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT :mine"), {"mine": "parameter of the caller"})
+    assert "UPDATE" in caplog.text
+    assert "sesame" not in caplog.text
+    assert "parameter of the caller" in caplog.text
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_bytes_that_are_no_text_are_an_error_that_shows_none_of_them(
+    sqlite_url: str,
+) -> None:
+    async with connected(sqlite_url) as engine:
+        store = SQLStore(engine, "key")
+        await store.create_table()
+        await execute(
+            engine, "INSERT INTO httpx_refresh VALUES (x'6b6579', CAST('sesame' AS BLOB) || x'ff')"
+        )
+        await execute(engine, "UPDATE httpx_refresh SET text = CAST(text AS BLOB)")
+        with pytest.raises(ValueError, match="the SQL row 'key' does not hold UTF-8") as caught:
+            await store.load()
+        assert "sesame" not in everything_said(caught.value)
+
+
+GIVE_WAY = {
+    "postgresql": (
+        "CREATE SEQUENCE {table}_tries",
+        "CREATE FUNCTION {table}_f() RETURNS trigger AS $$ BEGIN "
+        "IF nextval('{table}_tries') <= {times} THEN "
+        "RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001'; END IF; "
+        "RETURN NEW; END $$ LANGUAGE plpgsql",
+        "CREATE TRIGGER {table}_t BEFORE UPDATE ON {table} FOR EACH ROW "
+        "EXECUTE FUNCTION {table}_f()",
+    ),
+    "mariadb": (
+        "CREATE SEQUENCE {table}_tries",
+        "CREATE TRIGGER {table}_t BEFORE UPDATE ON {table} FOR EACH ROW "
+        "IF NEXTVAL({table}_tries) <= {times} THEN SIGNAL SQLSTATE '40001' "
+        "SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found'; END IF",
+    ),
+}
+
+
+@asynccontextmanager
+async def giving_way(database: URL, table: str, times: int) -> AsyncIterator[SQLStore]:
+    """A store whose updates the database lets fail this many times, as it does with deadlocks."""
+    async with connected(database) as engine:
+        store = SQLStore(engine, "key", table=table)
+        await store.create_table()
+        assert await store.replace(None, "old")
+        # The driver's own percent formatting is not meant for `%`-free DDL with colons.
+        for statement in GIVE_WAY[database.get_backend_name()]:
+            async with engine.begin() as connection:
+                await connection.exec_driver_sql(statement.format(table=table, times=times))
+        yield store
+
+
+SERVERS = pytest.mark.parametrize(
+    "database",
+    ["postgres_url asyncpg", "postgres_url psycopg", "mariadb_url aiomysql"],
+    indirect=True,
+)
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+@pytest.mark.slow
+@SERVERS
+async def test_an_update_that_gave_way_is_tried_again(database: URL, table: str) -> None:
+    async with giving_way(database, table, times=3) as store:
+        assert await store.replace("old", "new")
+        assert await store.load() == "new"
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+@pytest.mark.slow
+@SERVERS
+async def test_an_update_that_gives_way_ten_times_is_an_error(database: URL, table: str) -> None:
+    async with giving_way(database, table, times=10) as store:
+        with pytest.raises(DBAPIError, match="serialize|Deadlock"):
+            await store.replace("old", "new")
+        assert await store.load() == "old"
+        assert await store.replace("old", "new")
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+@pytest.mark.slow
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_a_cancelled_call_gives_its_connection_back(
+    postgres_url: str, table: str, driver: str
+) -> None:
+    url = make_url(postgres_url).set(drivername=f"postgresql+{driver}")
+    async with connected(url) as other, connected(url, pool_size=1, max_overflow=0) as engine:
+        store = SQLStore(engine, "key", table=table)
+        await store.create_table()
+        assert await store.replace(None, "old")
+        async with other.begin() as connection:
+            await connection.execute(text(f"SELECT * FROM {table} FOR UPDATE"))
+            swap = asyncio.ensure_future(store.replace("old", "new"))
+            waiting = 0
+            while not waiting:
+                waiting = await connection.scalar(
+                    text(
+                        "SELECT count(*) FROM pg_stat_activity "
+                        f"WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE {table}%'"
+                    )
+                )
+            swap.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await swap
+            assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        assert await store.load() == "old"
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_no_connection_is_held_between_calls(database: URL, table: str) -> None:
+    async with connected(database, pool_size=1, max_overflow=0) as engine:
+        store = SQLStore(engine, "key", table=table)
+        await store.create_table()
+        await store.replace(None, "x")
+        await store.load()
+        assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        await check_store(lambda: SQLStore(engine, "other", table=table))
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_a_store_is_small_and_does_not_keep_its_engine_alive(sqlite_url: str) -> None:
+    async with connected(sqlite_url) as engine:
+        SQLStore(engine, "first")
+        tracemalloc.start()
+        stores = [SQLStore(engine, "key") for _ in range(1_000)]
+        size, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert size / len(stores) < 300
+    gone = weakref.ref(engine)
+    del engine
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.fixture
+def offline() -> SQLStore:
+    """A store whose engine never connects."""
+    return SQLStore(create_async_engine("sqlite+aiosqlite://"), "xero")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
+async def test_under_trio_it_says_that_it_serves_asyncio_only(offline: SQLStore) -> None:
+    for call in (offline.load, offline.create_table, lambda: offline.replace(None, "x")):
+        with pytest.raises(RuntimeError, match="SQLStore serves asyncio only"):
+            await call()
+
+
+def test_the_repr_names_the_key_and_a_table_of_ones_own(offline: SQLStore) -> None:
+    assert repr(offline) == "SQLStore('xero')"
+    engine = create_async_engine("sqlite+aiosqlite://")
+    assert repr(SQLStore(engine, "xero", table="mine")) == "SQLStore('xero', table='mine')"
+    assert offline.slot == "xero"
+
+
+def test_what_is_no_async_engine_is_refused_at_construction() -> None:
+    engine: Any = create_engine("sqlite://")
+    with pytest.raises(TypeError, match="is to be an AsyncEngine"):
+        SQLStore(engine, "key")
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "é" * 128])
+def test_a_key_that_does_not_fit_is_refused_at_construction(key: str) -> None:
+    with pytest.raises(ValueError, match="1 to 255 bytes"):
+        SQLStore(create_async_engine("sqlite+aiosqlite://"), key)
+
+
+def test_an_empty_table_name_is_refused_at_construction() -> None:
+    with pytest.raises(ValueError, match="table is empty"):
+        SQLStore(create_async_engine("sqlite+aiosqlite://"), "key", table="")
+
+
+def test_an_error_that_quotes_the_text_is_replaced_by_its_code() -> None:
+    from httpx_refresh.stores._sql_errors import without_texts
+
+    class DriverError(Exception):
+        sqlstate = "23514"
+
+    def error_of(message: str) -> IntegrityError:
+        return IntegrityError("INSERT", {"new": SECRET}, DriverError(message), hide_parameters=True)
+
+    harmless = error_of("duplicate key")
+    assert without_texts(harmless, [SECRET.encode()]) is harmless
+    for quote in (SECRET[:30], SECRET.encode().hex()[:16], SECRET.encode().hex()[:16].upper()):
+        clean = without_texts(error_of(f"Failing row contains ({quote}, null)."), [SECRET.encode()])
+        assert isinstance(clean, IntegrityError)
+        assert quote not in everything_said(clean)
+        assert "DriverError, error 23514" in str(clean)
