@@ -6,7 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import IO, Any, cast
 
 import httpx
@@ -101,7 +101,7 @@ class RunningServer:
 @contextlib.contextmanager
 def running_server(
     *, port: int = 0, stop_timeout: float = STOP_TIMEOUT, **settings: Any
-) -> Iterator[RunningServer]:
+) -> Generator[RunningServer]:
     """Run the server in a process of its own, on real sockets, while the block lasts.
 
         with running_server(lifetime=5) as server:
