@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from ._token import Token, epoch
 
@@ -139,7 +139,7 @@ def _claim(notes: dict[str, Any], name: str) -> Claim | None:
     if isinstance(note, dict):
         by, nonce, since = note.get("by"), note.get("nonce"), note.get("since")
         if isinstance(by, str) and isinstance(nonce, str) and _is_moment(since):
-            return Claim(by, nonce, float(since))
+            return Claim(by, nonce, since)
     raise BadText(f"its note {name!r} is not readable")
 
 
@@ -156,11 +156,11 @@ def _dead(notes: dict[str, Any]) -> Dead | None:
             and (error is None or isinstance(error, str))
             and (description is None or isinstance(description, str))
         ):
-            return Dead(digest, error, description, float(since))
+            return Dead(digest, error, description, since)
     raise BadText("its note 'dead' is not readable")
 
 
-def _is_moment(value: Any) -> bool:
+def _is_moment(value: Any) -> TypeGuard[float]:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     try:

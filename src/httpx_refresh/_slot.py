@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import socket
 import time
-from collections.abc import Callable
+
+import anyio
 
 from . import _record
 from ._errors import StoreError
@@ -14,8 +16,11 @@ from ._record import Claim, Record
 from .stores.base import TokenStore
 
 
-class Clock:
-    """The time. Intervals are measured on `monotonic`; `wall` is for `expires_at` and what people read."""
+class Host:
+    """What a refresh asks of the machine it runs on: the time, chance, and a name.
+
+    Intervals are measured on `monotonic`; `wall` is for `expires_at`, and for what people read.
+    """
 
     __slots__ = ()
 
@@ -25,18 +30,42 @@ class Clock:
     def monotonic(self) -> float:
         return time.monotonic()
 
+    def name(self) -> str:
+        return f"{socket.gethostname()}:{os.getpid()}"
 
-SYSTEM_CLOCK = Clock()
+    def nonce(self) -> str:
+        return secrets.token_hex(8)
+
+    def jitter(self, value: float, least: float) -> float:
+        """Return `value` times something between `least` and 1."""
+        return value * random.uniform(least, 1.0)  # noqa: S311 - it spreads load, and guards nothing
+
+
+THIS_HOST = Host()
+
+
+class Poll:
+    """The pauses between two looks at the store: 20 ms at first, then longer and longer, each with jitter."""
+
+    __slots__ = ("_host", "_pause")
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._pause = 0.02
+
+    async def sleep(self) -> None:
+        pause, self._pause = self._pause, min(self._pause * 1.6, 2.0)
+        await anyio.sleep(self._host.jitter(pause, 0.8))
 
 
 class Slot:
     """Reads and swaps the text of one store, and knows how long a claim has been standing there."""
 
-    __slots__ = ("_unsent", "_watched", "clock", "store")
+    __slots__ = ("_unsent", "_watched", "host", "store")
 
-    def __init__(self, store: TokenStore, clock: Clock) -> None:
+    def __init__(self, store: TokenStore, host: Host) -> None:
         self.store = store
-        self.clock = clock
+        self.host = host
         self._watched: tuple[str, float] | None = None
         self._unsent: str | None = None
 
@@ -44,6 +73,8 @@ class Slot:
         """Load and read the text; raise `StoreError` if either cannot be done."""
         try:
             text = await self.store.load()
+        except StoreError:
+            raise
         except Exception as error:
             raise StoreError(
                 f"{self.store!r} could not be read ({type(error).__name__}). The token in it is as it was, and no "
@@ -62,6 +93,8 @@ class Slot:
         """Write `new` if the slot still holds `old`; raise `StoreError` if the store fails (written or not)."""
         try:
             return await self.store.replace(old, new)
+        except StoreError:
+            raise
         except Exception as error:
             raise StoreError(
                 f"{self.store!r} could not be written ({type(error).__name__}). The next request tries again; mend "
@@ -70,13 +103,16 @@ class Slot:
 
     def claim(self) -> Claim:
         """Make a claim that no other one equals."""
-        return Claim(
-            f"{socket.gethostname()}:{os.getpid()}", secrets.token_hex(8), self.clock.wall()
-        )
+        return Claim(self.host.name(), self.host.nonce(), self.host.wall())
 
     def forgo(self, claim: Claim) -> None:
         """Remember that nothing was sent under this claim of ours, wherever it may still stand."""
         self._unsent = claim.nonce
+
+    def sent(self, claim: Claim) -> None:
+        """Forget that: from now on the refresh token under this claim may be spent."""
+        if self._unsent == claim.nonce:
+            self._unsent = None
 
     def was_unsent(self, claim: Claim) -> bool:
         """Whether this is a claim of ours under which nothing was sent."""
@@ -93,12 +129,9 @@ class Slot:
             self._watched = None
             return False
         if self._watched is None or self._watched[0] != claim.nonce:
-            self._watched = (claim.nonce, self.clock.monotonic())
+            self._watched = (claim.nonce, self.host.monotonic())
         return (
-            self.clock.monotonic() - self._watched[1] >= patience
+            self.host.monotonic() - self._watched[1] >= patience
             or self.was_unsent(claim)
-            or self.clock.wall() - claim.since > _record.ABANDONED_AFTER
+            or self.host.wall() - claim.since > max(_record.ABANDONED_AFTER, patience)
         )
-
-
-OnUnsaved = Callable[[_record.Token], None]

@@ -40,6 +40,15 @@ def epoch(value: object) -> float | None:
     return seconds(value, most=_EPOCH_END)
 
 
+def lifetime(fields: Mapping[str, Any]) -> float | None:
+    """Read an access token's lifetime in seconds from a token response's fields.
+
+    Zoho sends `expires_in` in milliseconds where `expires_in_sec` stands beside it
+    (zoho/zohocrm-python-sdk-2.0, oauth_token.py).
+    """
+    return seconds(fields.get("expires_in_sec", fields.get("expires_in")))
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """Hold an access token with what came beside it (RFC 6749 §5.1).
@@ -99,7 +108,7 @@ class Token:
         if not isinstance(response, Mapping):
             raise TypeError("a token response must be a mapping")
         expires_at = epoch(response.get("expires_at"))
-        expires_in = seconds(response.get("expires_in"))
+        expires_in = lifetime(response)
         if expires_at is None and expires_in is not None:
             expires_at = time.time() + expires_in
         token_type = response.get("token_type")

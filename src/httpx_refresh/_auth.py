@@ -1,0 +1,232 @@
+"""RefreshAuth: attach the token, send, renew it when the API refuses it, send again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ._body import Recording, record
+from ._errors import BodyNotReplayable
+from ._expiry import ExpiryRule, means_expired
+from ._libraries import AuthBase
+from ._origins import compiled, origin_of
+from ._redemption import Endpoint
+from ._session import Known, Session
+from ._slot import THIS_HOST, Slot
+from ._token import Token
+from .stores.base import TokenStore
+
+if TYPE_CHECKING:
+    from ._libraries import Request, Response
+
+_MOST_SENDS = 3  # refused; adopted from the store and refused; refreshed
+
+
+class RefreshAuth(AuthBase):
+    """Keep an async client's bearer token alive: send it, and when it is refused or about to expire, refresh it once.
+
+    Pass it as `auth=` to an `httpx.AsyncClient` or `httpx2.AsyncClient`, to as many as you like. All coroutines, event
+    loops, threads, processes and hosts that share the store share one refresh; each request is then sent again with
+    the new token. A caller can be cancelled at any moment: the refresh goes on without it until its result is saved.
+    One object may be made at import time and serve any number of event loops, one after another or at once.
+
+    Args:
+        endpoint: spends the refresh token: a `TokenEndpoint`, a preset of `httpx_refresh.providers`, or anything with
+            `async refresh(token) -> Token`.
+        store: holds the token: a `FileStore`, a `MemoryStore`, one of `httpx_refresh.stores`, or your own.
+        origins: where the bearer token may go, such as `["https://api.example.com", "https://*.example.com"]`. None:
+            where the endpoint says; if it does not, any https origin, and loopback.
+        refresh_before: seconds before its expiry from which on a token is refreshed while requests go on with it; a
+            fifth of the token's lifetime at most. 0: not ahead.
+        refresh_timeout: seconds that one refresh may take; also what tells a claim left by a dead process from a live
+            one. Give all that share a store the same.
+        replay_limit: bytes of a streamed request body that are kept while it is sent, to be sent again.
+        is_expired: which responses mean that the token is no longer good: a predicate on status and headers, or an
+            `ExpiryRule` that looks at the body. None: as the endpoint says; if it does not, status 401.
+        on_unsaved: called (or awaited) with the new token when it could not be saved for `refresh_timeout`: put it
+            somewhere safe. It stays in use, and the save is tried on.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be meant.
+
+    Requests raise `ReauthorizationRequired`, `RefreshUnavailable`, `StoreError`, `OriginNotAllowed` and
+    `BodyNotReplayable`. Sources: RFC 6750 §2.1 and §3.1 (bearer tokens, 401), RFC 6749 §6 and RFC 9700 §4.14 (refresh
+    tokens and their rotation).
+    """
+
+    __slots__ = ("_is_expired", "_origins", "_replay_limit", "_session")
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        store: TokenStore,
+        *,
+        origins: Iterable[str] | str | None = None,
+        refresh_before: float = 60.0,
+        refresh_timeout: float = 20.0,
+        replay_limit: int = 1_048_576,
+        is_expired: ExpiryRule | Callable[[Any], bool] | None = None,
+        on_unsaved: Callable[[Token], object] | None = None,
+    ) -> None:
+        if not callable(getattr(endpoint, "refresh", None)):
+            raise TypeError("endpoint must have an async method refresh(token)")
+        if not isinstance(store, TokenStore):
+            raise TypeError("store must have the async methods load() and replace(old, new)")
+        for name, seconds, least in (
+            ("refresh_before", refresh_before, 0.0),
+            ("refresh_timeout", refresh_timeout, 0.001),
+        ):
+            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+                raise TypeError(f"{name} must be a number of seconds")
+            if not (math.isfinite(seconds) and seconds >= least):
+                raise ValueError(f"{name} must be finite, and at least {least:g} seconds")
+        if isinstance(replay_limit, bool) or not isinstance(replay_limit, int):
+            raise TypeError("replay_limit must be a whole number of bytes")
+        if replay_limit < 0:
+            raise ValueError("replay_limit must not be negative")
+        for name, function in (("is_expired", is_expired), ("on_unsaved", on_unsaved)):
+            if not (function is None or callable(function) or isinstance(function, ExpiryRule)):
+                raise TypeError(f"{name} must be callable")
+        self._origins = compiled(getattr(endpoint, "origins", None) if origins is None else origins)
+        self._is_expired = (
+            getattr(endpoint, "is_expired", None) if is_expired is None else is_expired
+        )
+        self._replay_limit = replay_limit
+        self._session = Session(
+            endpoint,
+            Slot(store, THIS_HOST),
+            refresh_before=refresh_before,
+            refresh_timeout=refresh_timeout,
+            on_unsaved=on_unsaved,
+        )
+
+    def __repr__(self) -> str:
+        return f"RefreshAuth({self._session.endpoint!r}, {self._session.slot.store!r})"
+
+    async def token(self) -> Token:
+        """Return a good token, refreshed if need be: for what is not an HTTP request, such as a WebSocket or gRPC.
+
+        Raises:
+            ReauthorizationRequired, RefreshUnavailable, StoreError: there is none to be had.
+        """
+        session = self._session
+        known = session.known
+        if known is None or session.host.wall() >= known.renew_at:
+            known = await session.good()
+        return known.token
+
+    async def refresh(self) -> Token:
+        """Refresh now, whether the token is still good or not, and return the new one.
+
+        Shares a refresh that is under way, in this process or another. Tries also within the pause that follows a
+        failure; a grant that the server refused for good is not asked for again.
+
+        Raises:
+            ReauthorizationRequired, RefreshUnavailable, StoreError: there is no new token.
+        """
+        return (await self._session.refresh()).token
+
+    async def set_token(self, token: Token) -> None:
+        """Put a token into the store after a login, in the place of whatever was there, and use it from now on.
+
+        Raises:
+            TypeError: `token` is no `Token`; make one with `Token.from_response`.
+            StoreError: the store failed; `token` is not in use, keep it.
+        """
+        if not isinstance(token, Token):
+            raise TypeError("token must be a Token; make one with Token.from_response(mapping)")
+        await self._session.set_token(token)
+
+    async def aclose(self) -> None:
+        """Wait for a refresh that is under way on this event loop, and for its result to be saved.
+
+        Closes nothing: the object goes on working, and the store and the client are yours.
+        """
+        await self._session.aclose()
+
+    async def __aenter__(self) -> RefreshAuth:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
+        """Refuse a synchronous client.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(
+            "RefreshAuth serves async clients only: use it with AsyncClient, of httpx or httpx2. Nothing was sent."
+        )
+
+    async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
+        """Send `request` with the token, and again with a new one if the API refuses it (at most three times in all).
+
+        The client calls this. It holds no lock and no cancel scope across a `yield`.
+        """
+        session = self._session
+        self._origins.check(request.url)
+        known = session.known
+        if known is None or session.host.wall() >= known.renew_at:
+            known = await session.good()
+        recording = record(request, self._replay_limit)
+        request.headers["Authorization"] = known.header
+        response = yield request
+        if self._is_expired is None:
+            refused = response.status_code == 401
+        else:
+            refused = await means_expired(self._is_expired, response)
+        if refused:
+            sends, refreshed = 1, False
+            while refused and sends < _MOST_SENDS and _was_sent(request, known, response):
+                renewed = session.held(known)
+                if renewed is None and (refreshed or session.believes_refusal(known)):
+                    return
+                # Read before waiting: it gives the connection back, and a pool of one must work.
+                await response.aread()
+                if renewed is None:
+                    renewed, refreshed = await session.renew(known)
+                known = renewed
+                request = _again(response, known, recording)
+                response = yield request
+                sends += 1
+                refused = await means_expired(self._is_expired, response)
+        if not refused:
+            if recording is not None:
+                recording.forget()
+            if not session.pauses.accepting and response.status_code < 500:
+                session.pauses.accepted(known.token.access_token)
+
+
+def _was_sent(request: Request, known: Known, response: Response) -> bool:
+    """Whether the response refuses our token: not so if a redirect led to another origin, which never saw it."""
+    answered = response.request
+    return (
+        origin_of(answered.url) == origin_of(request.url)
+        and answered.headers.get("Authorization") == known.header
+    )
+
+
+def _again(response: Response, known: Known, recording: Recording | None) -> Request:
+    """Return the request to send again: the one that was refused, which is a redirect's where one led there.
+
+    What came before the redirect was accepted, and is not done a second time.
+    """
+    if recording is not None and not recording.replayable:
+        raise BodyNotReplayable(
+            "The API refused the token, and it has been refreshed; but this request's body is longer than "
+            "replay_limit and cannot be sent a second time. Nothing of it was. Send the request again with a new "
+            "body: it will carry the new token. Or raise replay_limit.",
+            response=response,
+        )
+    request = response.request
+    request.headers["Authorization"] = known.header
+    return request

@@ -1,0 +1,170 @@
+"""The flight: one refresh, run detached from every caller, that all who need its result wait for."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import anyio
+
+from . import _record
+from ._errors import RefreshUnavailable
+from ._journal import NotSaved
+from ._messages import reauthorization_required
+from ._redemption import Redemption, describe
+from ._slot import Poll
+
+if TYPE_CHECKING:
+    from ._session import Known, Session
+
+logger = logging.getLogger("httpx_refresh")
+
+
+class Flight:
+    """One look at the store, and whatever it takes until there is a token that is not `stale`.
+
+    Attributes:
+        loop: the event loop that it runs on.
+        stale: the access token that will not do; None if any that holds will do.
+        ahead: nobody waits for this one, the token is still good: it leaves another's claim be.
+        forced: the token that the store holds will not do, whichever it is.
+        spent: whether the refresh token was sent.
+        cut_off: whether the event loop ended first.
+        known: the result; None if it failed, or left another's claim be.
+        error: what it failed with; waiters raise fresh ones like it.
+        landed: set when waiters can go.
+        ended: set when the result is saved, too.
+        closing: set by whoever wants it to end soon.
+    """
+
+    __slots__ = (
+        "ahead",
+        "closing",
+        "cut_off",
+        "ended",
+        "error",
+        "forced",
+        "known",
+        "landed",
+        "loop",
+        "session",
+        "spent",
+        "stale",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        loop: object,
+        stale: str | None,
+        *,
+        ahead: bool = False,
+        forced: bool = False,
+    ) -> None:
+        self.session = session
+        self.loop = loop
+        self.stale = stale
+        self.ahead = ahead
+        self.forced = forced
+        self.spent = False
+        self.cut_off = False
+        self.known: Known | None = None
+        self.error: Exception | None = None
+        self.landed = anyio.Event()
+        self.ended = anyio.Event()
+        self.closing = anyio.Event()
+
+    async def run(self) -> None:
+        """Fly, land, and, should the store have failed, go on until the result is saved."""
+        session = self.session
+        try:
+            self.known = await self._fly()
+        except NotSaved as unsaved:
+            await self._land_unsaved(unsaved)
+        except anyio.get_cancelled_exc_class():
+            self.cut_off = True
+            self.error = RefreshUnavailable(
+                "The event loop ended during the refresh. What became of the refresh token is noted in the store; "
+                "try again.",
+                outcome="unknown" if self.spent else "not_sent",
+            )
+            session.land(self)
+            raise
+        except Exception as error:
+            # Nothing is hidden: every waiter raises one like it, or the log has it.
+            self.error = error
+            session.land(self)
+        else:
+            session.land(self)
+        finally:
+            session.ended(self)
+
+    async def _land_unsaved(self, unsaved: NotSaved) -> None:
+        """The pair in memory is the truth: serve it, and keep at it."""
+        session, journal = self.session, unsaved.journal
+        logger.error(
+            "The new token could not be saved: %s It is in memory and in use, and the save is tried again. If this "
+            "process ends before that, a person must log in again.",
+            unsaved.cause,
+        )
+        token = journal.new_token
+        self.known = session.publish(token, fresh=True)
+        session.land(self)
+        session.saving(self, journal)
+        try:
+            record = await journal.keep_saving(self.closing, lambda: session.give_up_saving(token))
+        except NotSaved:
+            return  # It was handed over, and a later flight tries it first of all.
+        session.saved(journal, record)
+
+    async def _fly(self) -> Known | None:
+        session = self.session
+        slot, host, timeout = session.slot, session.host, session.refresh_timeout
+        await session.save_unsaved()
+        poll = Poll(host)
+        started = host.monotonic()
+        until = started + timeout
+        first = True
+        while True:
+            record = await slot.read()
+            token = record.token
+            if first and self.forced and token is not None:
+                self.stale = token.access_token
+            first = False
+            # Asked at every look: this is what watches a claim.
+            abandoned = slot.is_abandoned(record, timeout * 1.5)
+            step = _record.decide(record, stale=self.stale, now=host.wall(), abandoned=abandoned)
+            if step == "wait":
+                if self.ahead:
+                    return None
+                await poll.sleep()
+                continue
+            if token is None or step in ("none", "no_refresh_token", "dead"):
+                raise reauthorization_required(record, session.endpoint, slot.store)
+            if step == "adopt":
+                return session.publish(token)
+            if not self.forced:
+                session.pauses.raise_if_asked_in_vain()
+            if record.redeeming is not None:
+                until = host.monotonic() + timeout  # A takeover: its time begins now.
+            elif until - host.monotonic() < timeout / 4:
+                raise RefreshUnavailable(
+                    f"The time for a refresh (refresh_timeout, {timeout:g} s) went by while another process tried "
+                    f"one, or while {slot.store!r} was slow; there is no new token. This process did not send the "
+                    "refresh token. Try again later.",
+                    outcome="not_sent",
+                )
+            redemption = Redemption(slot, session.endpoint, record, token, refresh_timeout=timeout)
+            if not await redemption.claim(until=until):
+                await poll.sleep()
+                continue
+            self.spent = True
+            saved = await redemption.run()
+            if saved is not None and saved.token is not None:
+                logger.info(
+                    "%s: token refreshed (generation %d), %.3f s after it was needed",
+                    describe(session.endpoint),
+                    saved.generation,
+                    host.monotonic() - started,
+                )
+                return session.publish(saved.token, fresh=redemption.journal.brought(saved.token))

@@ -1,0 +1,49 @@
+"""The HTTP libraries of this process: httpx, and httpx2 where it is installed. One object serves clients of both."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any, Union
+
+import httpx
+
+if TYPE_CHECKING:
+    import httpx2
+
+    Request = Union[httpx.Request, httpx2.Request]
+    Response = Union[httpx.Response, httpx2.Response]
+    URL = Union[httpx.URL, httpx2.URL]
+    AsyncClient = Union[httpx.AsyncClient, httpx2.AsyncClient]
+
+    class AuthBase(httpx.Auth, httpx2.Auth):  # type: ignore[misc]  # their request types differ by design
+        """The `Auth` of every library that is installed."""
+
+    class StreamBase(httpx.AsyncByteStream, httpx2.AsyncByteStream):
+        """The `AsyncByteStream` of every library that is installed."""
+
+
+LIBRARIES: tuple[Any, ...] = (httpx,)
+if importlib.util.find_spec("httpx2") is not None:
+    import httpx2
+
+    LIBRARIES = (httpx, httpx2)
+
+
+def _each(*names: str) -> tuple[Any, ...]:
+    return tuple(getattr(library, name) for library in LIBRARIES for name in names)
+
+
+if not TYPE_CHECKING:
+    AuthBase = type("AuthBase", _each("Auth"), {"__slots__": ()})
+    StreamBase = type("StreamBase", _each("AsyncByteStream"), {"__slots__": ()})
+
+BYTE_STREAMS: tuple[type, ...] = _each("ByteStream")
+"""Bodies held in memory: they can be sent any number of times."""
+
+NOT_SENT: tuple[type[Exception], ...] = _each(
+    "ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"
+)
+"""What a client raises before a byte of the request left."""
+
+REQUEST_ERRORS: tuple[type[Exception], ...] = _each("RequestError")
+"""Everything a client raises when an exchange fails."""

@@ -1,0 +1,282 @@
+"""What is known of one token, who waits for a new one, and when a refresh starts."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import _record
+from ._detached import current_loop, spawn
+from ._errors import again
+from ._flight import Flight
+from ._journal import Journal, NotSaved
+from ._pauses import Pauses
+from ._record import Record
+from ._redemption import Endpoint, describe
+from ._slot import Host, Poll, Slot
+from ._token import Token, lifetime
+
+logger = logging.getLogger("httpx_refresh")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What is known of the token: one immutable value, swapped at once, shared by all loops and threads."""
+
+    token: Token
+    header: str
+    renew_at: float
+    """Epoch seconds from which on a request asks the session first."""
+
+    def expired(self, now: float) -> bool:
+        expires_at = self.token.expires_at
+        return expires_at is not None and now >= expires_at
+
+
+class Session:
+    """The refreshes of one token in one process. A request with a good token reads `known`, and nothing else."""
+
+    __slots__ = (
+        "_flights",
+        "endpoint",
+        "known",
+        "on_unsaved",
+        "pauses",
+        "refresh_before",
+        "refresh_timeout",
+        "slot",
+        "unsaved",
+    )
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        slot: Slot,
+        *,
+        refresh_before: float,
+        refresh_timeout: float,
+        on_unsaved: Callable[[Token], object] | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.slot = slot
+        self.refresh_before = refresh_before
+        self.refresh_timeout = refresh_timeout
+        self.on_unsaved = on_unsaved
+        self.known: Known | None = None
+        self.unsaved: Journal | None = None
+        self.pauses = Pauses(slot.host)
+        # The flight under way of each event loop, by loop; one that landed and still saves, by itself.
+        self._flights: dict[object, Flight] = {}
+
+    @property
+    def host(self) -> Host:
+        return self.slot.host
+
+    # -- what callers ask --------------------------------------------------------------------------------------
+
+    async def good(self) -> Known:
+        """Return a token that holds: at once while one does, after a refresh if none does."""
+        known = self.known
+        if known is None:
+            return await self._share(None)
+        now = self.host.wall()
+        if known.expired(now):
+            return await self._share(known.token.access_token)
+        if now >= known.renew_at and self.pauses.may_look_ahead():
+            loop = current_loop()
+            if loop not in self._flights:
+                self._start(Flight(self, loop, known.token.access_token, ahead=True))
+        return known
+
+    def held(self, refused: Known) -> Known | None:
+        """Return the token that is held if it is another one than `refused`, and good for all we know."""
+        known = self.known
+        if (
+            known is None
+            or known.token.access_token == refused.token.access_token
+            or known.expired(self.host.wall())
+        ):
+            return None
+        return known
+
+    def believes_refusal(self, refused: Known) -> bool:
+        """Whether the API's refusal of this token is no reason for a refresh."""
+        return self.pauses.believes_refusal(refused.token.access_token, describe(self.endpoint))
+
+    async def renew(self, refused: Known) -> tuple[Known, bool]:
+        """Return another token than `refused`, which the API refused, and whether a refresh was spent on it."""
+        access_token = refused.token.access_token
+        known = self.held(refused)
+        if known is not None:
+            return known, False
+        flight = await self._join(access_token)
+        known = _known(flight)
+        if flight.spent:
+            self.pauses.died(early=self._is_early(refused.token), name=describe(self.endpoint))
+        return known, flight.spent
+
+    async def refresh(self) -> Known:
+        """Refresh now, whatever the store holds; share a refresh that is under way."""
+        return _known(await self._join(None, forced=True))
+
+    async def set_token(self, token: Token) -> None:
+        """Put a token into the store in the place of whatever is there."""
+        poll = Poll(self.host)
+        while True:
+            record = await self.slot.read()
+            if await self.slot.swap(record.text, _record.write(token, record.generation + 1)):
+                break
+            await poll.sleep()
+        self.unsaved = None
+        self.pauses.succeeded()
+        self.pauses.forget_refusals()
+        self.publish(token)
+
+    async def aclose(self) -> None:
+        """Wait for what is under way on this event loop."""
+        loop = current_loop()
+        for flight in list(self._flights.values()):
+            if flight.loop is loop:
+                flight.closing.set()
+                await flight.ended.wait()
+
+    # -- sharing -----------------------------------------------------------------------------------------------
+
+    async def _share(self, stale: str | None) -> Known:
+        return _known(await self._join(stale))
+
+    async def _join(self, stale: str | None, *, forced: bool = False) -> Flight:
+        """Wait for this loop's flight, starting one if there is none; return it once it brought what is asked.
+
+        Between the look at `_flights` and the registration there is no await: that is what makes it one flight.
+        """
+        loop = current_loop()
+        while True:
+            flight = self._flights.get(loop)
+            if flight is None:
+                if not forced:
+                    self.pauses.raise_if_just_looked()
+                flight = Flight(self, loop, stale, forced=forced)
+                self._start(flight)
+            flight.ahead = False
+            await flight.landed.wait()
+            if forced and not (flight.forced or flight.spent):
+                continue
+            if flight.error is not None:
+                raise again(flight.error)
+            known = flight.known
+            # Else it left another's claim be before we joined, or renewed another token than ours.
+            if known is not None and (
+                flight.stale == stale or stale is None or known.token.access_token != stale
+            ):
+                return flight
+
+    def _start(self, flight: Flight) -> None:
+        self._flights[flight.loop] = flight
+        spawn(flight.run)
+
+    # -- what a flight reports ---------------------------------------------------------------------------------
+
+    def publish(self, token: Token, *, fresh: bool = False) -> Known:
+        """Make this token the one that requests carry; `fresh`: it comes from the token endpoint just now."""
+        scheme = getattr(self.endpoint, "authorization_scheme", "Bearer")
+        known = Known(token, f"{scheme} {token.access_token}", self._renew_at(token))
+        if fresh:
+            self.pauses.obtained(token.access_token)
+        else:
+            self.pauses.adopted()
+        self.known = known
+        return known
+
+    def land(self, flight: Flight) -> None:
+        """Let the waiters of a flight go."""
+        self._flights.pop(flight.loop, None)
+        if flight.error is not None:
+            if not flight.cut_off:
+                self.pauses.failed(flight.error)
+        elif flight.known is not None:
+            self.pauses.succeeded()
+        if flight.ahead and flight.known is None:
+            self._look_ahead_later(flight.error)
+        flight.landed.set()
+
+    def saving(self, flight: Flight, journal: Journal) -> None:
+        """Keep a flight that landed with a token that is not in the store yet."""
+        self._flights[flight] = flight
+        self.unsaved = journal
+
+    def saved(self, journal: Journal, record: Record) -> None:
+        """Take what the store holds for the truth again, be it that result or a newer one."""
+        if self.unsaved is journal:
+            self.unsaved = None
+            if record.token is not None and not journal.brought(record.token):
+                self.publish(record.token)
+
+    def ended(self, flight: Flight) -> None:
+        """Let go of a flight that is over, saved or not."""
+        self._flights.pop(flight, None)
+        flight.ended.set()
+
+    async def save_unsaved(self) -> None:
+        """Save what an earlier flight could not save; raise its `StoreError` if that fails again."""
+        journal = self.unsaved
+        if journal is not None:
+            try:
+                record = await journal.save()
+            except NotSaved as error:
+                raise again(error.cause) from error
+            self.saved(journal, record)
+
+    async def give_up_saving(self, token: Token) -> None:
+        """Hand a token that cannot be saved to whoever asked for it."""
+        logger.critical(
+            "%s: the new token could not be saved in %r. It is in memory, is used, and is%s handed to on_unsaved. "
+            "Mend the store before this process ends, or a person must log in again.",
+            describe(self.endpoint),
+            self.slot.store,
+            "" if self.on_unsaved is not None else " not (there is none)",
+        )
+        if self.on_unsaved is not None:
+            try:
+                answer = self.on_unsaved(token)
+                if inspect.isawaitable(answer):
+                    await answer
+            except Exception:
+                logger.exception("on_unsaved failed")
+
+    # -- times -------------------------------------------------------------------------------------------------
+
+    def _renew_at(self, token: Token) -> float:
+        """Return when to refresh ahead: before the expiry, at most a fifth of the lifetime, and not all at once."""
+        if token.expires_at is None:
+            return math.inf
+        lead = self.refresh_before
+        life = lifetime(token.extra)
+        if life is not None:
+            lead = min(lead, life / 5)
+        lead = min(lead, getattr(self.endpoint, "refresh_not_before_expiry", None) or math.inf)
+        return token.expires_at - self.host.jitter(lead, 0.9)
+
+    def _look_ahead_later(self, error: Exception | None) -> None:
+        known = self.known
+        expires_at = None if known is None else known.token.expires_at
+        left = math.inf if expires_at is None else expires_at - self.host.wall()
+        self.pauses.look_ahead_later(min(self.refresh_timeout, left / 2))
+        if error is not None:
+            logger.warning("Refreshing ahead failed; the token goes on being used: %s", error)
+
+    def _is_early(self, token: Token) -> bool:
+        """Whether less than half of this token's lifetime has gone by."""
+        life = lifetime(token.extra)
+        if token.expires_at is None or life is None:
+            return False
+        return token.expires_at - self.host.wall() > life / 2
+
+
+def _known(flight: Flight) -> Known:
+    if flight.known is None:
+        raise AssertionError("a flight that is returned has brought a token")
+    return flight.known
