@@ -198,7 +198,7 @@ def demo(console: Console, *, callers: int = 200, calls: int = 5) -> int:
         with Progress(*columns, console=console, disable=not live) as progress:
             anyio.run(drive, run, server, path, progress)
         run.server = server.stats()
-        run.generation = json.loads(path.read_text())["httpx_refresh"]["generation"]
+        run.generation = json.loads(path.read_text()).get("httpx_refresh", {}).get("generation", 0)
     console.print(timeline(run))
     console.print(sums(run))
     right = all(good for _, _, good in run.checks())

@@ -1,0 +1,35 @@
+"""The demo runs against a server in a process of its own, and its exit code is honest."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from httpx_refresh.cli import demo
+
+pytestmark = pytest.mark.slow
+
+
+def shown(*, terminal: bool, callers: int, calls: int) -> tuple[int, str]:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, width=100, no_color=True)
+    code = demo.demo(console, callers=callers, calls=calls)
+    return code, output.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_demo_shows_one_refresh_and_as_many_replays_as_refusals(terminal: bool) -> None:
+    code, output = shown(terminal=terminal, callers=20, calls=5)
+    assert code == 0, output
+    assert "1  refresh " in output
+    assert "All sums are right." in output
+    assert "refresh " in output.split("what happens")[1]
+
+
+def test_the_demo_fails_when_no_token_ends() -> None:
+    code, output = shown(terminal=False, callers=1, calls=1)
+    assert code == 1
+    assert "0  refreshes" in output
+    assert "WRONG" in output

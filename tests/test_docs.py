@@ -1,0 +1,186 @@
+"""The documents' examples run: against the test server, under the providers' own addresses."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import httpx2
+import pytest
+
+from httpx_refresh.testing import ApiEvent, AuthorizationServer
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TOKEN_PATHS = (
+    "/connect/token",
+    "/oauth2/v1/tokens/bearer",
+    "/services/oauth2/token",
+    "/OAuth/Token",
+    "/oauth/token",
+)
+
+
+def snippets(path: Path, *, under: str = "") -> list[str]:
+    """Return a document's Python blocks, those under one heading or all."""
+    text = path.read_text("utf-8")
+    if under:
+        text = re.split(r"^#+ ", text.split(f"# {under}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[
+            0
+        ]
+    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def run(code: str, name: str) -> dict[str, Any]:
+    """Run a snippet as a module of its own."""
+    namespace: dict[str, Any] = {"__name__": name}
+    exec(compile(code, f"<{name}>", "exec"), namespace)  # noqa: S102 - our own documents
+    return namespace
+
+
+def routed(server: AuthorizationServer, transport: Any, base: type[Any]) -> Any:
+    """Return a transport that takes the provider's paths to those of the test server."""
+
+    class Routed(base):  # type: ignore[misc]  # a base of either library
+        async def handle_async_request(self, request: Any) -> Any:
+            path = request.url.path
+            there = "/token" if path in TOKEN_PATHS else f"/api{path}"
+            request.url = request.url.copy_with(path=there)
+            return await transport.handle_async_request(request)
+
+    return Routed()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[AuthorizationServer], None]:
+    """Let every client that a snippet makes talk to the server, and files be written where nobody minds."""
+
+    def start(server: AuthorizationServer) -> None:
+        for library, transport in ((httpx, server.transport), (httpx2, server.transport2)):
+            original: Any = library.AsyncClient
+
+            def make(
+                *args: Any,
+                original: Any = original,
+                library: Any = library,
+                transport: Any = transport,
+                **options: Any,
+            ) -> Any:
+                if "transport" not in options:
+                    options["transport"] = routed(server, transport(), library.AsyncBaseTransport)
+                return original(*args, **options)
+
+            monkeypatch.setattr(library, "AsyncClient", make)
+        monkeypatch.chdir(tmp_path)
+
+    return start
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_snippet_compiles(path: Path) -> None:
+    for number, code in enumerate(snippets(path)):
+        compile(code, f"{path.name}:{number}", "exec")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)", path.read_text("utf-8")):
+        assert link.startswith("https://") or (path.parent / link).exists(), link
+
+
+@pytest.mark.parametrize(
+    "heading, file, host, settings",
+    [
+        ("httpx-refresh", "xero-token.json", "api.xero.com", {}),
+        ("Xero", "xero-token.json", "api.xero.com", {}),
+        (
+            "QuickBooks Online",
+            "quickbooks-token.json",
+            "quickbooks.api.intuit.com",
+            {"rotate": "same"},
+        ),
+        (
+            "Salesforce",
+            "salesforce-token.json",
+            "acme.my.salesforce.com",
+            {
+                "clients": {"id": None},
+                "rotate": False,
+                "send_expires_in": False,
+                "extra": {"instance_url": "https://acme.my.salesforce.com"},
+            },
+        ),
+        ("2BA", "2ba-token.json", "api.2ba.nl", {}),
+    ],
+)
+def test_a_provider_example_of_the_readme_refreshes_once_and_gets_its_answer(
+    heading: str,
+    file: str,
+    host: str,
+    settings: dict[str, Any],
+    serve: Callable[[AuthorizationServer], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server = AuthorizationServer(**{"clients": {"id": "secret"}, **settings})
+    serve(server)
+    for name, value in (
+        ("CLIENT_ID", "id"),
+        ("CLIENT_SECRET", "secret"),
+        ("XERO_TENANT_ID", "tenant"),
+        ("QUICKBOOKS_REALM_ID", "42"),
+    ):
+        monkeypatch.setenv(name, value)
+    Path(file).write_text(json.dumps(server.login("id")))
+    server.expire_access_tokens()
+
+    run(snippets(ROOT / "README.md", under=heading)[0], heading)
+
+    assert capsys.readouterr().out
+    assert server.stats()["token_requests"] == 1
+    assert server.stats()["api_accepted"] == 1
+    assert {event.host for event in server.events if isinstance(event, ApiEvent)} == {host}
+    assert json.loads(Path(file).read_text())["httpx_refresh"] == {"generation": 1}
+
+
+def test_the_example_of_use_connects_works_and_prints_no_secret(
+    serve: Callable[[AuthorizationServer], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = AuthorizationServer(clients={"client-id": "client-secret"})
+    serve(server)
+    example = run(snippets(ROOT / "README.md", under="Using it")[0], "use")
+
+    async def main() -> None:
+        await example["connect"](server.login("client-id"))
+        await example["work"]()
+
+    anyio.run(main)
+    assert server.stats()["token_requests"] == 1
+    assert server.stats()["api_accepted"] == 1
+    assert capsys.readouterr().out.startswith("Token(access_token='***', refresh_token='***'")
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/stores.md"])
+def test_the_stores_that_documents_write_keep_the_contract(name: str, tmp_path: Path) -> None:
+    blocks = [
+        code for code in snippets(ROOT / name) if "check_store" in code or "def replace" in code
+    ]
+    example = run("\n".join(blocks), "store")
+    (test,) = [function for name, function in example.items() if name.startswith("test_")]
+    anyio.run(lambda: test(*([tmp_path] if test.__code__.co_argcount else [])))
+
+
+def test_the_example_of_a_users_own_test_passes() -> None:
+    example = run(snippets(ROOT / "README.md", under="Testing your own code")[0], "test")
+    anyio.run(example["test_my_service_survives_an_expiry"])
+
+
+def test_the_table_of_many_tenants_makes_one_object_a_tenant() -> None:
+    example = run(snippets(ROOT / "docs" / "stores.md", under="Many tenants")[0], "tenants")
+    assert example["auth_of"]("a") is example["auth_of"]("a")
+    assert example["auth_of"]("a") is not example["auth_of"]("b")
