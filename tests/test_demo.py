@@ -6,6 +6,7 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from httpx_refresh.cli import demo
 
@@ -16,7 +17,7 @@ def shown(*, terminal: bool, callers: int, calls: int) -> tuple[int, str]:
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=100, no_color=True)
     code = demo.demo(console, callers=callers, calls=calls)
-    return code, output.getvalue()
+    return code, Text.from_ansi(output.getvalue()).plain
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from ._body import Recording, record
 from ._errors import BodyNotReplayable
 from ._expiry import ExpiryRule, means_expired
+from ._known import Known
 from ._libraries import AuthBase
 from ._origins import compiled, origin_of
 from ._redemption import Endpoint
-from ._session import Known, Session
+from ._session import Session
 from ._slot import THIS_HOST, Slot
 from ._token import Token
 from .stores.base import TokenStore
@@ -188,12 +189,14 @@ class RefreshAuth(AuthBase):
             sends, refreshed = 1, False
             while refused and sends < _MOST_SENDS and _was_sent(request, known, response):
                 renewed = session.held(known)
-                if renewed is None and (refreshed or session.believes_refusal(known)):
+                if renewed is None and refreshed:
                     return
                 # Read before waiting: it gives the connection back, and a pool of one must work.
                 await response.aread()
                 if renewed is None:
                     renewed, refreshed = await session.renew(known)
+                    if renewed is None:
+                        return
                 known = renewed
                 request = _again(response, known, recording)
                 response = yield request

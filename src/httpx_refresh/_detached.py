@@ -25,7 +25,7 @@ def current_loop() -> object:
 
 
 def spawn(run: Callable[[], Coroutine[Any, Any, None]]) -> object:
-    """Start `run` detached from the caller, and return what must be referenced until it ends.
+    """Start `run` detached from the caller; whoever calls keeps hold of what this returns until it ends.
 
     It starts in an empty context (trio: the system's): a caller's context variables (a database session, a
     request's log fields) must neither leak into the work of all nor be kept alive by it. `run` may begin before this
@@ -35,4 +35,4 @@ def spawn(run: Callable[[], Coroutine[Any, Any, None]]) -> object:
     if trio is not None:
         return trio.lowlevel.spawn_system_task(run)
     loop = asyncio.get_running_loop()
-    return contextvars.Context().run(lambda: loop.create_task(run()))
+    return contextvars.Context().run(lambda: loop.create_task(run(), name="httpx-refresh"))

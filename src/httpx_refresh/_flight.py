@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import anyio
@@ -15,9 +16,21 @@ from ._redemption import Redemption, describe
 from ._slot import Poll
 
 if TYPE_CHECKING:
-    from ._session import Known, Session
+    from ._known import Known
+    from ._session import Session
 
 logger = logging.getLogger("httpx_refresh")
+
+
+class Need(IntEnum):
+    """What a flight is to do, each more than the one before; who joins it may need more than who started it."""
+
+    LOOK = 0
+    """Adopt another token if the store holds one; refresh nothing."""
+    AHEAD = 1
+    """Refresh, but leave another's claim be: the token is still good, and nobody waits."""
+    RESULT = 2
+    """Bring a token, or the reason why there is none."""
 
 
 class Flight:
@@ -26,19 +39,19 @@ class Flight:
     Attributes:
         loop: the event loop that it runs on.
         stale: the access token that will not do; None if any that holds will do.
-        ahead: nobody waits for this one, the token is still good: it leaves another's claim be.
+        need: what it is to do.
         forced: the token that the store holds will not do, whichever it is.
         spent: whether the refresh token was sent.
         cut_off: whether the event loop ended first.
-        known: the result; None if it failed, or left another's claim be.
+        known: the result; None if it failed, or did no more than was needed.
         error: what it failed with; waiters raise fresh ones like it.
         landed: set when waiters can go.
         ended: set when the result is saved, too.
         closing: set by whoever wants it to end soon.
+        task: the task that it runs in; an event loop itself keeps no hold of it.
     """
 
     __slots__ = (
-        "ahead",
         "closing",
         "cut_off",
         "ended",
@@ -47,9 +60,11 @@ class Flight:
         "known",
         "landed",
         "loop",
+        "need",
         "session",
         "spent",
         "stale",
+        "task",
     )
 
     def __init__(
@@ -58,13 +73,13 @@ class Flight:
         loop: object,
         stale: str | None,
         *,
-        ahead: bool = False,
+        need: Need = Need.RESULT,
         forced: bool = False,
     ) -> None:
         self.session = session
         self.loop = loop
         self.stale = stale
-        self.ahead = ahead
+        self.need = need
         self.forced = forced
         self.spent = False
         self.cut_off = False
@@ -73,6 +88,13 @@ class Flight:
         self.landed = anyio.Event()
         self.ended = anyio.Event()
         self.closing = anyio.Event()
+        self.task: object = None
+
+    def result(self) -> Known:
+        """Return the token of a flight that brought one."""
+        if self.known is None:
+            raise AssertionError("this flight brought no token")
+        return self.known
 
     async def run(self) -> None:
         """Fly, land, and, should the store have failed, go on until the result is saved."""
@@ -100,7 +122,7 @@ class Flight:
             session.ended(self)
 
     async def _land_unsaved(self, unsaved: NotSaved) -> None:
-        """The pair in memory is the truth: serve it, and keep at it."""
+        """Serve the pair in memory, which is the truth, and keep at saving it."""
         session, journal = self.session, unsaved.journal
         logger.error(
             "The new token could not be saved: %s It is in memory and in use, and the save is tried again. If this "
@@ -134,15 +156,17 @@ class Flight:
             # Asked at every look: this is what watches a claim.
             abandoned = slot.is_abandoned(record, timeout * 1.5)
             step = _record.decide(record, stale=self.stale, now=host.wall(), abandoned=abandoned)
+            if step == "adopt" and token is not None:
+                return session.publish(token)
+            if self.need is Need.LOOK:
+                return None
             if step == "wait":
-                if self.ahead:
+                if self.need is Need.AHEAD:
                     return None
                 await poll.sleep()
                 continue
-            if token is None or step in ("none", "no_refresh_token", "dead"):
+            if token is None or step != "spend":
                 raise reauthorization_required(record, session.endpoint, slot.store)
-            if step == "adopt":
-                return session.publish(token)
             if not self.forced:
                 session.pauses.raise_if_asked_in_vain()
             if record.redeeming is not None:

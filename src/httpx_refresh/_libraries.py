@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 if TYPE_CHECKING:
     import httpx2
 
-    Request = Union[httpx.Request, httpx2.Request]
-    Response = Union[httpx.Response, httpx2.Response]
-    URL = Union[httpx.URL, httpx2.URL]
-    AsyncClient = Union[httpx.AsyncClient, httpx2.AsyncClient]
+    Request = httpx.Request | httpx2.Request
+    Response = httpx.Response | httpx2.Response
+    URL = httpx.URL | httpx2.URL
+    AsyncClient = httpx.AsyncClient | httpx2.AsyncClient
 
     class AuthBase(httpx.Auth, httpx2.Auth):  # type: ignore[misc]  # their request types differ by design
         """The `Auth` of every library that is installed."""

@@ -42,6 +42,7 @@ class Pauses:
         "_fresh_pause",
         "_host",
         "_look_ahead_at",
+        "_look_at",
         "_trouble",
         "_unproven",
         "_unproven_since",
@@ -53,6 +54,7 @@ class Pauses:
         self._host = host
         self._trouble: Trouble | None = None
         self._look_ahead_at = -math.inf
+        self._look_at = -math.inf
         self._unproven: str | None = None
         self._unproven_since = 0.0
         self._unproven_was_refused = False
@@ -150,6 +152,14 @@ class Pauses:
                 name,
                 self._fresh_pause,
             )
+        return True
+
+    def may_look(self) -> bool:
+        """Whether to look at the store for another token than a fresh one that is refused; if so, not again soon."""
+        now = self._host.monotonic()
+        if now < self._look_at:
+            return False
+        self._look_at = now + self._host.jitter(LOOK, 0.8)
         return True
 
     def died(self, *, early: bool, name: str) -> None:

@@ -6,34 +6,20 @@ import inspect
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from . import _record
 from ._detached import current_loop, spawn
 from ._errors import again
-from ._flight import Flight
+from ._flight import Flight, Need
 from ._journal import Journal, NotSaved
+from ._known import Known, know
 from ._pauses import Pauses
 from ._record import Record
 from ._redemption import Endpoint, describe
 from ._slot import Host, Poll, Slot
-from ._token import Token, lifetime
+from ._token import Token
 
 logger = logging.getLogger("httpx_refresh")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Known:
-    """What is known of the token: one immutable value, swapped at once, shared by all loops and threads."""
-
-    token: Token
-    header: str
-    renew_at: float
-    """Epoch seconds from which on a request asks the session first."""
-
-    def expired(self, now: float) -> bool:
-        expires_at = self.token.expires_at
-        return expires_at is not None and now >= expires_at
 
 
 class Session:
@@ -81,14 +67,14 @@ class Session:
         """Return a token that holds: at once while one does, after a refresh if none does."""
         known = self.known
         if known is None:
-            return await self._share(None)
+            return (await self._join(None)).result()
         now = self.host.wall()
         if known.expired(now):
-            return await self._share(known.token.access_token)
+            return (await self._join(known.token.access_token)).result()
         if now >= known.renew_at and self.pauses.may_look_ahead():
             loop = current_loop()
             if loop not in self._flights:
-                self._start(Flight(self, loop, known.token.access_token, ahead=True))
+                self._start(Flight(self, loop, known.token.access_token, need=Need.AHEAD))
         return known
 
     def held(self, refused: Known) -> Known | None:
@@ -102,25 +88,29 @@ class Session:
             return None
         return known
 
-    def believes_refusal(self, refused: Known) -> bool:
-        """Whether the API's refusal of this token is no reason for a refresh."""
-        return self.pauses.believes_refusal(refused.token.access_token, describe(self.endpoint))
+    async def renew(self, refused: Known) -> tuple[Known | None, bool]:
+        """Return another token than `refused`, which the API refused, and whether a refresh was spent on it.
 
-    async def renew(self, refused: Known) -> tuple[Known, bool]:
-        """Return another token than `refused`, which the API refused, and whether a refresh was spent on it."""
+        None if the refusal is to be passed on: another token would be refused just the same.
+        """
         access_token = refused.token.access_token
         known = self.held(refused)
         if known is not None:
             return known, False
+        if self.pauses.believes_refusal(access_token, describe(self.endpoint)):
+            # Somebody may have logged in again because of it, elsewhere.
+            if not self.pauses.may_look():
+                return None, False
+            return (await self._join(access_token, need=Need.LOOK)).known, False
         flight = await self._join(access_token)
-        known = _known(flight)
         if flight.spent:
-            self.pauses.died(early=self._is_early(refused.token), name=describe(self.endpoint))
-        return known, flight.spent
+            early = refused.is_early(self.host.wall())
+            self.pauses.died(early=early, name=describe(self.endpoint))
+        return flight.result(), flight.spent
 
     async def refresh(self) -> Known:
         """Refresh now, whatever the store holds; share a refresh that is under way."""
-        return _known(await self._join(None, forced=True))
+        return (await self._join(None, forced=True)).result()
 
     async def set_token(self, token: Token) -> None:
         """Put a token into the store in the place of whatever is there."""
@@ -145,10 +135,9 @@ class Session:
 
     # -- sharing -----------------------------------------------------------------------------------------------
 
-    async def _share(self, stale: str | None) -> Known:
-        return _known(await self._join(stale))
-
-    async def _join(self, stale: str | None, *, forced: bool = False) -> Flight:
+    async def _join(
+        self, stale: str | None, *, need: Need = Need.RESULT, forced: bool = False
+    ) -> Flight:
         """Wait for this loop's flight, starting one if there is none; return it once it brought what is asked.
 
         Between the look at `_flights` and the registration there is no await: that is what makes it one flight.
@@ -157,18 +146,20 @@ class Session:
         while True:
             flight = self._flights.get(loop)
             if flight is None:
-                if not forced:
+                if need is Need.RESULT and not forced:
                     self.pauses.raise_if_just_looked()
-                flight = Flight(self, loop, stale, forced=forced)
+                flight = Flight(self, loop, stale, need=need, forced=forced)
                 self._start(flight)
-            flight.ahead = False
+            flight.need = max(flight.need, need)
             await flight.landed.wait()
+            if need is Need.LOOK:
+                return flight
             if forced and not (flight.forced or flight.spent):
                 continue
             if flight.error is not None:
                 raise again(flight.error)
             known = flight.known
-            # Else it left another's claim be before we joined, or renewed another token than ours.
+            # Else it did less than we need, before we joined; or it renewed another token than ours.
             if known is not None and (
                 flight.stale == stale or stale is None or known.token.access_token != stale
             ):
@@ -176,14 +167,13 @@ class Session:
 
     def _start(self, flight: Flight) -> None:
         self._flights[flight.loop] = flight
-        spawn(flight.run)
+        flight.task = spawn(flight.run)
 
     # -- what a flight reports ---------------------------------------------------------------------------------
 
     def publish(self, token: Token, *, fresh: bool = False) -> Known:
         """Make this token the one that requests carry; `fresh`: it comes from the token endpoint just now."""
-        scheme = getattr(self.endpoint, "authorization_scheme", "Bearer")
-        known = Known(token, f"{scheme} {token.access_token}", self._renew_at(token))
+        known = know(token, self.endpoint, self.host, refresh_before=self.refresh_before)
         if fresh:
             self.pauses.obtained(token.access_token)
         else:
@@ -199,7 +189,7 @@ class Session:
                 self.pauses.failed(flight.error)
         elif flight.known is not None:
             self.pauses.succeeded()
-        if flight.ahead and flight.known is None:
+        if flight.need is Need.AHEAD and flight.known is None:
             self._look_ahead_later(flight.error)
         flight.landed.set()
 
@@ -247,19 +237,6 @@ class Session:
             except Exception:
                 logger.exception("on_unsaved failed")
 
-    # -- times -------------------------------------------------------------------------------------------------
-
-    def _renew_at(self, token: Token) -> float:
-        """Return when to refresh ahead: before the expiry, at most a fifth of the lifetime, and not all at once."""
-        if token.expires_at is None:
-            return math.inf
-        lead = self.refresh_before
-        life = lifetime(token.extra)
-        if life is not None:
-            lead = min(lead, life / 5)
-        lead = min(lead, getattr(self.endpoint, "refresh_not_before_expiry", None) or math.inf)
-        return token.expires_at - self.host.jitter(lead, 0.9)
-
     def _look_ahead_later(self, error: Exception | None) -> None:
         known = self.known
         expires_at = None if known is None else known.token.expires_at
@@ -267,16 +244,3 @@ class Session:
         self.pauses.look_ahead_later(min(self.refresh_timeout, left / 2))
         if error is not None:
             logger.warning("Refreshing ahead failed; the token goes on being used: %s", error)
-
-    def _is_early(self, token: Token) -> bool:
-        """Whether less than half of this token's lifetime has gone by."""
-        life = lifetime(token.extra)
-        if token.expires_at is None or life is None:
-            return False
-        return token.expires_at - self.host.wall() > life / 2
-
-
-def _known(flight: Flight) -> Known:
-    if flight.known is None:
-        raise AssertionError("a flight that is returned has brought a token")
-    return flight.known

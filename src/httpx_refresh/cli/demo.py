@@ -17,7 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .. import FileStore, RefreshAuth, Token, TokenEndpoint
+from .._auth import RefreshAuth
+from .._endpoint import TokenEndpoint
+from .._token import Token
+from ..stores import FileStore
 from ..testing import Answer, RunningServer, running_server
 
 ROWS = 24
