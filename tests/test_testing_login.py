@@ -73,10 +73,20 @@ def test_a_code_is_refused_to_whoever_does_not_know_what_came_with_it(form: dict
 
 
 def test_a_code_is_bound_to_its_client() -> None:
-    server = AuthorizationServer(clients={"client": "1", "other": "2"})
-    code = brought_back(authorize(server, **CHALLENGE))["code"]
+    server = AuthorizationServer(clients={"client": "1", "other": "2"}, pkce="optional")
+    code = brought_back(authorize(server))["code"]
     form = {"grant_type": "authorization_code", "code": code, "redirect_uri": REDIRECT}
     assert post(server, "/token", form, basic("other", "2")).error == (400, "invalid_grant")
+    assert post(server, "/token", form, basic("client", "1")).status == 200
+
+
+def test_a_device_code_is_bound_to_its_client() -> None:
+    server = AuthorizationServer(clients={"client": "1", "other": "2"})
+    device = start_device(server)
+    server.decide_device(device["user_code"])
+    form = {"grant_type": DEVICE, "device_code": device["device_code"]}
+    assert post(server, "/token", form, basic("other", "2")).error == (400, "invalid_grant")
+    assert post(server, "/token", form, basic("client", "1")).status == 200
 
 
 def test_a_code_that_comes_twice_ends_what_it_brought() -> None:
@@ -145,6 +155,7 @@ def test_a_person_who_is_asked_may_allow_or_deny() -> None:
     server = AuthorizationServer(consent="ask")
     page = authorize(server, state="<x>", **CHALLENGE)
     assert page.status == 200
+    assert b"&amp;state=%3Cx%3E" in page.body
     assert "error" not in brought_back(follow(server, page, "allow"))
     denied = brought_back(follow(server, page, "deny"))
     assert (denied["error"], denied["state"]) == ("access_denied", "<x>")

@@ -83,7 +83,9 @@ def test_another_process_serves_over_a_socket_and_tells_what_happened(
     assert document["issuer"] == server.url
 
 
-def test_losses_are_losses_on_a_socket_too(server: RunningServer, client: httpx.Client) -> None:
+def test_losses_are_losses_on_a_socket_too(
+    capfd: pytest.CaptureFixture[str], server: RunningServer, client: httpx.Client
+) -> None:
     server.script(LostRequest(), LostAnswer(half=True), LostAnswer(), Outage(429, retry_after=1))
     # A second connection stays open: only the one that asked is closed.
     with httpx.Client(trust_env=False) as other:
@@ -94,6 +96,7 @@ def test_losses_are_losses_on_a_socket_too(server: RunningServer, client: httpx.
         assert spend(client, server).headers["Retry-After"] == "1"
         assert ping(other, server, server.token).status_code == 200
     assert server.stats()["rotations"] == 2
+    assert capfd.readouterr().err == ""  # a loss on purpose is no error of the server's
 
 
 def test_a_huge_body_comes_over_a_socket(server: RunningServer, client: httpx.Client) -> None:
@@ -220,6 +223,19 @@ def test_the_command_prints_one_line_and_serves_until_it_is_told_to_stop(
     else:
         command.send_signal(how)
     assert command.wait(30) == 0
+
+
+def test_the_command_stops_though_it_holds_an_answer(
+    command: subprocess.Popen[bytes], client: httpx.Client
+) -> None:
+    server = RunningServer(json.loads(cast("Any", command.stdout).readline()), command.pid, client)
+    gate = Gate()
+    server.script(Answer(gate=gate))
+    with socket.create_connection(("127.0.0.1", httpx.URL(server.url).port or 0)) as connection:
+        connection.sendall(b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        server.arrived(gate)
+        cast("Any", command.stdin).close()
+        assert command.wait(30) == 0
 
 
 def test_the_command_tells_its_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from httpx_refresh.testing import ApiEvent, AuthorizationServer, FamilyEvent, TokenEvent
+from httpx_refresh.testing import ApiEvent, AuthorizationServer, FamilyEvent, LostAnswer, TokenEvent
 from tests.calls import FORM, Clock, basic, ping, post, refresh, send
 
 if TYPE_CHECKING:
@@ -270,6 +270,14 @@ def test_the_api_redirects_where_it_is_told() -> None:
     assert (there.status, there.headers["location"]) == (302, "https://x.test/")
     nowhere = send(server, "GET", "/api/redirect", headers=headers)
     assert nowhere.error == (400, "invalid_request")
+
+
+def test_half_an_answer_without_a_body_breaks_off_too() -> None:
+    server = AuthorizationServer()
+    server.script_api(LostAnswer(half=True))
+    headers = {"authorization": f"Bearer {server.login()['access_token']}"}
+    got = send(server, "GET", "/api/redirect", query="to=/", headers=headers)
+    assert (got.body, got.headers["content-length"]) == (b"", "1")
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer ", "Basic x", "Bearer unknown"])
