@@ -1,4 +1,4 @@
-"""Database servers of the tests' own: the machine's programs, on free ports, in temporary directories."""
+"""Database servers of the tests' own: the machine's programs, on free ports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pymysql
+import pymysql  # type: ignore[import-untyped]
 import pytest
 
 if TYPE_CHECKING:
@@ -93,12 +93,8 @@ def postgres_url() -> Iterator[str]:
     with _directory(user) as home:
         data = home / "data"
         # --no-sync, and fsync=off below: this data outlives nothing.
-        _run(
-            [initdb, "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-            + ["--locale=C", "--no-sync"],
-            home,
-            user,
-        )
+        command = [initdb, "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync"]
+        _run([*command, "-E", "UTF8", "--locale=C"], home, user)
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": str(port),

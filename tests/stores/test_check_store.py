@@ -29,8 +29,10 @@ class SqliteStore:
 
     async def replace(self, old: str | None, new: str) -> bool:
         if old is None:
-            return bool(await self._run("INSERT OR IGNORE INTO slot VALUES (1, ?) RETURNING 1", new))
-        return bool(await self._run("UPDATE slot SET text = ? WHERE text = ? RETURNING 1", new, old))
+            rows = await self._run("INSERT OR IGNORE INTO slot VALUES (1, ?) RETURNING 1", new)
+        else:
+            rows = await self._run("UPDATE slot SET text = ? WHERE text = ? RETURNING 1", new, old)
+        return rows != []
 
     async def _run(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
         def run() -> list[tuple[Any, ...]]:
@@ -180,7 +182,7 @@ ONE_WINS = "exactly one wins"
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("flawed", "promise"),
+    "flawed, promise",
     [
         (WinsOnEmpty, "an empty slot holds no text"),
         (WritesWhatItRefuses, "an empty slot too"),

@@ -202,7 +202,7 @@ async def test_what_a_killed_process_left_is_gone_with_the_next_write(tmp_path: 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("number", "raised"), [(errno.EACCES, False), (errno.EINVAL, False), (errno.EIO, True)]
+    "number, raised", [(errno.EACCES, False), (errno.EINVAL, False), (errno.EIO, True)]
 )
 async def test_a_directory_that_cannot_be_synced_at_all_is_no_failed_write_but_a_failing_disk_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raised: bool
@@ -266,7 +266,7 @@ async def test_a_lock_that_is_held_for_too_long_is_a_timeout(
 async def test_a_writer_waits_for_the_one_that_holds_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lock excludes the threads of one process, and a caller that is cancelled keeps it whole."""
+    """The lock excludes the threads of one process."""
     reached, go_on = threading.Event(), threading.Event()
     real_replace = os.replace
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
@@ -104,7 +104,7 @@ async def test_a_server_that_forgot_the_script_is_sent_it_again(redis_url: str, 
 @pytest.mark.anyio
 async def test_a_key_of_another_type_is_redis_own_error_and_stays(redis_url: str, key: str) -> None:
     async with connected(redis_url) as client:
-        await client.lpush(key, "element")  # type: ignore[misc]
+        await client.lpush(key, "element")
         store = RedisStore(client, key)
         with pytest.raises(ResponseError, match="WRONGTYPE"):
             await store.load()
@@ -128,7 +128,7 @@ async def test_bytes_that_are_no_text_are_an_error_that_shows_none_of_them(
 
 
 class CutsTheFirstAnswer:
-    """Stands between a client and the server, and hangs up in place of the first script's answer."""
+    """Stands between a client and the server, and keeps the first script's answer to itself."""
 
     def __init__(self, host: str, port: int) -> None:
         self._server = (host, port)
@@ -169,9 +169,9 @@ async def test_a_client_that_resends_loses_to_itself_and_the_slot_holds_its_text
 
 
 @pytest.fixture
-def offline() -> Iterator[RedisStore]:
+def offline() -> RedisStore:
     """A store whose client never connects."""
-    yield RedisStore(Redis(), "xero:token")
+    return RedisStore(Redis(), "xero:token")
 
 
 @pytest.mark.anyio

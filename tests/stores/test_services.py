@@ -1,4 +1,4 @@
-"""The servers of the tests: what is missing is skipped, and a failure where nothing may be missing."""
+"""What becomes of the tests that need a server, on a machine without it."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _PIECE = 8  # characters of a text that a message may not repeat
 
 
 def _code(error: DBAPIError) -> str | None:
-    """The database's own error code: an SQLSTATE, a MariaDB number, a SQLite name."""
+    """Return the database's own error code: an SQLSTATE, a MariaDB number, a SQLite name."""
     driver = error.orig
     for name in ("sqlstate", "sqlite_errorname"):
         code = getattr(driver, name, None)
@@ -33,7 +33,7 @@ def is_conflict(error: DBAPIError) -> bool:
     return _code(error) in _CONFLICTS
 
 
-class _Withheld(Exception):  # noqa: N818 - stands in for an error of a driver
+class _Withheld(Exception):
     """A driver's error without its words."""
 
 

@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import anyio.to_thread
 from joserfc import jwe
@@ -94,7 +94,7 @@ class EncryptedStore:
                 "the same for all who share the slot"
             )
         self._store = store
-        self._keys = {_kid(key): OctKey.import_key(key) for key in read}
+        self._keys = {_kid(key): _import(key) for key in read}
         self._kid = _kid(read[0])
         self._slot = name
         self._allow_plaintext = allow_plaintext
@@ -169,7 +169,8 @@ class EncryptedStore:
         return (opened.plaintext or b"").decode()
 
     def _find_key(self, message: Any) -> OctKey:
-        key = self._keys.get(str(message.headers().get("kid")))
+        kid: object = message.headers().get("kid")
+        key = self._keys.get(str(kid))
         if key is None:
             raise _Unreadable(
                 "it was written with a key that is not among keys; add that key behind the first"
@@ -182,6 +183,11 @@ class EncryptedStore:
 
 class _Unreadable(ValueError):
     """Says why, in words for the reader of a `StoreError`."""
+
+
+def _import(key: bytes) -> OctKey:
+    # joserfc says what this returns to Python 3.11 and later only.
+    return cast("OctKey", OctKey.import_key(key))  # pyright: ignore[reportUnknownMemberType]
 
 
 def _hash(purpose: str, data: bytes) -> str:

@@ -4,99 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import (
-    Column,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    TypeDecorator,
-    bindparam,
-    func,
-    insert,
-    inspect,
-    select,
-)
-from sqlalchemy import update as update_rows
-from sqlalchemy.dialects import mysql
+from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import StaticPool
 
 from ._sql_errors import is_conflict, without_texts
+from ._sql_table import SLOT_LIMIT, statements, token_table
 from .base import decode_text, encode_text, require_asyncio
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, CursorResult, Dialect, Executable
+    from sqlalchemy import CursorResult, Executable, MetaData, Table
     from sqlalchemy.engine import Connection
 
 __all__ = ["SQLStore", "token_table"]
 
-_SLOT_LIMIT = 255  # bytes
 _ATTEMPTS = 10
-
-
-def token_table(name: str = "httpx_refresh", metadata: MetaData | None = None) -> Table:
-    """Return the table that `SQLStore` keeps its rows in, as a SQLAlchemy `Table`.
-
-    For Alembic and for `metadata.create_all`: put it in the application's own `metadata`. Both
-    columns are binary, so that every database compares them byte for byte: text columns of
-    MariaDB and MySQL take `A` for `a` and `"x "` for `"x"` in their default collations (MariaDB
-    documentation, "Character Sets and Collations", "NO PAD Collations").
-
-    Args:
-        name: the table's name.
-        metadata: where the table is registered; one of its own by default.
-    """
-    key = LargeBinary(_SLOT_LIMIT).with_variant(mysql.VARBINARY(_SLOT_LIMIT), "mysql", "mariadb")
-    text = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
-    return Table(
-        name,
-        MetaData() if metadata is None else metadata,
-        Column("slot", key, primary_key=True),
-        Column("text", text, nullable=False),
-    )
-
-
-class _Hex(TypeDecorator[bytes]):
-    """Bytes that travel as hexadecimal digits.
-
-    aiomysql 0.3.2 cannot send bytes with PyMySQL 1.2: it imports a function that is none any more.
-    """
-
-    impl = String
-    cache_ok = True
-
-    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> str | None:
-        return None if value is None else value.hex()
-
-    def bind_expression(self, bindparam: ColumnElement[bytes]) -> ColumnElement[bytes]:
-        return func.unhex(bindparam)
-
-
-class _Statements(NamedTuple):
-    table: Table
-    load: Executable
-    create: Executable
-    update: Executable
-
-
-@lru_cache(maxsize=64)
-def _statements(table_name: str) -> _Statements:
-    """The table and its statements, shared by all stores of that table name."""
-    table = token_table(table_name)
-    binary = LargeBinary().with_variant(_Hex(), "mysql", "mariadb")
-    here, old, new = (bindparam(name, type_=binary) for name in ("here", "old", "new"))
-    return _Statements(
-        table,
-        select(table.c.text).where(table.c.slot == here),
-        insert(table).values(slot=here, text=new),
-        update_rows(table).where(table.c.slot == here, table.c.text == old).values(text=new),
-    )
 
 
 class _Backend:
@@ -145,8 +71,8 @@ _backends: WeakKeyDictionary[AsyncEngine, _Backend] = WeakKeyDictionary()
 class SQLStore:
     """Keeps the text in one row of a SQL table, for all hosts that share the database.
 
-    PostgreSQL (asyncpg, psycopg), MariaDB and MySQL (aiomysql, asyncmy) and SQLite (aiosqlite)
-    are tested; any database with an async SQLAlchemy driver should do. The swap is one `INSERT`
+    Tested with PostgreSQL (asyncpg, psycopg), MariaDB (aiomysql) and SQLite (aiosqlite); any
+    database with an async SQLAlchemy driver and binary columns should do. The swap is one `INSERT`
     or one `UPDATE ... WHERE slot = ... AND text = ...`, each committed by itself; no connection
     and no transaction is held between calls, and a cancelled call gives its connection back. What
     the database has acknowledged is as durable as its own settings make it.
@@ -172,8 +98,8 @@ class SQLStore:
                 "engine is to be an AsyncEngine, as sqlalchemy.ext.asyncio.create_async_engine "
                 f"makes it, not {type(engine).__name__}"
             )
-        if not 0 < len(encode_text(key)) <= _SLOT_LIMIT:
-            raise ValueError(f"key is to be 1 to {_SLOT_LIMIT} bytes of UTF-8")
+        if not 0 < len(encode_text(key)) <= SLOT_LIMIT:
+            raise ValueError(f"key is to be 1 to {SLOT_LIMIT} bytes of UTF-8")
         if not table:
             raise ValueError("table is empty")
         backend = _backends.get(engine)
@@ -181,7 +107,7 @@ class SQLStore:
             backend = _backends.setdefault(engine, _Backend(engine))
         self._backend = backend
         self._key = key
-        self._statements = _statements(table)
+        self._statements = statements(table)
 
     @property
     def slot(self) -> str:
@@ -227,7 +153,7 @@ class SQLStore:
         return await self._swap(expected, data)
 
     async def _load(self) -> bytes | None:
-        return (await self._run(self._statements.load))[1]
+        return cast("bytes | None", (await self._run(self._statements.load))[1])
 
     async def _swap(self, old: bytes | None, new: bytes) -> bool:
         if old is None:

@@ -104,7 +104,7 @@ async def _made(make_store: MakeStore) -> TokenStore:
 
 
 async def _check_swaps(stores: list[TokenStore], held: str) -> str:
-    """The swap that wins, the one that comes too late, and the one from a text to itself."""
+    """Check the swap that wins, the one that comes too late, and that of a text for itself."""
     first, second = stores[0], stores[1]
     _require(await second.replace(held, "one"), "a swap from the text that is held wins")
     await _expect(stores, "one", "what one handle has written, every other sees")
