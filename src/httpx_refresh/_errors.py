@@ -89,6 +89,35 @@ class BodyNotReplayable(RefreshAuthError):
         self.response = response
 
 
+class LoginFailed(RefreshAuthError):
+    """A login brought no token: it was denied, was not the one that was begun, or its code was refused.
+
+    Nothing in a store has changed. The login is to be begun anew.
+
+    Attributes:
+        error: the server's `error` code (RFC 6749 §4.1.2.1 and §5.2), where it gave one.
+        error_description: the server's own words, where it gave any; secrets are blotted out.
+        transient: whether it failed for want of a connection, or because the server was busy.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        error: str | None = None,
+        error_description: str | None = None,
+        transient: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.error = error
+        self.error_description = error_description
+        self.transient = transient
+
+
+class RevocationFailed(RefreshAuthError):
+    """The server did not confirm that it revoked the token (RFC 7009), which may still be good."""
+
+
 def again(error: _E) -> _E:
     """Return a fresh exception like `error` and caused by it: one exception object is raised in one place only."""
     fresh = type(error).__new__(type(error), *error.args)

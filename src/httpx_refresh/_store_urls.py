@@ -1,0 +1,181 @@
+"""Stores by URL: one line of configuration instead of an engine or a client."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+from .stores.base import TokenStore
+from .stores.file import FileStore
+from .stores.memory import MemoryStore
+
+_REDIS = ("redis", "rediss", "unix", "valkey", "valkeys")
+
+
+def open_store(
+    url: str,
+    *,
+    keys: Sequence[bytes | str] = (),
+    slot: str | None = None,
+    allow_plaintext: bool = False,
+) -> TokenStore:
+    """Make the store that a URL names.
+
+    `file:xero.json`, `file:///var/lib/app/xero.json`; `redis://host/0?key=xero` (also `rediss`, `unix`);
+    `postgresql+asyncpg://user@host/db?key=xero`, `mariadb+aiomysql://…?key=xero`, `sqlite+aiosqlite:///app.db?key=xero`
+    (and `&table=…`); `memory:`. What else stands in the query is the driver's.
+
+    Nothing is connected to yet, and no connection is kept between two calls of the store, so there is nothing to
+    close, and one store serves any number of event loops. A store that is asked more than now and then is better made
+    with an engine or a client of your own: `SQLStore`, `RedisStore`.
+
+    Args:
+        url: where the token is.
+        keys: keys of `EncryptedStore`; the text is encrypted if there are any.
+        slot: with keys, the slot's name, see `EncryptedStore`.
+        allow_plaintext: with keys, whether a plain text is read too, see `EncryptedStore`.
+
+    Raises:
+        ValueError: a URL that names no store; no message shows it, for there may be a password in it.
+        ImportError: the store, or the database's driver, is not installed; it says what to install.
+    """
+    if not isinstance(url, str):
+        raise TypeError("url must be a str")
+    store = _opened(url)
+    if not keys:
+        return store
+    with _Needs("encrypted", "a store with keys"):
+        from .stores.encrypted import EncryptedStore
+    return EncryptedStore(store, keys, slot=slot, allow_plaintext=allow_plaintext)
+
+
+def _opened(url: str) -> TokenStore:
+    scheme, colon, rest = url.partition(":")
+    scheme = scheme.lower()
+    if not colon or not scheme or "/" in scheme or "\\" in scheme:
+        raise ValueError(
+            "a store is named by a URL: file:token.json, redis://host/0?key=name, "
+            "postgresql+asyncpg://user@host/db?key=name, or sqlite+aiosqlite:///app.db?key=name"
+        )
+    if scheme == "file":
+        return FileStore(_path(rest))
+    if scheme == "memory":
+        return MemoryStore()
+    address, taken = _without(url, ("key", "table"))
+    if "key" not in taken:
+        raise ValueError(f"a {scheme}: store needs the slot's name: ?key=name at the URL's end")
+    if scheme in _REDIS:
+        if "table" in taken:
+            raise ValueError(f"a {scheme}: store has no table")
+        with _Needs("redis", f"a {scheme}: store"):
+            import redis.asyncio
+
+        from .stores.redis import RedisStore
+
+        return RedisStore(_Redis(redis.asyncio.from_url, _redis_url(address)), taken["key"])
+    return _sql_store(scheme, address, taken)
+
+
+def _path(rest: str) -> str:
+    if "?" in rest or "#" in rest:
+        raise ValueError("a file: URL has no query and no fragment; write ? as %3F, and # as %23")
+    if rest.startswith("//"):
+        host, slash, path = rest[2:].partition("/")
+        if host not in ("", "localhost"):
+            raise ValueError(
+                "a file: URL names a file of this host: file:name, or file:///absolute/name"
+            )
+        rest = slash + path
+    path = os.path.expanduser(unquote(rest))
+    if not path or path.endswith("/"):
+        raise ValueError("a file: URL must name a file: file:token.json")
+    return path
+
+
+def _without(url: str, names: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    """Take parameters of ours out of a URL's query."""
+    before, _, query = url.partition("?")
+    pairs = parse_qsl(query, keep_blank_values=True)
+    taken = {name: value for name, value in pairs if name in names and value}
+    rest = urlencode([(name, value) for name, value in pairs if name not in names])
+    return (f"{before}?{rest}" if rest else before), taken
+
+
+def _redis_url(url: str) -> str:
+    # The servers speak one protocol, and redis-py knows them by its own name.
+    if url.lower().startswith("valkey"):
+        url = "redis" + url[len("valkey") :]
+    if urlsplit(url).fragment:
+        raise ValueError("a redis: URL has no fragment")
+    return url
+
+
+class _Redis:
+    """A client of Redis that connects for each command: it belongs to no event loop, and is never left open."""
+
+    def __init__(self, connect: Callable[[str], Any], url: str) -> None:
+        self._connect = connect
+        self._url = url
+        connect(url)  # Raises what is wrong with the URL; nothing is connected to.
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send one command."""
+        async with self._connect(self._url) as client:
+            return await client.execute_command(*args, **options)
+
+    def register_script(self, script: str) -> Callable[..., Awaitable[Any]]:
+        """Return a callable that runs the script."""
+
+        async def run(keys: Any = None, args: Any = None) -> Any:
+            async with self._connect(self._url) as client:
+                return await client.register_script(script)(keys=keys, args=args)
+
+        return run
+
+
+def _sql_store(scheme: str, address: str, taken: dict[str, str]) -> TokenStore:
+    with _Needs("sql", f"a {scheme}: store"):
+        from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
+
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.pool import NullPool
+
+    from .stores.sql import SQLStore
+
+    try:
+        parsed = make_url(address)
+        in_memory = parsed.database in (None, "", ":memory:")
+        if parsed.get_backend_name() == "sqlite" and in_memory:
+            raise ValueError("SQLite in memory is empty for each connection: use memory: instead")
+        # A connection of a pool belongs to one event loop, and would have to be closed in it.
+        engine = create_async_engine(parsed, poolclass=NullPool)
+    except (NoSuchModuleError, ArgumentError):
+        reason = f"no store is known by the scheme {scheme!r}"
+    except InvalidRequestError:
+        reason = (
+            f"the driver of {scheme!r} is not asynchronous; name one that is, as in "
+            "postgresql+asyncpg, mariadb+aiomysql or sqlite+aiosqlite"
+        )
+    except ImportError as error:
+        raise ImportError(
+            f"the driver of {scheme!r} is not installed: pip install {error.name}"
+        ) from None
+    else:
+        return SQLStore(engine, taken["key"], table=taken.get("table", "httpx_refresh"))
+    raise ValueError(reason)  # Outside the handlers: their errors hold the URL.
+
+
+class _Needs:
+    """Say which extra is missing, where an import fails."""
+
+    def __init__(self, extra: str, what: str) -> None:
+        self._message = f"{what} needs more: pip install 'httpx-refresh[{extra}]'"
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, ImportError):
+            raise ImportError(self._message) from None
