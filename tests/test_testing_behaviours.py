@@ -96,6 +96,13 @@ async def test_each_way_in_serves_tokens_and_the_api(
     ] * 2
 
 
+async def test_the_answer_to_head_has_no_body(any_door: Door, server: AuthorizationServer) -> None:
+    async with enter(any_door, server) as client:
+        response = await client.head(f"{server.api_url}/x", headers=bearer(server.login()))
+    assert (response.status_code, response.content) == (200, b"")
+    assert int(response.headers["Content-Length"]) > 0
+
+
 async def test_a_redirect_is_followed_to_the_api(
     any_door: Door, server: AuthorizationServer
 ) -> None:

@@ -32,7 +32,7 @@ def serve(call: Call, count: int) -> Reply:
 
 
 def refuse(outcome: str) -> Reply:
-    """A 401 as RFC 6750 section 3 has it; without a token there is no error code (section 3.1)."""
+    """Refuse with a 401 as in RFC 6750 section 3; without a token there is no error code (3.1)."""
     challenge = 'Bearer realm="api"'
     if outcome != "missing":
         challenge += f', error="invalid_token", error_description="the token is {outcome}"'

@@ -102,7 +102,7 @@ class Answer(Behaviour):
     padding: int = 0
 
     def shape(self, reply: Reply) -> Reply:
-        """The same reply with the differences that were asked for."""
+        """Change the reply in the ways that were asked for."""
         body = reply.body
         if self.fields is not None or self.omit or self.form:
             fields = {**json.loads(body), **(self.fields or {})}
@@ -140,7 +140,7 @@ class Outage(Behaviour):
     padding: int = 0
 
     def shape(self, reply: Reply) -> Reply:
-        """The answer given instead."""
+        """Make the answer that is given instead."""
         headers = _wire(self.headers)
         if self.retry_after is not None:
             headers.append((b"retry-after", str(self.retry_after).encode()))
@@ -159,7 +159,7 @@ class LostAnswer(Behaviour):
     half: bool = False
 
     def shape(self, reply: Reply) -> Reply:
-        """The reply that breaks off."""
+        """Make the reply break off."""
         loss = Loss.HALF_ANSWER if self.half else Loss.NO_ANSWER
         return self._pace(Reply(reply.status, reply.headers, reply.body, loss=loss))
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def authenticate(call: Call, form: Mapping[str, str], settings: Settings) -> str:
-    """The client's id, once it proved who it is in exactly one of the ways that are accepted."""
+    """Return the client's id if it proved who it is in exactly one accepted way."""
     header = call.headers.get("authorization")
     if header is not None:
         if "client_secret" in form:

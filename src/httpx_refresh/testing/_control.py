@@ -23,7 +23,7 @@ _EVENTS: dict[str, Callable[..., Event]] = {
 
 
 def dump_behaviour(behaviour: Behaviour) -> dict[str, Any]:
-    """The behaviour as JSON; its gate by name."""
+    """Write the behaviour as JSON, its gate by name."""
     values = {field.name: getattr(behaviour, field.name) for field in fields(behaviour)}
     if behaviour.gate is not None:
         values["gate"] = behaviour.gate.name
@@ -31,7 +31,7 @@ def dump_behaviour(behaviour: Behaviour) -> dict[str, Any]:
 
 
 def load_events(rows: Iterable[Mapping[str, Any]]) -> list[Event]:
-    """The events as they were before they became JSON."""
+    """Read the events as they were before they became JSON."""
     return [_EVENTS[row["kind"]](**row) for row in rows]
 
 

@@ -10,7 +10,7 @@ DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 
 def describe(settings: Settings) -> dict[str, Any]:
-    """The metadata document of RFC 8414 section 2."""
+    """Write the metadata document of RFC 8414 section 2."""
     issuer = settings.issuer
     document: dict[str, Any] = {
         "issuer": issuer,

@@ -66,7 +66,7 @@ async def exchange(
 
 
 def pieces(server: AuthorizationServer, reply: Reply) -> Iterator[bytes]:
-    """The body as it leaves the server, padding last and counted as far as somebody reads it."""
+    """Yield the body as it leaves the server; padding is counted as far as somebody reads it."""
     yield reply.sent_body
     left = reply.padding
     while left:

@@ -52,7 +52,7 @@ class LoginDesk:
         self._devices: dict[str, _Device] = {}
 
     def authorize(self, query: Mapping[str, str]) -> Reply:
-        """The authorization endpoint (RFC 6749 section 4.1.1 and 4.1.2)."""
+        """Serve the authorization endpoint (RFC 6749 section 4.1.1 and 4.1.2)."""
         client_id, redirect_uri = query.get("client_id", ""), query.get("redirect_uri", "")
         # Neither may be trusted for a redirect while one of them is wrong (section 4.1.2.1).
         if client_id not in self._settings.clients:
@@ -96,7 +96,7 @@ class LoginDesk:
         return None if query.get("code_challenge_method") == "S256" else "invalid_request"
 
     def redeem_code(self, form: Mapping[str, str], client_id: str) -> dict[str, Any]:
-        """The authorization code grant (RFC 6749 section 4.1.3, RFC 7636 section 4.6)."""
+        """Take a code for tokens (RFC 6749 section 4.1.3, RFC 7636 section 4.6)."""
         held = self._codes.get(form.get("code", ""))
         if held is None or held.client_id != client_id:
             raise Refusal("invalid_grant", "no such code")
@@ -115,7 +115,7 @@ class LoginDesk:
         return response
 
     def start_device(self, client_id: str, scope: str) -> dict[str, Any]:
-        """The device authorization endpoint (RFC 8628 section 3.1 and 3.2)."""
+        """Serve the device authorization endpoint (RFC 8628 section 3.1 and 3.2)."""
         code = self._settings.new_token()
         user_code = f"{len(self._devices):04d}-{hashlib.sha256(code.encode()).hexdigest()[:4]}"
         now = self._settings.clock()
@@ -131,7 +131,7 @@ class LoginDesk:
         }
 
     def visit_device(self, query: Mapping[str, str]) -> Reply:
-        """The page behind `verification_uri`: the person decides as `consent` says."""
+        """Serve the page behind `verification_uri`: the person decides as `consent` says."""
         user_code = query.get("user_code", "")
         chosen = {"auto": "allow", "deny": "deny"}.get(self._settings.consent)
         decision = chosen or query.get("decision")
@@ -141,7 +141,7 @@ class LoginDesk:
         return _page("You may go back to your device.")
 
     def decide_device(self, user_code: str, *, allow: bool) -> None:
-        """What the person does with the code that the device shows."""
+        """Decide, as the person who reads the code on the device."""
         for device in self._devices.values():
             if device.user_code == user_code:
                 device.decision = "allow" if allow else "deny"
@@ -149,7 +149,7 @@ class LoginDesk:
         raise Refusal("invalid_request", "no device shows that code")
 
     def redeem_device(self, form: Mapping[str, str], client_id: str) -> dict[str, Any]:
-        """The device code grant (RFC 8628 section 3.4 and 3.5)."""
+        """Take a device code for tokens (RFC 8628 section 3.4 and 3.5)."""
         code, now = form.get("device_code", ""), self._settings.clock()
         device = self._devices.get(code)
         if device is None or device.client_id != client_id:

@@ -44,12 +44,12 @@ class RunningServer:
         return f"{self.url}/api"
 
     def stats(self) -> dict[str, int]:
-        """All counters by name, as `AuthorizationServer.stats`."""
+        """Return all counters by name, as `AuthorizationServer.stats`."""
         stats: dict[str, int] = self._run("stats")
         return stats
 
     def events(self, since: int = 0) -> list[Event]:
-        """What happened, in order, from the event of that index on."""
+        """Return what happened, in order, from the event of that index on."""
         return load_events(self._run("events", since=since))
 
     def login(self, client_id: str | None = None, *, scope: str = "") -> dict[str, Any]:

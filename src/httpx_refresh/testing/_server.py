@@ -98,7 +98,7 @@ class AuthorizationServer(Settings):
         return create_app(self)
 
     def transport(self, *, max_connections: int | None = None) -> InProcessTransport:
-        """A transport for `httpx.AsyncClient` that is this server, whatever the host in the URL.
+        """Make a transport for `httpx.AsyncClient` that is this server, whatever the URL's host.
 
         With `max_connections` it makes requests wait for one another as a pool does: a connection
         is free again when its response was read or closed.
@@ -108,7 +108,7 @@ class AuthorizationServer(Settings):
         return InProcessTransport(self, max_connections)
 
     def transport2(self, *, max_connections: int | None = None) -> InProcessTransport2:
-        """The same for `httpx2.AsyncClient`."""
+        """Make the same for `httpx2.AsyncClient` (needs the extra `httpx2`)."""
         from ._transport2 import InProcessTransport2
 
         return InProcessTransport2(self, max_connections)
@@ -143,7 +143,7 @@ class AuthorizationServer(Settings):
         self._api_script.extend(behaviours)
 
     def stats(self) -> dict[str, int]:
-        """All counters by name."""
+        """Return all counters by name."""
         return {
             "token_requests": self.token_requests,
             "rotations": self.rotations,

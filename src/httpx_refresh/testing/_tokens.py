@@ -83,19 +83,19 @@ class TokenBook:
         return tuple(self._families)
 
     def begin(self, client_id: str, scope: str) -> tuple[Family, dict[str, Any]]:
-        """A login: a new family and its first token response."""
+        """Begin a family, as a login does, and return it with its first token response."""
         family = Family(len(self._families), client_id, scope)
         self._families.append(family)
         self._events.append(FamilyEvent(self._settings.clock(), family.number, "login"))
         return family, self._issue(family, self._new_refresh_token(family))
 
     def known(self, refresh_token: str) -> tuple[int | None, int | None]:
-        """The family and generation of a refresh token, spent or not; None twice if unknown."""
+        """Find the family and generation of a refresh token, spent or not; None twice if unknown."""
         held = self._refresh.get(refresh_token)
         return (None, None) if held is None else (held.family.number, held.generation)
 
     def spend(self, refresh_token: str, client_id: str, scope: str | None) -> Spent:
-        """A refresh (RFC 6749 section 6)."""
+        """Spend a refresh token for the next pair (RFC 6749 section 6)."""
         held = self._refresh.get(refresh_token)
         if held is None or held.family.client_id != client_id:
             raise Refusal("invalid_grant", "the refresh token is not one of this client's")
@@ -124,7 +124,7 @@ class TokenBook:
         return Spent(self._issue(family, sent), family.generation, outcome)
 
     def check(self, authorization: str | None) -> Verdict:
-        """What an `Authorization` header is worth now (RFC 6750 section 2.1)."""
+        """Judge what an `Authorization` header is worth now (RFC 6750 section 2.1)."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             return Verdict("missing")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, cast
 
 import httpx
@@ -44,7 +44,9 @@ class InProcessTransport(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("Nobody listens.")
         if reply.loss is Loss.NO_ANSWER:
             raise httpx.ReadError("The connection was closed without an answer.")
-        answer = _Stream(self._server, reply, self._connections)
+        # The answer to HEAD has the head of the one to GET and no body (RFC 9110 section 9.3.2).
+        body_pieces = iter(()) if request.method == "HEAD" else pieces(self._server, reply)
+        answer = _Stream(reply, body_pieces, self._connections)
         return httpx.Response(reply.status, headers=reply.wire_headers, stream=answer)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, cast
 
 from anyio.lowlevel import checkpoint
@@ -48,7 +48,9 @@ class InProcessTransport2(httpx2.AsyncBaseTransport):
             raise httpx2.ConnectError("Nobody listens.")
         if reply.loss is Loss.NO_ANSWER:
             raise httpx2.ReadError("The connection was closed without an answer.")
-        answer = _Stream(self._server, reply, self._connections)
+        # The answer to HEAD has the head of the one to GET and no body (RFC 9110 section 9.3.2).
+        body_pieces = iter(()) if request.method == "HEAD" else pieces(self._server, reply)
+        answer = _Stream(reply, body_pieces, self._connections)
         return httpx2.Response(reply.status, headers=reply.wire_headers, stream=answer)
 
 

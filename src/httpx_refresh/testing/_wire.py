@@ -82,7 +82,7 @@ class Refusal(Exception):
         self.status = status
 
     def reply(self) -> Reply:
-        """The error response of RFC 6749 section 5.2."""
+        """Write the error response of RFC 6749 section 5.2."""
         reply = json_reply(
             {"error": self.error, "error_description": self.description}, self.status
         )
@@ -92,12 +92,12 @@ class Refusal(Exception):
 
 
 def json_reply(fields: Mapping[str, Any], status: int = 200) -> Reply:
-    """A JSON object that no cache keeps."""
+    """Write a JSON object that no cache keeps."""
     return Reply(status, [JSON, NO_STORE], json.dumps(fields).encode())
 
 
 def redirect_reply(location: str, status: int = 302) -> Reply:
-    """An empty answer that sends the client elsewhere."""
+    """Write an empty answer that sends the client elsewhere."""
     return Reply(status, [(b"location", location.encode()), NO_STORE], b"")
 
 
