@@ -56,9 +56,11 @@ class InProcessTransport2(httpx2.AsyncBaseTransport):
 
 class _Stream(httpx2.AsyncByteStream):
     # An iterator of its own and no async generator: one that is left half read needs no finalizer.
-    def __init__(self, server: AuthorizationServer, reply: Reply, connections: Connections) -> None:
+    def __init__(
+        self, reply: Reply, body_pieces: Iterator[bytes], connections: Connections
+    ) -> None:
         self._reply = reply
-        self._pieces = pieces(server, reply)
+        self._pieces = body_pieces
         self._connections = connections
 
     def __aiter__(self) -> AsyncIterator[bytes]:
