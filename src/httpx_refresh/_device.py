@@ -7,11 +7,13 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 import anyio
 
 from ._errors import LoginFailed, RefreshUnavailable
-from ._login import LoginSettings, Post, checked_url, redeem
+from ._login import Post, redeem
+from ._login_settings import LoginSettings, checked_url
 from ._redacted import redacted
 from ._token import Token, seconds
 
@@ -34,9 +36,9 @@ class DeviceAuthorization:
 
 
 async def start(
-    post: Post, settings: LoginSettings, *, name: str, scope: str | None, body: str
+    post: Post, settings: LoginSettings, *, name: str, scope: str | None
 ) -> DeviceAuthorization:
-    """Ask for a device code and a user code (RFC 8628 §3.1 and §3.2); `body` is the form with the scope.
+    """Ask for a device code and a user code (RFC 8628 §3.1 and §3.2).
 
     Raises:
         LoginFailed: the server gave none.
@@ -45,8 +47,9 @@ async def start(
     url = settings.device_authorization_endpoint
     if url is None:
         raise ValueError(f"no device_authorization_endpoint is known for {name}: give one")
+    asked = settings.scope_of(scope)
     try:
-        answer = await post(body, url=url)
+        answer = await post(urlencode({"scope": asked} if asked else {}), url=url)
     except RefreshUnavailable as error:
         raise LoginFailed(
             f"{name}'s device authorization endpoint could not be reached, or gave no answer. Try again later."
@@ -72,8 +75,8 @@ async def start(
 def _begun(fields: dict[str, Any]) -> DeviceAuthorization | None:
     device_code, user_code = fields.get("device_code"), fields.get("user_code")
     # Google calls it verification_url, as a draft of the RFC did.
-    uri = fields.get("verification_uri") or fields.get("verification_url")
-    complete = fields.get("verification_uri_complete")
+    uri: Any = fields.get("verification_uri") or fields.get("verification_url")
+    complete: Any = fields.get("verification_uri_complete")
     if not (isinstance(device_code, str) and device_code and isinstance(user_code, str)):
         return None
     try:

@@ -11,7 +11,7 @@ from authlib.oauth2.rfc8414 import get_well_known_url
 from ._endpoint import TokenEndpoint
 from ._errors import RefreshUnavailable
 from ._libraries import REQUEST_ERRORS
-from ._login import checked_url
+from ._login_settings import checked_url
 
 if TYPE_CHECKING:
     from ._libraries import AsyncClient

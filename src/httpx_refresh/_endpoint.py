@@ -17,13 +17,27 @@ from authlib.oauth2.auth import ClientAuth
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
 from ._answer import INVALID_GRANT, Answer, Meaning, Refusal, meaning
+from ._device import DeviceAuthorization, start, wait
 from ._errors import ReauthorizationRequired, RefreshUnavailable
 from ._expiry import ExpiryRule
 from ._libraries import NOT_SENT, REQUEST_ERRORS
+from ._login import (
+    FORM,
+    AuthorizationRequest,
+    authorization_request,
+    code_form,
+    code_of,
+    redeem,
+    with_fields,
+)
+from ._login_settings import LoginOptions, LoginSettings
 from ._origins import compiled, is_loopback
+from ._revocation import revoke
 from ._token import Token
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ._libraries import AsyncClient, Response
 
 AuthMethod = Literal[
@@ -61,6 +75,8 @@ class TokenEndpoint:
         dead: the refusals that mean that a person must log in again.
         transient: the refusals that pass by themselves.
         refresh_not_before_expiry: seconds before its expiry up to which the server refuses to replace a token.
+        login: what a login needs, and giving a token back: `authorization_endpoint`, `revocation_endpoint`,
+            `device_authorization_endpoint`, `issuer`, `scope`, and the rest of `LoginSettings`.
 
     Raises:
         TypeError, ValueError: an argument that cannot be meant.
@@ -83,6 +99,7 @@ class TokenEndpoint:
         dead: Iterable[Refusal] = (INVALID_GRANT,),
         transient: Iterable[Refusal] = (),
         refresh_not_before_expiry: float | None = None,
+        **login: Unpack[LoginOptions],
     ) -> None:
         self.url = _checked(url)
         if not isinstance(client_id, str) or not client_id:
@@ -124,6 +141,7 @@ class TokenEndpoint:
         self.dead = tuple(dead)
         self.transient = tuple(transient)
         self.refresh_not_before_expiry = refresh_not_before_expiry
+        self.login = LoginSettings(**login)
         self._client = client
         self._client_secret = client_secret
         self._client_auth = self._authentication()
@@ -149,6 +167,80 @@ class TokenEndpoint:
         secrets = (refresh_token, token.access_token, self._client_secret or "")
         return self._understood(await self._post(body), secrets)
 
+    def authorization_url(
+        self, redirect_uri: str, *, scope: str | None = None, **params: str
+    ) -> AuthorizationRequest:
+        """Begin a login with the authorization code grant, PKCE and `state` (RFC 6749 §4.1, RFC 7636, RFC 9700 §2.1).
+
+        Send the browser to the `url` of what this returns, keep the rest, and give it to `exchange_code` together
+        with what the browser brings back.
+
+        Args:
+            redirect_uri: where the server sends the browser, as it is registered there.
+            scope: what is asked for, words with blanks between; None: the endpoint's `scope`.
+            params: further parameters of the authorization request, such as `prompt` or `login_hint`.
+
+        Raises:
+            LoginFailed: the server says that it does not know PKCE.
+            ValueError: there is no `authorization_endpoint`, or an argument cannot be meant.
+        """
+        return authorization_request(
+            self.login,
+            name=self.name,
+            client_id=self.client_id,
+            is_public=not self._client_secret,
+            redirect_uri=redirect_uri,
+            scope=scope,
+            params=params,
+        )
+
+    async def exchange_code(
+        self, redirect: str | Mapping[str, str], request: AuthorizationRequest
+    ) -> Token:
+        """Exchange the code that the browser brought back for the first token (RFC 6749 §4.1.3).
+
+        `state` is compared first, and `iss` where the server sends it (RFC 9207). Put the token into use with
+        `RefreshAuth.set_token`.
+
+        Args:
+            redirect: the URL that the browser was sent to, or its query parameters.
+            request: what `authorization_url` returned for this browser.
+
+        Raises:
+            LoginFailed: there is no token; no store has changed.
+        """
+        code, fields = code_of(self.login, request, redirect, name=self.name)
+        form = code_form(code, request)
+        hidden = self._client_secret or ""
+        token = await redeem(self._post, "authorization_code", form, name=self.name, hidden=hidden)
+        return with_fields(token, fields)
+
+    async def device_authorization(self, *, scope: str | None = None) -> DeviceAuthorization:
+        """Begin a login on another device (RFC 8628): show its address and its code, then await `device_token`.
+
+        Raises:
+            LoginFailed: the server began none.
+            ValueError: there is no `device_authorization_endpoint`.
+        """
+        return await start(self._post, self.login, name=self.name, scope=scope)
+
+    async def device_token(self, device: DeviceAuthorization) -> Token:
+        """Wait until the person has decided about a device login, and return the first token.
+
+        Raises:
+            LoginFailed: the person said no, or nobody decided in time.
+        """
+        return await wait(self._post, device, name=self.name, hidden=self._client_secret or "")
+
+    async def revoke(self, token: Token) -> None:
+        """Give a token back (RFC 7009): its refresh token, and with it the grant; without one its access token.
+
+        Raises:
+            RevocationFailed: the server did not confirm it.
+            ValueError: there is no `revocation_endpoint`.
+        """
+        await revoke(self._post, self.login, token, name=self.name)
+
     # -- asking ------------------------------------------------------------------------------------------------
 
     def _authentication(self) -> ClientAuth:
@@ -164,13 +256,14 @@ class TokenEndpoint:
             return ClientAuth(self.client_id, secret, maker(self.url))
         return ClientAuth(self.client_id, secret, method)
 
-    async def _post(self, body: str) -> Answer:
+    async def _post(self, body: str, *, url: str | None = None, content_type: str = FORM) -> Answer:
+        url = url or self.url
         headers = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",
-            "Content-Type": "application/x-www-form-urlencoded",
+            "Content-Type": content_type,
         }
-        prepare = functools.partial(self._client_auth.prepare, "POST", self.url, headers, body)
+        prepare = functools.partial(self._client_auth.prepare, "POST", url, headers, body)
         if self.token_endpoint_auth_method.endswith("_jwt"):
             _, headers, body = await anyio.to_thread.run_sync(prepare)  # It signs.
         else:
@@ -178,11 +271,11 @@ class TokenEndpoint:
         answers: list[Answer] = []
         try:
             if self._client is not None:
-                await _exchange(self._client, self.url, headers, body, answers)
+                await _exchange(self._client, url, headers, body, answers)
             else:
                 context = await anyio.to_thread.run_sync(_ssl_context)
                 async with httpx.AsyncClient(verify=context) as client:
-                    await _exchange(client, self.url, headers, body, answers)
+                    await _exchange(client, url, headers, body, answers)
         except NOT_SENT as error:
             raise RefreshUnavailable(
                 f"{self.name}'s token endpoint could not be reached ({type(error).__name__}). The refresh token was "

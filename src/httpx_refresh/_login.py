@@ -9,21 +9,17 @@ import secrets
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
-import httpx
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri, prepare_token_request
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from ._answer import Answer, meaning
 from ._errors import LoginFailed, RefreshUnavailable
-from ._origins import is_loopback
+from ._login_settings import LoginSettings
 from ._redacted import redacted
 from ._token import Token
-
-if TYPE_CHECKING:
-    from typing_extensions import NotRequired
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -34,95 +30,6 @@ class Post(Protocol):
     def __call__(
         self, body: str, *, url: str | None = None, content_type: str = FORM
     ) -> Awaitable[Answer]: ...
-
-
-class LoginOptions(TypedDict):
-    """The keyword arguments that `LoginSettings` takes."""
-
-    authorization_endpoint: NotRequired[str | None]
-    device_authorization_endpoint: NotRequired[str | None]
-    revocation_endpoint: NotRequired[str | None]
-    issuer: NotRequired[str | None]
-    scope: NotRequired[str]
-    offline_scope: NotRequired[str]
-    authorization_params: NotRequired[Mapping[str, str]]
-    redirect_fields: NotRequired[tuple[str, ...]]
-    pkce: NotRequired[bool]
-    code_challenge_methods: NotRequired[tuple[str, ...] | None]
-    sends_iss: NotRequired[bool]
-    revocation_format: NotRequired[Literal["form", "json"]]
-    refresh_token_lifetime: NotRequired[float | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoginSettings:
-    """What a server has besides its token endpoint: where people log in, and where a token is given back.
-
-    Args:
-        authorization_endpoint: where the browser is sent (RFC 6749 §3.1).
-        device_authorization_endpoint: where a device asks for a code to show (RFC 8628 §3.1).
-        revocation_endpoint: where a token is given back (RFC 7009); `{instance_url}` in it stands for that field of
-            the token.
-        issuer: the server's identifier (RFC 8414 §2); an `iss` in a redirect is compared with it (RFC 9207).
-        scope: what a login asks for if it is not told.
-        offline_scope: added to every scope that lacks it, for without it there is no refresh token.
-        authorization_params: further parameters of the authorization request.
-        redirect_fields: parameters of the redirect that are kept with the token.
-        pkce: whether a login is protected by PKCE, S256 (RFC 7636). False only for a server that does not know it.
-        code_challenge_methods: what the server says that it knows of PKCE; None if it is not known to say.
-        sends_iss: whether every redirect must name the issuer (RFC 9207).
-        revocation_format: how the revocation endpoint is asked: like a form, as RFC 7009 has it, or in JSON.
-        refresh_token_lifetime: seconds after which a refresh token that was not used is no longer good.
-
-    Raises:
-        ValueError: an endpoint that is no https URL (http to loopback excepted).
-    """
-
-    authorization_endpoint: str | None = None
-    device_authorization_endpoint: str | None = None
-    revocation_endpoint: str | None = None
-    issuer: str | None = None
-    scope: str = ""
-    offline_scope: str = ""
-    authorization_params: Mapping[str, str] = field(default_factory=dict)
-    redirect_fields: tuple[str, ...] = ()
-    pkce: bool = True
-    code_challenge_methods: tuple[str, ...] | None = None
-    sends_iss: bool = False
-    revocation_format: Literal["form", "json"] = "form"
-    refresh_token_lifetime: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in (
-            "authorization_endpoint",
-            "device_authorization_endpoint",
-            "revocation_endpoint",
-        ):
-            url = getattr(self, name)
-            if url is not None and not url.startswith("{instance_url}/"):
-                checked_url(url, name)
-
-    def scope_of(self, scope: str | None) -> str:
-        """Return the scope that a login asks for."""
-        asked = (self.scope if scope is None else scope).split()
-        return " ".join(dict.fromkeys([*asked, *self.offline_scope.split()]))
-
-
-def checked_url(url: str, name: str) -> str:
-    """Return `url` if secrets may go there; raise ValueError or TypeError, which call it `name`, if not."""
-    if not isinstance(url, str):
-        raise TypeError(f"{name} must be a str")
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"{name} is no URL: {error}") from None
-    if parsed.scheme != "https" and not (parsed.scheme == "http" and is_loopback(parsed.host)):
-        raise ValueError(
-            f"{name} must be https (RFC 6749 §3.1 and §3.2; http to loopback excepted): secrets go there"
-        )
-    if not parsed.host or parsed.userinfo or parsed.fragment:
-        raise ValueError(f"{name} must name a host, and have no user information and no fragment")
-    return url
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +74,7 @@ def authorization_request(
                 "is yours to take, pass pkce=False (--no-pkce); that needs a client secret."
             )
         verifier = secrets.token_urlsafe(48)
-        asked["code_challenge"] = create_s256_code_challenge(verifier)
+        asked["code_challenge"] = create_s256_code_challenge(verifier)  # type: ignore[no-untyped-call]
         asked["code_challenge_method"] = "S256"
     elif is_public:
         raise ValueError("a client without a secret must use PKCE (RFC 9700 §2.1.1): pkce=True")
@@ -237,9 +144,7 @@ def code_of(
         raise LoginFailed(
             f"The redirect from {name} brings no authorization code. Start the login again."
         )
-    return fields["code"], {
-        key: fields[key] for key in settings.redirect_fields if fields.get(key)
-    }
+    return fields["code"], {key: fields[key] for key in settings.redirect_fields if fields.get(key)}
 
 
 def _check_issuer(settings: LoginSettings, iss: str | None, name: str) -> None:
@@ -257,8 +162,16 @@ def _check_issuer(settings: LoginSettings, iss: str | None, name: str) -> None:
         )
 
 
+def code_form(code: str, request: AuthorizationRequest) -> dict[str, str]:
+    """Return the parameters that redeem a code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
+    form = {"code": code, "redirect_uri": request.redirect_uri}
+    if request.code_verifier is not None:
+        form["code_verifier"] = request.code_verifier
+    return form
+
+
 async def redeem(
-    post: Post, grant_type: str, form: Mapping[str, str | None], *, name: str, hidden: str
+    post: Post, grant_type: str, form: Mapping[str, str], *, name: str, hidden: str
 ) -> Token:
     """Ask the token endpoint for a first token.
 

@@ -1,0 +1,65 @@
+"""Give a token back (RFC 7009)."""
+
+from __future__ import annotations
+
+import json
+
+from authlib.oauth2.rfc7009 import prepare_revoke_token_request
+
+from ._answer import Answer
+from ._errors import RefreshUnavailable, RevocationFailed
+from ._login import Post
+from ._login_settings import LoginSettings, checked_url
+from ._token import Token
+
+
+async def revoke(post: Post, settings: LoginSettings, token: Token, *, name: str) -> None:
+    """Revoke the refresh token, and with it the grant (RFC 7009 §2.1); without one the access token.
+
+    Raises:
+        RevocationFailed: the server did not confirm it.
+        ValueError: no revocation endpoint is known.
+    """
+    url = _endpoint_of(settings, token, name)
+    hint = "access_token" if token.refresh_token is None else "refresh_token"
+    given_back = token.refresh_token or token.access_token
+    if settings.revocation_format == "json":
+        body, content_type = json.dumps({"token": given_back}), "application/json"
+    else:
+        body, headers = prepare_revoke_token_request(given_back, hint)
+        content_type = headers["Content-Type"]
+    try:
+        answer = await post(body, url=url, content_type=content_type)
+    except RefreshUnavailable as error:
+        raise RevocationFailed(
+            f"{name}'s revocation endpoint could not be reached, or gave no answer: the token may still be good. Try "
+            "again later."
+        ) from error.__cause__
+    _check(answer, name)
+
+
+def _endpoint_of(settings: LoginSettings, token: Token, name: str) -> str:
+    url = settings.revocation_endpoint
+    if url is None:
+        raise ValueError(f"no revocation_endpoint is known for {name}")
+    if url.startswith("{instance_url}/"):
+        host = token.extra.get("instance_url")
+        if not isinstance(host, str):
+            raise ValueError(
+                f"{name} revokes a token at the host that came with it as instance_url, and this one came with none"
+            )
+        url = checked_url(url.replace("{instance_url}", host.rstrip("/")), "instance_url")
+    return url
+
+
+def _check(answer: Answer, name: str) -> None:
+    # RFC 7009 §2.2: 200 also for a token that was not good any more.
+    if not 200 <= answer.status < 300:
+        raise RevocationFailed(
+            f"{name} did not revoke the token (status {answer.status}): it may still be good. "
+            + (
+                "Try again later."
+                if answer.status in (429, 503)
+                else "Check the client id and the client secret."
+            )
+        )
