@@ -239,7 +239,8 @@ class TokenEndpoint:
             RevocationFailed: the server did not confirm it.
             ValueError: there is no `revocation_endpoint`.
         """
-        await revoke(self._post, self.login, token, name=self.name)
+        origins = compiled(self.origins)
+        await revoke(self._post, self.login, token, name=self.name, origins=origins)
 
     # -- asking ------------------------------------------------------------------------------------------------
 

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 
+import httpx
 from authlib.oauth2.rfc7009 import prepare_revoke_token_request
 
 from ._answer import Answer
 from ._errors import RefreshUnavailable, RevocationFailed
 from ._login import Post
-from ._login_settings import LoginSettings, checked_url
+from ._login_settings import LoginSettings
+from ._origins import Origins
 from ._token import Token
 
 
-async def revoke(post: Post, settings: LoginSettings, token: Token, *, name: str) -> None:
+async def revoke(
+    post: Post, settings: LoginSettings, token: Token, *, name: str, origins: Origins
+) -> None:
     """Revoke the refresh token, and with it the grant (RFC 7009 §2.1); without one the access token.
 
     Raises:
         RevocationFailed: the server did not confirm it.
+        OriginNotAllowed: the token names another host than `origins` to revoke it at.
         ValueError: no revocation endpoint is known.
     """
-    url = _endpoint_of(settings, token, name)
+    url = _endpoint_of(settings, token, name, origins)
     hint = "access_token" if token.refresh_token is None else "refresh_token"
     given_back = token.refresh_token or token.access_token
     if settings.revocation_format == "json":
@@ -38,7 +43,7 @@ async def revoke(post: Post, settings: LoginSettings, token: Token, *, name: str
     _check(answer, name)
 
 
-def _endpoint_of(settings: LoginSettings, token: Token, name: str) -> str:
+def _endpoint_of(settings: LoginSettings, token: Token, name: str, origins: Origins) -> str:
     url = settings.revocation_endpoint
     if url is None:
         raise ValueError(f"no revocation_endpoint is known for {name}")
@@ -48,7 +53,9 @@ def _endpoint_of(settings: LoginSettings, token: Token, name: str) -> str:
             raise ValueError(
                 f"{name} revokes a token at the host that came with it as instance_url, and this one came with none"
             )
-        url = checked_url(url.replace("{instance_url}", host.rstrip("/")), "instance_url")
+        url = url.replace("{instance_url}", host.rstrip("/"))
+        # A secret of the client's goes there, and whoever can write to the store chooses the host.
+        origins.check(httpx.URL(url))
     return url
 
 

@@ -13,6 +13,8 @@ from ._answer import INVALID_GRANT, Refusal
 from ._endpoint import TokenEndpoint
 from ._expiry import ExpiryRule
 
+_DAY = 86_400.0
+
 
 def _field(value: Any, *path: str | int) -> Any:
     """Walk into a JSON value; None where the way ends."""
@@ -40,7 +42,7 @@ def xero(client_id: str, client_secret: str | None = None, **overrides: Any) -> 
     Without a secret it is a PKCE app. A 401 that speaks of a missing scope (`AuthorizationUnsuccessful`) is passed on.
 
     Sources: developer.xero.com/faq/oauth2 (lifetimes, grace, PKCE), XeroAPI/xero-python oauth2.py (URLs),
-    XeroAPI/Xero-NetStandard issue 298 (the 401).
+    XeroAPI/Xero-NetStandard issue 298 (the 401), NangoHQ/nango providers.yaml (login).
     """
     facts = {
         "name": "Xero",
@@ -51,6 +53,10 @@ def xero(client_id: str, client_secret: str | None = None, **overrides: Any) -> 
         "is_expired": ExpiryRule(
             lambda body: _field(body, "Detail") != "AuthorizationUnsuccessful"
         ),
+        "authorization_endpoint": "https://login.xero.com/identity/connect/authorize",
+        "revocation_endpoint": "https://identity.xero.com/connect/revocation",
+        "offline_scope": "offline_access",
+        "refresh_token_lifetime": 60 * _DAY,
     }
     return _endpoint(client_id, client_secret, facts, overrides)
 
@@ -61,7 +67,10 @@ def quickbooks(client_id: str, client_secret: str | None = None, **overrides: An
     What Intuit says of the old one contradicts itself (24 hours in the README of intuit/oauth-jsclient, see its issue
     74; at once in a help article quoted in intuit/QuickBooks-V3-PHP-SDK issue 454), so no grace is taken for granted.
 
-    Sources: intuit/oauth-pythonclient client.py (client authentication), NangoHQ/nango providers.yaml (URLs).
+    The company that was connected, `realmId`, comes with the redirect of a login, and is kept with the token.
+
+    Sources: intuit/oauth-pythonclient client.py (client authentication, revocation), NangoHQ/nango providers.yaml
+    (URLs), blogs.intuit.com on the refresh token policy (100 days).
     """
     facts = {
         "name": "QuickBooks",
@@ -71,6 +80,12 @@ def quickbooks(client_id: str, client_secret: str | None = None, **overrides: An
             "https://quickbooks.api.intuit.com",
             "https://sandbox-quickbooks.api.intuit.com",
         ),
+        "authorization_endpoint": "https://appcenter.intuit.com/connect/oauth2",
+        "revocation_endpoint": "https://developer.api.intuit.com/v2/oauth2/tokens/revoke",
+        "revocation_format": "json",
+        "scope": "com.intuit.quickbooks.accounting",
+        "redirect_fields": ("realmId",),
+        "refresh_token_lifetime": 100 * _DAY,
     }
     return _endpoint(client_id, client_secret, facts, overrides)
 
@@ -103,12 +118,15 @@ def salesforce(
         overrides: see this module.
 
     Sources: help.salesforce.com 005316711 (rotation and reuse), simple-salesforce api.py (`INVALID_SESSION_ID`),
-    jsforce pull 1301 (a 401 that is not about expiry), segmentio/action-destinations salesforce/index.ts and
+    jsforce pull 1301 (a 401 that is not about expiry), developer.salesforce.com oauth-revoking-tokens (revocation),
+    help.salesforce.com connected_app_limit_idle_ttl (30 days), segmentio/action-destinations salesforce/index.ts and
     SalesforceMobileSDK-iOS issue 3731 (refusals that pass).
     """
+    host = _salesforce_host(domain)
+    revoking = f"https://{host}" if host.endswith(".my.salesforce.com") else "{instance_url}"
     facts = {
         "name": "Salesforce",
-        "url": f"https://{_salesforce_host(domain)}/services/oauth2/token",
+        "url": f"https://{host}/services/oauth2/token",
         "token_endpoint_auth_method": "client_secret_post",
         "origins": ("https://*.salesforce.com",),
         "is_expired": ExpiryRule(
@@ -120,6 +138,11 @@ def salesforce(
             Refusal(error="invalid_grant", text="expired authorization code"),
             Refusal(text="token request is already being processed"),
         ),
+        "authorization_endpoint": f"https://{host}/services/oauth2/authorize",
+        "revocation_endpoint": f"{revoking}/services/oauth2/revoke",
+        "scope": "api",
+        "offline_scope": "refresh_token",
+        "refresh_token_lifetime": 30 * _DAY,
     }
     return _endpoint(client_id, client_secret, facts, overrides)
 
@@ -135,5 +158,6 @@ def twoba(client_id: str, client_secret: str | None = None, **overrides: Any) ->
         "token_endpoint_auth_method": "client_secret_post",
         "origins": ("https://api.2ba.nl",),
         "dead": (INVALID_GRANT, Refusal(status=400)),
+        "authorization_endpoint": "https://authorize.2ba.nl/OAuth/Authorize",
     }
     return _endpoint(client_id, client_secret, facts, overrides)
