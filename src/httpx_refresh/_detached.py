@@ -24,15 +24,31 @@ def current_loop() -> object:
     return asyncio.get_running_loop() if trio is None else trio.lowlevel.current_trio_token()
 
 
-def spawn(run: Callable[[], Coroutine[Any, Any, None]]) -> object:
-    """Start `run` detached from the caller; whoever calls keeps hold of what this returns until it ends.
+# An event loop keeps no hold of its tasks, and whoever started one may be gone before it ends.
+_running: set[object] = set()
+
+
+def spawn(run: Callable[[], Coroutine[Any, Any, None]], over: Callable[[], None]) -> None:
+    """Start `run` detached from the caller; on asyncio, call `over` once it ended.
 
     It starts in an empty context (trio: the system's): a caller's context variables (a database session, a
     request's log fields) must neither leak into the work of all nor be kept alive by it. `run` may begin before this
-    returns (eager tasks), and must raise nothing but cancellation.
+    returns (eager tasks), and must raise nothing but cancellation. An asyncio task that is cancelled before its first
+    step never runs at all: `over` is then all that is called. A trio task always takes its first step.
     """
     trio = _trio()
     if trio is not None:
-        return trio.lowlevel.spawn_system_task(run)
-    loop = asyncio.get_running_loop()
-    return contextvars.Context().run(lambda: loop.create_task(run(), name="httpx-refresh"))
+        trio.lowlevel.spawn_system_task(run)
+        return
+    contextvars.Context().run(_spawn_task, asyncio.get_running_loop(), run, over)
+
+
+def _spawn_task(
+    loop: asyncio.AbstractEventLoop,
+    run: Callable[[], Coroutine[Any, Any, None]],
+    over: Callable[[], None],
+) -> None:
+    task = loop.create_task(run(), name="httpx-refresh")
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    task.add_done_callback(lambda _: over())

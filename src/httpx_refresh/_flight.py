@@ -48,7 +48,6 @@ class Flight:
         landed: set when waiters can go.
         ended: set when the result is saved, too.
         closing: set by whoever wants it to end soon.
-        task: the task that it runs in; an event loop itself keeps no hold of it.
     """
 
     __slots__ = (
@@ -64,7 +63,6 @@ class Flight:
         "session",
         "spent",
         "stale",
-        "task",
     )
 
     def __init__(
@@ -88,7 +86,6 @@ class Flight:
         self.landed = anyio.Event()
         self.ended = anyio.Event()
         self.closing = anyio.Event()
-        self.task: object = None
 
     def result(self) -> Known:
         """Return the token of a flight that brought one."""
@@ -104,13 +101,7 @@ class Flight:
         except NotSaved as unsaved:
             await self._land_unsaved(unsaved)
         except anyio.get_cancelled_exc_class():
-            self.cut_off = True
-            self.error = RefreshUnavailable(
-                "The event loop ended during the refresh. What became of the refresh token is noted in the store; "
-                "try again.",
-                outcome="unknown" if self.spent else "not_sent",
-            )
-            session.land(self)
+            self._cut_off()
             raise
         except Exception as error:
             # Nothing is hidden: every waiter raises one like it, or the log has it.
@@ -120,6 +111,21 @@ class Flight:
             session.land(self)
         finally:
             session.ended(self)
+
+    def over(self) -> None:
+        """Land, should the event loop have ended before the first step of `run`."""
+        if not self.ended.is_set():
+            self._cut_off()
+            self.session.ended(self)
+
+    def _cut_off(self) -> None:
+        self.cut_off = True
+        self.error = RefreshUnavailable(
+            "The event loop ended during the refresh. What became of the refresh token is noted in the store; "
+            "try again.",
+            outcome="unknown" if self.spent else "not_sent",
+        )
+        self.session.land(self)
 
     async def _land_unsaved(self, unsaved: NotSaved) -> None:
         """Serve the pair in memory, which is the truth, and keep at saving it."""

@@ -167,7 +167,7 @@ class Session:
 
     def _start(self, flight: Flight) -> None:
         self._flights[flight.loop] = flight
-        flight.task = spawn(flight.run)
+        spawn(flight.run, flight.over)
 
     # -- what a flight reports ---------------------------------------------------------------------------------
 

@@ -1,0 +1,184 @@
+"""A token endpoint, a store and a clock that do what a test says, and the words tests share."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import httpx
+import httpx2
+import pytest
+
+from httpx_refresh import MemoryStore, ReauthorizationRequired, RefreshAuth, Token, TokenEndpoint
+from httpx_refresh._record import Record, parse
+from httpx_refresh._slot import Host
+from httpx_refresh.testing import Gate
+
+if TYPE_CHECKING:
+    from httpx_refresh.testing import AuthorizationServer
+
+EPOCH = 1_800_000_000.0
+
+both_libraries = pytest.mark.parametrize(
+    "http", [pytest.param(httpx, id="httpx"), pytest.param(httpx2, id="httpx2")]
+)
+
+
+def use_loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the library tell the time by the event loop, whose time may be virtual."""
+    monkeypatch.setattr(Host, "monotonic", lambda _: anyio.current_time())
+    monkeypatch.setattr(Host, "wall", lambda _: loop_wall())
+
+
+def loop_wall() -> float:
+    return EPOCH + anyio.current_time()
+
+
+class Endpoint:
+    """Rotates as a strict server does: it commits when the request arrives, and takes no token twice.
+
+    `script` holds what is raised in the place of an answer, one a request. All its tokens hold "SECRET".
+    """
+
+    name = "Fake"
+
+    def __init__(self, *, lifetime: float | None = 3600.0, clock: Callable[[], float] = time.time):
+        self.lifetime = lifetime
+        self.clock = clock
+        self.asked: list[str | None] = []
+        self.script: deque[BaseException] = deque()
+        self.gate: Gate | None = None
+        self.issued = 0
+
+    @property
+    def current(self) -> Token:
+        """The token that was issued last."""
+        return self._token(None)
+
+    def _token(self, expires_at: float | None) -> Token:
+        extra = {} if self.lifetime is None else {"expires_in": self.lifetime}
+        number = self.issued
+        return Token(f"SECRET-a{number}", f"SECRET-r{number}", expires_at, extra=extra)
+
+    def text(self, *, expires_in: float | None = None, **notes: Any) -> str:
+        """What a store holds after a login; `expires_in` counts from now."""
+        fields: dict[str, Any] = {
+            "access_token": self.current.access_token,
+            "refresh_token": self.current.refresh_token,
+        }
+        if self.lifetime is not None:
+            fields["expires_in"] = self.lifetime
+        if expires_in is not None:
+            fields["expires_at"] = self.clock() + expires_in
+        if notes:
+            fields["httpx_refresh"] = notes
+        return json.dumps(fields)
+
+    async def refresh(self, token: Token, /) -> Token:
+        self.asked.append(token.refresh_token)
+        if self.script:
+            raise self.script.popleft()
+        if token.refresh_token != self.current.refresh_token:
+            raise ReauthorizationRequired("no such refresh token", error="invalid_grant")
+        self.issued += 1
+        answer = self._token(None if self.lifetime is None else self.clock() + self.lifetime)
+        if self.gate is not None:
+            await self.gate.hold()
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+        return answer
+
+
+Writes = Callable[[Record], bool]
+"""Picks writes by what they bring."""
+
+
+def no_write(_: Record) -> bool:
+    return False
+
+
+def any_write(_: Record) -> bool:
+    return True
+
+
+def claims(record: Record) -> bool:
+    return record.redeeming is not None
+
+
+def results(record: Record) -> bool:
+    return record.generation > 0
+
+
+class Store:
+    """A slot in memory that takes its time, fails and waits where it is told to, and keeps the book.
+
+    Of the writes that `fails` picks, none is done; of those that `loses` picks, only the answer is lost. Those that
+    `holds` picks wait at `gate` once they are done.
+    """
+
+    def __init__(self, text: str | None) -> None:
+        self.text = text
+        self.loads = 0
+        self.tries = 0
+        self.written: list[Record] = []
+        self.fails: Writes = no_write
+        self.loses: Writes = no_write
+        self.holds: Writes = no_write
+        self.gate = Gate()
+
+    def __repr__(self) -> str:
+        return "<the test's store>"
+
+    @property
+    def record(self) -> Record:
+        return parse(self.text)
+
+    async def load(self) -> str | None:
+        self.loads += 1
+        await anyio.lowlevel.checkpoint()
+        return self.text
+
+    async def replace(self, old: str | None, new: str) -> bool:
+        await anyio.lowlevel.checkpoint()
+        record = parse(new)
+        self.tries += 1
+        if self.fails(record):
+            raise OSError("the disk is full")
+        won = self.text == old
+        if won:
+            self.text = new
+            self.written.append(record)
+        if self.holds(record):
+            await self.gate.hold()
+        await anyio.lowlevel.checkpoint()
+        if self.loses(record):
+            raise OSError("the connection is gone")
+        return won
+
+
+def endpoint_of(server: AuthorizationServer, **options: Any) -> TokenEndpoint:
+    """Ask that server for tokens, without sockets."""
+    client = httpx.AsyncClient(transport=server.transport())
+    return TokenEndpoint(
+        server.token_url, server.client_id, server.client_secret, client=client, **options
+    )
+
+
+def client_of(server: AuthorizationServer, http: Any = httpx, **options: Any) -> Any:
+    """Make a client of either library whose every request goes to that server's API."""
+    most = options.pop("max_connections", None)
+    make = server.transport if http is httpx else server.transport2
+    base = options.pop("base_url", server.api_url)
+    return http.AsyncClient(transport=make(max_connections=most), base_url=base, **options)
+
+
+def auth_of(server: AuthorizationServer, store: Any = None, **options: Any) -> RefreshAuth:
+    """Log in at that server, and keep the token in `store` (memory) from then on."""
+    if store is None:
+        store = MemoryStore(json.dumps(server.login()))
+    return RefreshAuth(endpoint_of(server), store, **options)

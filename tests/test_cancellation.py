@@ -1,0 +1,182 @@
+"""Rule 4: no way of cancelling a caller loses a token, delays that caller, or hurts another."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import anyio
+import pytest
+import trio
+import trio.lowlevel
+
+from httpx_refresh import FileStore, RefreshAuth, RefreshUnavailable, Token
+from httpx_refresh.testing import Gate
+from tests.fakes import Endpoint, Store, claims, results
+
+# -- the ways to cancel a caller -------------------------------------------------------------------
+
+
+async def _cancel(caller: Callable[[], Awaitable[Any]], arrived: Gate) -> None:
+    task = asyncio.ensure_future(caller())
+    await arrived.arrived()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def _wait_for(caller: Callable[[], Awaitable[Any]], arrived: Gate) -> None:
+    task = asyncio.ensure_future(asyncio.wait_for(caller(), 0.01))
+    await arrived.arrived()
+    with pytest.raises(asyncio.TimeoutError):
+        await task
+
+
+async def _timeout(caller: Callable[[], Awaitable[Any]], arrived: Gate) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):  # type: ignore[attr-defined,unused-ignore]
+            await caller()
+
+
+async def _sibling(caller: Callable[[], Awaitable[Any]], arrived: Gate) -> None:
+    async def fail() -> None:
+        await arrived.arrived()
+        raise KeyError("sibling")
+
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - a group; no such class on 3.10
+        async with asyncio.TaskGroup() as group:  # type: ignore[attr-defined,unused-ignore]
+            group.create_task(caller())
+            group.create_task(fail())
+    assert [type(one) for one in caught.value.exceptions] == [KeyError]  # type: ignore[attr-defined]
+
+
+async def _scope(caller: Callable[[], Awaitable[Any]], arrived: Gate) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(caller)
+        await arrived.arrived()
+        group.cancel_scope.cancel()
+
+
+async def _deadline(caller: Callable[[], Awaitable[Any]], arrived: Gate) -> None:
+    with pytest.raises(TimeoutError), anyio.fail_after(0.01):
+        await caller()
+
+
+WAYS = {
+    "asyncio": [_cancel, _wait_for, *([_timeout, _sibling] if sys.version_info >= (3, 11) else [])],
+    "any": [_scope, _deadline],
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("way", WAYS["any"] + WAYS["asyncio"])
+@pytest.mark.parametrize("stage", ["claiming", "asking", "saving"])
+async def test_a_cancelled_caller_is_let_go_at_once_and_the_pair_is_saved(
+    way: Callable[..., Awaitable[None]], stage: str, anyio_backend_name: str
+) -> None:
+    if way in WAYS["asyncio"] and anyio_backend_name != "asyncio":
+        pytest.skip("asyncio's own")
+    endpoint = Endpoint()
+    store = Store(endpoint.text(expires_in=-1))
+    auth = RefreshAuth(endpoint, store)
+    gate = store.gate
+    if stage == "asking":
+        endpoint.gate = gate
+    else:
+        store.holds = claims if stage == "claiming" else results
+    await way(auth.token, gate)
+    assert auth._session.known is None  # The flight is still held: nobody waited for it.
+    gate.release()
+    await auth.aclose()
+    assert store.record.token == await auth.token()
+    assert (store.record.generation, endpoint.asked) == (1, ["SECRET-r0"])
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_leader_hurts_none_of_its_ten_followers() -> None:
+    endpoint = Endpoint()
+    endpoint.gate = gate = Gate()
+    store = Store(endpoint.text(expires_in=-1))
+    auth = RefreshAuth(endpoint, store)
+    got: list[Token] = []
+
+    async def call(scope: anyio.CancelScope) -> None:
+        with scope:
+            got.append(await auth.token())
+
+    scopes = [anyio.CancelScope() for _ in range(11)]
+    async with anyio.create_task_group() as group:
+        group.start_soon(call, scopes[0])
+        await gate.arrived()
+        for scope in scopes[1:]:
+            group.start_soon(call, scope)
+        await anyio.wait_all_tasks_blocked()
+        scopes[0].cancel()
+        gate.release()
+    assert scopes[0].cancelled_caught
+    assert got == [store.record.token] * 10
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+@pytest.mark.anyio
+async def test_cancelled_followers_hurt_neither_the_leader_nor_each_other() -> None:
+    endpoint = Endpoint()
+    endpoint.gate = gate = Gate()
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)))
+    got: list[Token] = []
+
+    async def call(scope: anyio.CancelScope) -> None:
+        with scope:
+            got.append(await auth.token())
+
+    scopes = [anyio.CancelScope() for _ in range(11)]
+    async with anyio.create_task_group() as group:
+        for scope in scopes:
+            group.start_soon(call, scope)
+        await gate.arrived()
+        for scope in scopes[1::2]:
+            scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert [scope.cancelled_caught for scope in scopes] == [False, True] * 5 + [False]
+        gate.release()
+    assert [one.access_token for one in got] == ["SECRET-a1"] * 6
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+class _Fragile(Store):
+    """Waits, at its first look, for a future that nothing but the waiting task keeps alive."""
+
+    pending: weakref.ref[asyncio.Future[None]] | None = None
+
+    async def load(self) -> str | None:
+        if self.pending is None:
+            future = asyncio.get_running_loop().create_future()
+            self.pending = weakref.ref(future)
+            await future
+        return await super().load()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_a_flight_outlives_its_caller_and_its_refresh_auth() -> None:
+    endpoint = Endpoint()
+    store = _Fragile(endpoint.text(expires_in=-1))
+    store.holds = results
+    caller = asyncio.create_task(RefreshAuth(endpoint, store).token())
+    await anyio.wait_all_tasks_blocked()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    del caller
+    gc.collect()
+    assert store.pending is not None
+    future = store.pending()
+    assert future is not None, "the flight was collected"
+    future.set_result(None)
+    await store.gate.arrived()
+    store.gate.release()
+    assert (store.record.generation, endpoint.asked) == (1, ["SECRET-r0"])
