@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol, runtime_checkable
 
 __all__ = ["TokenStore", "decode_text", "encode_text", "require_asyncio"]
@@ -61,6 +60,8 @@ def decode_text(data: bytes, where: str) -> str:
 
 def require_asyncio(store: str) -> None:
     """Raise a RuntimeError that names `store`, unless an asyncio task is running this."""
+    import asyncio  # Not at the top: whoever imports the library need not wait for it.
+
     try:
         task = asyncio.current_task()
     except RuntimeError:  # no asyncio loop runs in this thread: trio's does

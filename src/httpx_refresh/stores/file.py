@@ -9,7 +9,6 @@ from contextlib import suppress
 from functools import partial
 
 import anyio.to_thread
-from filelock import FileLock
 
 from .base import decode_text, encode_text
 
@@ -92,6 +91,9 @@ def _load(path: str) -> str | None:
 
 
 def _replace(path: str, old: str | None, new: str) -> bool:
+    # Not at the top: it brings asyncio along, and whoever imports the library need not wait for them.
+    from filelock import FileLock
+
     data = encode_text(new)
     expected = None if old is None else encode_text(old)
     # Resolved at each operation: an operator may point the link elsewhere while we run.
