@@ -1,0 +1,176 @@
+"""Platforms: Google, Microsoft, Atlassian, Slack, GitHub, Dropbox, Box."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from .._answer import INVALID_GRANT, Refusal
+from .._endpoint import TokenEndpoint
+from .._expiry import ExpiryRule
+from ._preset import DAY, STAYS_VALID, field, preset
+
+
+def google(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
+    """Google: the refresh token is mostly not sent again, and kept.
+
+    Its APIs have many addresses: pass `origins=`.
+
+    Sources: googleapis/google-auth-library-python google/oauth2/_client.py (client authentication, the optional
+    refresh token), NangoHQ/nango providers.yaml (URLs).
+    """
+    return preset(
+        client_id,
+        client_secret,
+        overrides,
+        name="Google",
+        url="https://oauth2.googleapis.com/token",
+        authorization_endpoint="https://accounts.google.com/o/oauth2/v2/auth",
+        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+    )
+
+
+def microsoft(
+    client_id: str, client_secret: str | None = None, *, tenant: str = "common", **overrides: Any
+) -> TokenEndpoint:
+    """Microsoft Entra ID: a new refresh token every time, and the old one stays valid.
+
+    Its APIs have many addresses: pass `origins=`.
+
+    Args:
+        client_id: the application (client) id.
+        client_secret: the client secret; for `private_key_jwt` the key. None for a public client.
+        tenant: the directory's id or domain, or `common`, `organizations` or `consumers`.
+        overrides: see this package.
+
+    Sources: MicrosoftDocs/entra-docs v2-oauth2-auth-code-flow.md (URLs, client authentication) and refresh-tokens.md
+    (the old token stays valid; 90 days).
+    """
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", tenant):
+        raise ValueError("tenant must be a directory's id or domain, or 'common'")
+    return preset(
+        client_id,
+        client_secret,
+        overrides,
+        name="Microsoft",
+        url=f"https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",
+        authorization_endpoint=f"https://login.microsoftonline.com/{tenant}/oauth2/v2.0/authorize",
+        refresh_token_lifetime=90 * DAY,
+        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        reuse_grace=STAYS_VALID,
+    )
+
+
+def atlassian(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
+    """Atlassian (Jira, Confluence): a new refresh token every time, and ten minutes' grace for the old one.
+
+    A dead one is refused with status 403. The gateway may answer 403 or 404 to an expired access token
+    (n8n-io/n8n pull 37776): these are passed on, for they mean other things more often.
+
+    Sources: developer.atlassian.com/cloud/oauth/getting-started/refresh-tokens (client authentication),
+    community.developer.atlassian.com topics 50348 (the grace) and 60806 (90 days), raycast/extensions issue 11836 and
+    nango.dev/blog/jira-oauth-refresh-token-invalid-grant (the dead token), NangoHQ/nango providers.yaml (URLs).
+    """
+    return preset(
+        client_id,
+        client_secret,
+        overrides,
+        name="Atlassian",
+        url="https://auth.atlassian.com/oauth/token",
+        authorization_endpoint="https://auth.atlassian.com/authorize",
+        refresh_token_lifetime=90 * DAY,
+        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        origins=("https://api.atlassian.com",),
+        reuse_grace=600.0,
+        dead=(INVALID_GRANT, Refusal(status=403, error="unauthorized_client")),
+    )
+
+
+def slack(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
+    """Slack with token rotation: errors come with status 200, from the token endpoint and from the API.
+
+    A response of the API with status 200 is looked into (see `ExpiryRule`). How a client authenticates is not known
+    from Slack's documents here: with a secret it is HTTP Basic (RFC 6749 §2.3.1). The API's address is not, either:
+    pass `origins=`.
+
+    Sources: api.slack.com/authentication/rotation (rotation), slackapi/python-slack-sdk rotator.py (URL) and its issue
+    1242 (`invalid_refresh_token`), slackapi/bolt-js issue 1968 (`token_expired`).
+    """
+    return preset(
+        client_id,
+        client_secret,
+        overrides,
+        name="Slack",
+        url="https://slack.com/api/oauth.v2.access",
+        authorization_endpoint="https://slack.com/oauth/v2/authorize",
+        is_expired=ExpiryRule(
+            lambda body: field(body, "error") == "token_expired", frozenset({200, 401})
+        ),
+        dead=(INVALID_GRANT, Refusal(error="invalid_refresh_token")),
+    )
+
+
+def github(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
+    """GitHub Apps, on behalf of a user: a new refresh token every time, and errors with status 200.
+
+    A refresh ends the earlier access token, and a new one may be refused for a moment (coder/coder externalauth.go):
+    such a 401 is passed on, and the token is kept. The API's address is not known here: pass `origins=`.
+
+    Sources: github/docs refreshing-user-access-tokens.md (rotation, lifetimes, client authentication), lelylan/simple-oauth2
+    issue 459 (`bad_refresh_token`), NangoHQ/nango providers.yaml (URLs).
+    """
+    return preset(
+        client_id,
+        client_secret,
+        overrides,
+        name="GitHub",
+        url="https://github.com/login/oauth/access_token",
+        authorization_endpoint="https://github.com/login/oauth/authorize",
+        refresh_token_lifetime=15_811_200.0,
+        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        dead=(INVALID_GRANT, Refusal(error="bad_refresh_token")),
+    )
+
+
+def dropbox(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
+    """Dropbox: one refresh token that is never replaced; without a secret it is a PKCE app.
+
+    A 401 that names another reason than `expired_access_token` is passed on. The API's addresses are not known here:
+    pass `origins=`.
+
+    Sources: dropbox/dropbox-sdk-python dropbox_client.py (all but the URLs), NangoHQ/nango providers.yaml (URLs).
+    """
+    return preset(
+        client_id,
+        client_secret,
+        overrides,
+        name="Dropbox",
+        url="https://api.dropboxapi.com/oauth2/token",
+        authorization_endpoint="https://www.dropbox.com/oauth2/authorize",
+        authorization_params={"token_access_type": "offline"},
+        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        reuse_grace=STAYS_VALID,
+        is_expired=ExpiryRule(
+            lambda body: field(body, "error", ".tag") in ("expired_access_token", None)
+        ),
+    )
+
+
+def box(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
+    """Box: a new refresh token every time, and the old one is spent at once.
+
+    The API's addresses are not known here: pass `origins=`.
+
+    Sources: developer.box.com/guides/authentication/tokens/refresh (rotation, 60 days), box.dev access-tokens/refresh (client
+    authentication), support.box.com 360049133654 (the dead token), NangoHQ/nango providers.yaml (URLs).
+    """
+    return preset(
+        client_id,
+        client_secret,
+        overrides,
+        name="Box",
+        url="https://api.box.com/oauth2/token",
+        authorization_endpoint="https://account.box.com/api/oauth2/authorize",
+        refresh_token_lifetime=60 * DAY,
+        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+    )
