@@ -5,11 +5,15 @@ anyio's shields do not hold against asyncio's own `task.cancel()`, so the work r
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+
+# asyncio is imported where it is used: whoever imports the library need not wait for it.
 
 
 def _trio() -> Any:
@@ -21,7 +25,11 @@ def _trio() -> Any:
 def current_loop() -> object:
     """Return what stands for the running event loop: alike for all its tasks, and for no other loop's."""
     trio = _trio()
-    return asyncio.get_running_loop() if trio is None else trio.lowlevel.current_trio_token()
+    if trio is not None:
+        return trio.lowlevel.current_trio_token()
+    import asyncio
+
+    return asyncio.get_running_loop()
 
 
 # An event loop keeps no hold of its tasks, and whoever started one may be gone before it ends.
@@ -40,6 +48,8 @@ def spawn(run: Callable[[], Coroutine[Any, Any, None]], over: Callable[[], None]
     if trio is not None:
         trio.lowlevel.spawn_system_task(run)
         return
+    import asyncio
+
     contextvars.Context().run(_spawn_task, asyncio.get_running_loop(), run, over)
 
 

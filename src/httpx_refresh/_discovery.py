@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from authlib.oauth2.rfc8414 import get_well_known_url
 
 from ._endpoint import TokenEndpoint
 from ._errors import RefreshUnavailable
@@ -71,6 +70,9 @@ async def discover(
 
 
 async def _metadata(issuer: str, client: AsyncClient | None) -> dict[str, Any]:
+    # Imported here: whoever imports the library need not wait for it.
+    from authlib.oauth2.rfc8414 import get_well_known_url
+
     places = (
         get_well_known_url(issuer, external=True),
         f"{issuer.rstrip('/')}/.well-known/openid-configuration",

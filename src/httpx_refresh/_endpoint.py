@@ -13,8 +13,6 @@ from urllib.parse import quote_plus
 import anyio
 import anyio.to_thread
 import httpx
-from authlib.oauth2.auth import ClientAuth
-from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
 from ._answer import INVALID_GRANT, Answer, Meaning, Refusal, meaning
 from ._device import DeviceAuthorization, start, wait
@@ -36,6 +34,7 @@ from ._revocation import revoke
 from ._token import Token
 
 if TYPE_CHECKING:
+    from authlib.oauth2.auth import ClientAuth
     from typing_extensions import Unpack
 
     from ._libraries import AsyncClient, Response
@@ -163,6 +162,8 @@ class TokenEndpoint:
             raise ReauthorizationRequired(
                 f"There is no refresh token for {self.name}. Log in again."
             )
+        from authlib.oauth2.rfc6749.parameters import prepare_token_request
+
         body = prepare_token_request("refresh_token", refresh_token=refresh_token, **self.params)
         secrets = (refresh_token, token.access_token, self._client_secret or "")
         return self._understood(await self._post(body), secrets)
@@ -245,12 +246,15 @@ class TokenEndpoint:
     # -- asking ------------------------------------------------------------------------------------------------
 
     def _authentication(self) -> ClientAuth:
+        # Imported here: whoever imports the library need not wait for it.
+        from authlib.oauth2.auth import ClientAuth
+
         method, secret = self.token_endpoint_auth_method, self._client_secret
         if method == "client_secret_basic":
             # RFC 6749 §2.3.1: both are form-urlencoded first; Authlib leaves that to the caller.
             return ClientAuth(quote_plus(self.client_id), quote_plus(secret or ""), method)
         if method in ("client_secret_jwt", "private_key_jwt"):
-            # Imported where it is needed: it brings a JOSE library along.
+            # It brings a JOSE library along.
             from authlib.oauth2.rfc7523 import ClientSecretJWT, PrivateKeyJWT
 
             maker = ClientSecretJWT if method == "client_secret_jwt" else PrivateKeyJWT

@@ -12,9 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
-from authlib.oauth2.rfc6749.parameters import prepare_grant_uri, prepare_token_request
-from authlib.oauth2.rfc7636 import create_s256_code_challenge
-
 from ._answer import Answer, meaning
 from ._errors import LoginFailed, RefreshUnavailable
 from ._login_settings import LoginSettings
@@ -57,6 +54,10 @@ def authorization_request(
     params: Mapping[str, str],
 ) -> AuthorizationRequest:
     """Begin a login: RFC 6749 §4.1.1, RFC 7636 §4.3."""
+    # Imported here: whoever imports the library need not wait for it.
+    from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
+    from authlib.oauth2.rfc7636 import create_s256_code_challenge
+
     if settings.authorization_endpoint is None:
         raise ValueError(f"no authorization_endpoint is known for {name}: give one")
     if urlsplit(redirect_uri).fragment or not urlsplit(redirect_uri).scheme:
@@ -185,6 +186,8 @@ async def redeem(
     Raises:
         LoginFailed: there is no token; `error` is the server's code.
     """
+    from authlib.oauth2.rfc6749.parameters import prepare_token_request
+
     try:
         answer = await post(prepare_token_request(grant_type, **form))
     except RefreshUnavailable as error:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 
 import httpx
-from authlib.oauth2.rfc7009 import prepare_revoke_token_request
-
 from ._answer import Answer
 from ._errors import RefreshUnavailable, RevocationFailed
 from ._login import Post
@@ -31,6 +29,9 @@ async def revoke(
     if settings.revocation_format == "json":
         body, content_type = json.dumps({"token": given_back}), "application/json"
     else:
+        # Imported here: whoever imports the library need not wait for it.
+        from authlib.oauth2.rfc7009 import prepare_revoke_token_request
+
         body, headers = prepare_revoke_token_request(given_back, hint)
         content_type = headers["Content-Type"]
     try:
