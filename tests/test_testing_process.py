@@ -84,18 +84,20 @@ def test_another_process_serves_over_a_socket_and_tells_what_happened(
 
 
 def test_losses_are_losses_on_a_socket_too(
-    capfd: pytest.CaptureFixture[str], server: RunningServer, client: httpx.Client
+    capfd: pytest.CaptureFixture[str], client: httpx.Client
 ) -> None:
-    server.script(LostRequest(), LostAnswer(half=True), LostAnswer(), Outage(429, retry_after=1))
     # A second connection stays open: only the one that asked is closed.
-    with httpx.Client(trust_env=False) as other:
+    with running_server() as server, httpx.Client(trust_env=False) as other:
+        server.script(
+            LostRequest(), LostAnswer(half=True), LostAnswer(), Outage(429, retry_after=1)
+        )
         assert ping(other, server, server.token).status_code == 200
         for message in ("without sending a response", "complete message", "without sending"):
             with pytest.raises(httpx.RemoteProtocolError, match=message):
                 spend(client, server, server.login())
         assert spend(client, server).headers["Retry-After"] == "1"
         assert ping(other, server, server.token).status_code == 200
-    assert server.stats()["rotations"] == 2
+        assert server.stats()["rotations"] == 2
     assert capfd.readouterr().err == ""  # a loss on purpose is no error of the server's
 
 
