@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import httpx
+
 from ._answer import Answer
 from ._errors import RefreshUnavailable, RevocationFailed
 from ._login import Post
