@@ -118,7 +118,7 @@ class Store:
     """A slot in memory that takes its time, fails and waits where it is told to, and keeps the book.
 
     Of the writes that `fails` picks, none is done; of those that `loses` picks, only the answer is lost. Those that
-    `holds` picks wait at `gate` once they are done.
+    `holds` picks wait at `gate` once they are done, those that `delays` picks before.
     """
 
     def __init__(self, text: str | None) -> None:
@@ -129,6 +129,7 @@ class Store:
         self.fails: Writes = no_write
         self.loses: Writes = no_write
         self.holds: Writes = no_write
+        self.delays: Writes = no_write
         self.gate = Gate()
 
     def __repr__(self) -> str:
@@ -146,6 +147,8 @@ class Store:
     async def replace(self, old: str | None, new: str) -> bool:
         await anyio.lowlevel.checkpoint()
         record = parse(new)
+        if self.delays(record):
+            await self.gate.hold()
         self.tries += 1
         if self.fails(record):
             raise OSError("the disk is full")

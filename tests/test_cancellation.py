@@ -16,7 +16,7 @@ import trio.lowlevel
 
 from httpx_refresh import FileStore, RefreshAuth, RefreshUnavailable, Token
 from httpx_refresh.testing import Gate
-from tests.fakes import Endpoint, Store, claims, results
+from tests.fakes import Endpoint, Store, claims, no_write, results
 
 # -- the ways to cancel a caller -------------------------------------------------------------------
 
@@ -180,3 +180,29 @@ async def test_a_flight_outlives_its_caller_and_its_refresh_auth() -> None:
     await store.gate.arrived()
     store.gate.release()
     assert (store.record.generation, endpoint.asked) == (1, ["SECRET-r0"])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+@pytest.mark.parametrize("when", ["at the first save", "while it is tried again"])
+async def test_a_pair_is_handed_over_when_the_loop_ends_and_the_store_fails(when: str) -> None:
+    endpoint = Endpoint()
+    store = Store(endpoint.text(expires_in=-1))
+    unsaved: list[Token] = []
+    auth = RefreshAuth(endpoint, store, on_unsaved=unsaved.append)
+    store.fails = results
+    if when == "at the first save":
+        store.delays = results
+    caller = asyncio.create_task(auth.token())
+    await (store.gate.arrived() if when == "at the first save" else asyncio.wait([caller]))
+    store.gate.release()
+    (flight,) = [one for one in asyncio.all_tasks() if one.get_name() == "httpx-refresh"]
+    flight.cancel()
+    (answer,) = await asyncio.gather(caller, return_exceptions=True)
+    assert isinstance(answer, RefreshUnavailable if when == "at the first save" else Token)
+    await asyncio.wait([flight])
+    assert [token.access_token for token in unsaved] == ["SECRET-a1"]
+    # An object made at import time goes on in the next loop with the pair in memory, and saves it.
+    store.fails = no_write
+    assert (await auth.refresh()).access_token == "SECRET-a2"
+    assert endpoint.asked == ["SECRET-r0", "SECRET-r1"]

@@ -10,7 +10,7 @@ import anyio
 
 from . import _record
 from ._errors import RefreshUnavailable
-from ._journal import NotSaved
+from ._journal import Journal, NotSaved
 from ._messages import reauthorization_required
 from ._redemption import Redemption, describe
 from ._slot import Poll
@@ -51,6 +51,7 @@ class Flight:
     """
 
     __slots__ = (
+        "_journal",
         "closing",
         "cut_off",
         "ended",
@@ -86,6 +87,7 @@ class Flight:
         self.landed = anyio.Event()
         self.ended = anyio.Event()
         self.closing = anyio.Event()
+        self._journal: Journal | None = None
 
     def result(self) -> Known:
         """Return the token of a flight that brought one."""
@@ -102,6 +104,7 @@ class Flight:
             await self._land_unsaved(unsaved)
         except anyio.get_cancelled_exc_class():
             self._cut_off()
+            await self._rescue()
             raise
         except Exception as error:
             # Nothing is hidden: every waiter raises one like it, or the log has it.
@@ -126,6 +129,15 @@ class Flight:
             outcome="unknown" if self.spent else "not_sent",
         )
         self.session.land(self)
+
+    async def _rescue(self) -> None:
+        """Keep a result that came before the event loop ended, and that the store did not take."""
+        session, journal = self.session, self._journal
+        if journal is not None and journal.is_unsaved():
+            session.unsaved = journal
+            session.publish(journal.new_token, fresh=True)
+            with anyio.move_on_after(session.refresh_timeout, shield=True):
+                await session.give_up_saving(journal.new_token)
 
     async def _land_unsaved(self, unsaved: NotSaved) -> None:
         """Serve the pair in memory, which is the truth, and keep at saving it."""
@@ -189,6 +201,7 @@ class Flight:
                 await poll.sleep()
                 continue
             self.spent = True
+            self._journal = redemption.journal
             saved = await redemption.run()
             if saved is not None and saved.token is not None:
                 logger.info(

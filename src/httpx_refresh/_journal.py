@@ -56,20 +56,25 @@ class Journal:
             held, base.generation, redeeming=self.claim, uncertain=self._uncertain
         )
         self._text: str | None = self._claimed
+        self._ended = False
 
     async def open(self) -> bool:
         """Put the claim on the slot; False if somebody else was faster."""
-        self._slot.forgo(self.claim)
         try:
             return await self._slot.swap(self._base.text, self._claimed)
+        except StoreError:
+            # It may be written all the same, and only the answer is lost.
+            self._slot.give_up(self.claim, maybe_spent=False)
+            raise
         except anyio.get_cancelled_exc_class():
+            # A write in a thread goes on, and may come after what is written here.
+            self._slot.give_up(self.claim, maybe_spent=False)
             await self.settle()
             raise
 
     def sending(self) -> None:
         """Take note that the refresh token leaves this process now."""
         self.maybe_spent = True
-        self._slot.sent(self.claim)
 
     @property
     def new_token(self) -> Token:
@@ -77,6 +82,10 @@ class Journal:
         if self.result is None:
             raise AssertionError("there is no result yet")
         return self.result
+
+    def is_unsaved(self) -> bool:
+        """Whether there is a result, and nothing is known to stand in the slot that came of it or after it."""
+        return self.result is not None and not self._ended
 
     def brought(self, token: Token) -> bool:
         """Whether `token` is the result, not a rival's."""
@@ -111,9 +120,10 @@ class Journal:
             emptied = there.text is None and self.result is not None
             final = self.result is not None or self.dead is not None
             if not final or not (emptied or there.same_base(self._base)) or self._is_held(there):
+                self._ended = not there.same_base(self._base)
                 return there
             self._text = there.text
-        self._text = text
+        self._text, self._ended = text, True
         return None
 
     def _is_held(self, there: Record) -> bool:
@@ -130,8 +140,7 @@ class Journal:
             await self.put()
         except StoreError as error:
             logger.warning("The end of a refresh could not be noted: %s", error)
-            if not self.maybe_spent:
-                self._slot.forgo(self.claim)
+            self._slot.give_up(self.claim, maybe_spent=self.maybe_spent)
             return False
         return True
 
@@ -139,6 +148,7 @@ class Journal:
         """Bring the slot to its end although this task is cancelled; False, and logged, if that failed."""
         with anyio.move_on_after(self._refresh_timeout, shield=True):
             return await self.put_or_warn()
+        self._slot.give_up(self.claim, maybe_spent=self.maybe_spent)
         return False
 
     async def save(self) -> Record:

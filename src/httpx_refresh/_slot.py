@@ -61,13 +61,13 @@ class Poll:
 class Slot:
     """Reads and swaps the text of one store, and knows how long a claim has been standing there."""
 
-    __slots__ = ("_unsent", "_watched", "host", "store")
+    __slots__ = ("_over", "_watched", "host", "store")
 
     def __init__(self, store: TokenStore, host: Host) -> None:
         self.store = store
         self.host = host
         self._watched: tuple[str, float] | None = None
-        self._unsent: str | None = None
+        self._over: tuple[str, bool] | None = None
 
     async def read(self) -> Record:
         """Load and read the text; raise `StoreError` if either cannot be done."""
@@ -105,24 +105,23 @@ class Slot:
         """Make a claim that no other one equals."""
         return Claim(self.host.name(), self.host.nonce(), self.host.wall())
 
-    def forgo(self, claim: Claim) -> None:
-        """Remember that nothing was sent under this claim of ours, wherever it may still stand."""
-        self._unsent = claim.nonce
+    def give_up(self, claim: Claim, *, maybe_spent: bool) -> None:
+        """Remember that nothing more is done under this claim of ours, should it still stand somewhere.
 
-    def sent(self, claim: Claim) -> None:
-        """Forget that: from now on the refresh token under this claim may be spent."""
-        if self._unsent == claim.nonce:
-            self._unsent = None
+        Not before its owner has stopped: this slot object may serve other event loops, and the claim is all that keeps
+        them from spending the same refresh token.
+        """
+        self._over = (claim.nonce, maybe_spent)
 
     def was_unsent(self, claim: Claim) -> bool:
-        """Whether this is a claim of ours under which nothing was sent."""
-        return claim.nonce == self._unsent
+        """Whether this is a claim of ours that was given up before anything was sent."""
+        return self._over == (claim.nonce, False)
 
     def is_abandoned(self, record: Record, patience: float) -> bool:
         """Whether the claim on `record` is nobody's any more.
 
         It is if this very slot object saw it unchanged for `patience` seconds on its own monotonic clock (no two
-        hosts' clocks are compared), if it is ours and unsent, or if it is older than any clock is wrong.
+        hosts' clocks are compared), if it is ours and given up, or if it is older than any clock is wrong.
         """
         claim = record.redeeming
         if claim is None:
@@ -132,6 +131,6 @@ class Slot:
             self._watched = (claim.nonce, self.host.monotonic())
         return (
             self.host.monotonic() - self._watched[1] >= patience
-            or self.was_unsent(claim)
+            or (self._over is not None and self._over[0] == claim.nonce)
             or self.host.wall() - claim.since > max(_record.ABANDONED_AFTER, patience)
         )

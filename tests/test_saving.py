@@ -1,0 +1,276 @@
+"""Rule 3: the new pair is saved before any request carries it, and is the truth even if it cannot be."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import anyio
+import pytest
+
+from httpx_refresh import RefreshAuth, RefreshUnavailable, StoreError, Token
+from httpx_refresh.testing import Gate
+from tests.fakes import (
+    Endpoint,
+    Store,
+    any_write,
+    claims,
+    loop_wall,
+    no_write,
+    results,
+    use_loop_time,
+)
+from tests.virtual_time import virtual_time
+
+pytestmark = [pytest.mark.anyio, virtual_time]
+
+
+@pytest.fixture(autouse=True)
+def _loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_loop_time(monkeypatch)
+
+
+class Setup:
+    """An expired token, a store that fails where it is told to, and who is told of a pair that cannot be saved."""
+
+    def __init__(self, **options: Any) -> None:
+        self.endpoint = Endpoint(clock=loop_wall)
+        self.store = Store(self.endpoint.text(expires_in=-1))
+        self.unsaved: list[Token] = []
+        options.setdefault("on_unsaved", self.unsaved.append)
+        self.auth = RefreshAuth(self.endpoint, self.store, **options)
+
+
+async def test_the_pair_is_saved_before_any_caller_gets_it() -> None:
+    it = Setup()
+    it.store.holds = results
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.auth.token)
+        await it.store.gate.arrived()
+        assert it.auth._session.known is None
+        it.store.gate.release()
+    assert (await it.auth.token()).access_token == "SECRET-a1"
+
+
+@pytest.mark.parametrize("times", [1, 5])
+async def test_a_save_that_fails_is_tried_again_while_the_new_token_serves(
+    times: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    it = Setup()
+    failures = iter(range(times))
+    it.store.fails = lambda record: results(record) and next(failures, None) is not None
+    assert (await it.auth.token()).access_token == "SECRET-a1"
+    assert it.store.record.generation == 0
+    while it.store.record.generation == 0:
+        await anyio.sleep(0.1)
+        assert (await it.auth.token()).access_token == "SECRET-a1"
+    await it.auth.aclose()
+    assert it.store.record.token == await it.auth.token()
+    assert (it.endpoint.asked, it.unsaved) == (["SECRET-r0"], [])
+    assert [one.levelname for one in caplog.records if one.levelno >= logging.WARNING] == [
+        *["ERROR"] * times,
+        "WARNING",
+    ]
+
+
+async def test_saves_are_tried_with_backoff() -> None:
+    it = Setup(refresh_timeout=1.0)
+    it.store.fails = results
+    await it.auth.token()
+    await anyio.sleep(600)
+    assert 60 <= it.store.tries <= 200
+    it.store.fails = no_write
+    await it.auth.aclose()
+
+
+async def test_a_save_that_was_done_and_whose_answer_was_lost_is_recognised() -> None:
+    it = Setup()
+    it.store.loses = lambda record: results(record) and len(it.store.written) == 2
+    assert (await it.auth.token()).access_token == "SECRET-a1"
+    await anyio.sleep(1)
+    assert it.store.record.generation == 1
+    it.store.loses = no_write
+    await it.auth.aclose()
+    assert it.auth._session.unsaved is None
+
+
+async def test_a_pair_that_cannot_be_saved_for_refresh_timeout_is_handed_over_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    it = Setup(refresh_timeout=5.0)
+    it.store.fails = results
+    token = await it.auth.token()
+    await anyio.sleep(4)
+    assert it.unsaved == []
+    await anyio.sleep(60)
+    assert it.unsaved == [token]
+    assert [one.levelname for one in caplog.records].count("CRITICAL") == 1
+    it.store.fails = no_write
+    await anyio.sleep(11)
+    assert it.store.record.token == token
+
+
+async def test_on_unsaved_may_be_a_coroutine_function() -> None:
+    saved: list[Token] = []
+
+    async def keep(token: Token) -> None:
+        await anyio.sleep(0.1)
+        saved.append(token)
+
+    it = Setup(on_unsaved=keep)
+    it.store.fails = results
+    token = await it.auth.token()
+    await it.auth.aclose()
+    assert saved == [token]
+
+
+async def test_aclose_tries_once_more_hands_the_pair_over_and_does_not_hang(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    it = Setup()
+    it.store.fails = results
+    token = await it.auth.token()
+    before = anyio.current_time()
+    await it.auth.aclose()
+    assert anyio.current_time() - before < 0.5
+    assert it.unsaved == [token]
+    assert it.store.tries == 3  # The claim, the save, the last try.
+    assert "critical" in [one.levelname.lower() for one in caplog.records]
+
+
+async def test_aclose_in_the_middle_of_a_failing_save_waits_for_the_save_that_succeeds() -> None:
+    it = Setup()
+    failures = iter(range(3))
+    it.store.fails = lambda record: results(record) and next(failures, None) is not None
+    async with it.auth:
+        await it.auth.token()
+        await anyio.sleep(0.5)
+    assert it.store.record.generation == 1
+    assert it.unsaved == []
+
+
+async def test_a_callback_that_raises_is_logged_and_the_pair_goes_on_serving(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(_: Token) -> None:
+        raise ValueError("not now")
+
+    it = Setup(on_unsaved=fail)
+    it.store.fails = results
+    token = await it.auth.token()
+    await it.auth.aclose()
+    assert "on_unsaved failed" in caplog.messages
+    assert await it.auth.token() == token
+
+
+async def test_without_a_callback_the_log_says_that_there_is_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    it = Setup(on_unsaved=None)
+    it.store.fails = results
+    await it.auth.token()
+    await it.auth.aclose()
+    (told,) = [one for one in caplog.records if one.levelname == "CRITICAL"]
+    assert "not handed to on_unsaved" in told.getMessage() or "there is none" in told.getMessage()
+
+
+async def test_the_next_need_saves_first_and_never_falls_back_to_the_spent_token() -> None:
+    it = Setup()
+    it.store.fails = results
+    await it.auth.token()
+    await it.auth.aclose()
+    with pytest.raises(StoreError):
+        await it.auth.refresh()
+    assert it.endpoint.asked == ["SECRET-r0"]
+    it.store.fails = no_write
+    assert (await it.auth.refresh()).access_token == "SECRET-a2"
+    assert it.endpoint.asked == ["SECRET-r0", "SECRET-r1"]
+    assert [record.generation for record in it.store.written] == [0, 1, 1, 2]
+
+
+async def test_a_store_that_fails_before_the_claim_spends_nothing() -> None:
+    it = Setup()
+    it.store.fails = any_write
+    with pytest.raises(StoreError, match="could not be written"):
+        await it.auth.token()
+    assert it.endpoint.asked == []
+    it.store.fails = no_write
+    assert (await it.auth.token()).access_token == "SECRET-a1"
+
+
+async def test_a_claim_of_which_only_the_answer_was_lost_holds_up_nobody() -> None:
+    it = Setup()
+    it.store.loses = claims
+    with pytest.raises(StoreError):
+        await it.auth.token()
+    assert it.store.record.redeeming is not None
+    it.store.loses = no_write
+    before = anyio.current_time()
+    assert (await it.auth.token()).access_token == "SECRET-a1"
+    assert anyio.current_time() == before
+    assert [record.uncertain for record in it.store.written] == [None] * 3
+
+
+async def test_a_refresh_whose_end_could_not_be_noted_holds_up_nobody_later() -> None:
+    it = Setup()
+    it.endpoint.script.append(RefreshUnavailable("no answer", outcome="unknown"))
+    it.store.fails = lambda record: record.uncertain is not None and record.redeeming is None
+    with pytest.raises(RefreshUnavailable):
+        await it.auth.token()
+    claim = it.store.record.redeeming
+    assert claim is not None
+    it.store.fails = no_write
+    before = anyio.current_time()
+    assert (await it.auth.refresh()).access_token == "SECRET-a1"
+    assert anyio.current_time() == before
+    assert it.store.written[1].uncertain == claim
+
+
+async def test_what_somebody_else_saved_meanwhile_is_the_truth() -> None:
+    it = Setup()
+    it.store.fails = results
+    await it.auth.token()
+    it.store.text = it.endpoint.text(generation=7).replace("SECRET-a1", "SECRET-login")
+    it.store.fails = no_write
+    await it.auth.aclose()
+    assert (await it.auth.token()).access_token == "SECRET-login"
+
+
+async def test_a_login_ends_the_saving_of_the_token_before_it() -> None:
+    it = Setup()
+    it.store.fails = results
+    await it.auth.token()
+    it.store.fails = no_write
+    await it.auth.set_token(Token("SECRET-login", "SECRET-r9"))
+    await it.auth.aclose()
+    assert it.store.record.token == await it.auth.token() == Token("SECRET-login", "SECRET-r9")
+    assert it.unsaved == []
+
+
+async def test_a_logout_during_a_refresh_is_not_undone() -> None:
+    it = Setup()
+    it.endpoint.gate = Gate()
+    async with anyio.create_task_group() as group:
+
+        async def call() -> None:
+            with pytest.raises(Exception, match="revoked"):
+                await it.auth.token()
+
+        group.start_soon(call)
+        await it.endpoint.gate.arrived()
+        revoked = '{"httpx_refresh": {"generation": 1, "revoked": 1}}'
+        it.store.text = revoked
+        it.endpoint.gate.release()
+    assert it.store.text == revoked
+
+
+async def test_a_slot_that_was_emptied_during_a_refresh_gets_the_new_pair() -> None:
+    it = Setup()
+    it.endpoint.gate = Gate()
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.auth.token)
+        await it.endpoint.gate.arrived()
+        it.store.text = None
+        it.endpoint.gate.release()
+    assert it.store.record.token == await it.auth.token()
+    assert it.store.record.generation == 1
