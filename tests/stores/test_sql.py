@@ -17,7 +17,7 @@ from sqlalchemy import URL, MetaData, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from httpx_refresh.stores._sql_errors import without_texts
+from httpx_refresh.stores._sql_errors import is_conflict, without_texts
 from httpx_refresh.stores.encrypted import EncryptedStore
 from httpx_refresh.stores.sql import SQLStore, token_table
 from httpx_refresh.testing import check_store
@@ -481,17 +481,38 @@ def test_an_empty_table_name_is_refused_at_construction() -> None:
         SQLStore(create_async_engine("sqlite+aiosqlite://"), "key", table="")
 
 
-def test_an_error_that_quotes_the_text_is_replaced_by_its_code() -> None:
-    class DriverError(Exception):
-        sqlstate = "23514"
+class PostgresError(Exception):
+    sqlstate = "23514"
 
-    def error_of(message: str) -> IntegrityError:
-        return IntegrityError("INSERT", {"new": SECRET}, DriverError(message), hide_parameters=True)
 
-    harmless = error_of("duplicate key")
-    assert without_texts(harmless, [SECRET.encode()]) is harmless
-    for quote in (SECRET[:30], SECRET.encode().hex()[:16], SECRET.encode().hex()[:16].upper()):
-        clean = without_texts(error_of(f"Failing row contains ({quote}, null)."), [SECRET.encode()])
-        assert isinstance(clean, IntegrityError)
-        assert quote not in everything_said(clean)
-        assert "DriverError, error 23514" in str(clean)
+class MariaDBError(Exception):
+    sqlstate = "HY000"
+
+
+def as_sqlalchemy_raises(error: Exception) -> IntegrityError:
+    return IntegrityError("INSERT", {"new": SECRET}, error)
+
+
+@pytest.mark.parametrize(
+    "quote", [SECRET[:30], SECRET.encode().hex()[:16], SECRET.encode().hex()[:16].upper()]
+)
+def test_an_error_that_quotes_the_text_is_replaced_by_its_codes(quote: str) -> None:
+    error = as_sqlalchemy_raises(MariaDBError(4025, f"Failing row contains ({quote}, null)."))
+    clean = without_texts(error, [b"another", SECRET.encode()])
+    assert isinstance(clean, IntegrityError)
+    assert quote not in everything_said(clean)
+    assert "MariaDBError HY000 4025; its message quotes the text" in str(clean)
+
+
+def test_an_error_that_quotes_nothing_keeps_its_words_and_loses_its_parameters() -> None:
+    error = as_sqlalchemy_raises(PostgresError("duplicate key"))
+    assert without_texts(error, [SECRET.encode()]) is error
+    assert "duplicate key" in str(error)
+    assert SECRET not in everything_said(error)
+
+
+def test_a_conflict_is_known_by_any_of_its_codes() -> None:
+    """MariaDB's ER_CHECKREAD has no SQLSTATE of its own."""
+    assert is_conflict(as_sqlalchemy_raises(MariaDBError(1020, "Record has changed")))
+    assert not is_conflict(as_sqlalchemy_raises(MariaDBError(1205, "Lock wait timeout")))
+    assert not is_conflict(as_sqlalchemy_raises(PostgresError("check")))

@@ -17,20 +17,16 @@ _CONFLICTS = frozenset({"40001", "40P01", "1020", "1213"})
 _PIECE = 8  # characters of a text that a message may not repeat
 
 
-def _code(error: DBAPIError) -> str | None:
-    """Return the database's own error code: an SQLSTATE, a MariaDB number, a SQLite name."""
-    driver = error.orig
-    for name in ("sqlstate", "sqlite_errorname"):
-        code = getattr(driver, name, None)
-        if code is not None:
-            return str(code)
-    number = driver.args[0] if driver is not None and driver.args else None
-    return str(number) if isinstance(number, int) else None
+def _codes(error: DBAPIError) -> list[str]:
+    """Return the database's own error codes: SQLSTATE, SQLite's name, MariaDB's number."""
+    names = [getattr(error.orig, name, None) for name in ("sqlstate", "sqlite_errorname")]
+    numbers = [number for number in getattr(error.orig, "args", ()) if isinstance(number, int)]
+    return [str(code) for code in (*names, *numbers) if code is not None]
 
 
 def is_conflict(error: DBAPIError) -> bool:
     """Whether the statement gave way to another one and may be tried again."""
-    return _code(error) in _CONFLICTS
+    return not _CONFLICTS.isdisjoint(_codes(error))
 
 
 class _Withheld(Exception):
@@ -53,12 +49,11 @@ def without_texts(error: DBAPIError, texts: Iterable[bytes]) -> DBAPIError:
     said = "\n".join(messages).replace("httpx_refresh", "")
     if not any(_quotes(said, text) for text in texts):
         return error
-    code = _code(error)
-    words = f"error {code}" if code else "no code"
+    words = " ".join([type(error.orig).__name__, *_codes(error)])
     return type(error)(
         error.statement,
         None,
-        _Withheld(f"{type(error.orig).__name__}, {words}; its message quotes the text: withheld"),
+        _Withheld(f"{words}; its message quotes the text and is withheld"),
         hide_parameters=True,
         connection_invalidated=error.connection_invalidated,
     )

@@ -6,6 +6,9 @@ from threading import Lock
 
 __all__ = ["MemoryStore"]
 
+# Held for one comparison and one assignment, never across an await; and so one serves all stores.
+_lock = Lock()
+
 
 class MemoryStore:
     """Keeps the text in memory: for one process, and gone with it.
@@ -18,12 +21,10 @@ class MemoryStore:
         text: what the slot holds at first, for instance the JSON text of a token response.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_text")
+    __slots__ = ("__weakref__", "_text")
 
     def __init__(self, text: str | None = None) -> None:
         self._text = text
-        # Held for one comparison and one assignment, never across an await.
-        self._lock = Lock()
 
     async def load(self) -> str | None:
         """Return the text the slot holds, or None if it holds nothing."""
@@ -31,7 +32,7 @@ class MemoryStore:
 
     async def replace(self, old: str | None, new: str) -> bool:
         """Write `new` if the slot still holds exactly `old` (None: nothing); else return False."""
-        with self._lock:
+        with _lock:
             if self._text != old:
                 return False
             self._text = new
