@@ -42,6 +42,7 @@ class Flight:
         need: what it is to do.
         forced: the token that the store holds will not do, whichever it is.
         spent: whether the refresh token was sent.
+        counted: whether the token that it replaced was counted as refused.
         cut_off: whether the event loop ended first.
         known: the result; None if it failed, or did no more than was needed.
         error: what it failed with; waiters raise fresh ones like it.
@@ -53,6 +54,7 @@ class Flight:
     __slots__ = (
         "_journal",
         "closing",
+        "counted",
         "cut_off",
         "ended",
         "error",
@@ -81,6 +83,7 @@ class Flight:
         self.need = need
         self.forced = forced
         self.spent = False
+        self.counted = False
         self.cut_off = False
         self.known: Known | None = None
         self.error: Exception | None = None

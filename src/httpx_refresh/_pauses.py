@@ -20,6 +20,9 @@ LONGEST = 3600.0
 LOOK = 1.0
 """Seconds between two looks at the store while there is trouble."""
 
+LONG_AGO = -math.inf
+"""One object of it, for there may be very many sessions."""
+
 EARLY_DEATHS = 3
 """So many tokens in a row refused long before their time make a warning."""
 
@@ -53,8 +56,8 @@ class Pauses:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._trouble: Trouble | None = None
-        self._look_ahead_at = -math.inf
-        self._look_at = -math.inf
+        self._look_ahead_at = LONG_AGO
+        self._look_at = LONG_AGO
         self._unproven: str | None = None
         self._unproven_since = 0.0
         self._unproven_was_refused = False

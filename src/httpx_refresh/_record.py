@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
-from ._token import Token, epoch
+from ._token import NAMED, Token, epoch
 
 NOTES = "httpx_refresh"
 
@@ -118,15 +119,16 @@ def parse(text: str | None) -> Record:
 
 
 def _token(fields: dict[str, Any]) -> Token:
-    token_type = fields.pop("token_type", None)
+    token_type = fields.get("token_type")
     try:
         return Token(
-            fields.pop("access_token"),
-            fields.pop("refresh_token", None) or None,
+            fields["access_token"],
+            fields.get("refresh_token") or None,
             # `expires_in` alone says nothing: nobody knows since when.
-            epoch(fields.pop("expires_at", None)),
-            token_type if isinstance(token_type, str) else "Bearer",
-            fields,
+            epoch(fields.get("expires_at")),
+            # Interned, and in a dict of its own size: a process may hold the tokens of very many tenants.
+            sys.intern(token_type) if isinstance(token_type, str) else "Bearer",
+            {sys.intern(name): value for name, value in fields.items() if name not in NAMED},
         )
     except (TypeError, ValueError) as error:
         raise BadText(f"its token is not usable: {error}") from None

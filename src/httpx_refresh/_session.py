@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from threading import Lock
+from types import MappingProxyType
 
 from . import _record
 from ._detached import current_loop, spawn
@@ -20,6 +22,11 @@ from ._slot import Host, Poll, Slot
 from ._token import Token
 
 logger = logging.getLogger("httpx_refresh")
+
+_NO_FLIGHTS: Mapping[object, Flight] = MappingProxyType({})
+
+# Held while one session's mapping of flights is replaced by another: loops of several threads may do so at once.
+_swapping = Lock()
 
 
 class Session:
@@ -54,8 +61,9 @@ class Session:
         self.known: Known | None = None
         self.unsaved: Journal | None = None
         self.pauses = Pauses(slot.host)
-        # The flight under way of each event loop, by loop; one that landed and still saves, by itself.
-        self._flights: dict[object, Flight] = {}
+        # The flight under way of each event loop, by loop; one that landed and still saves, by itself. It is never
+        # changed, but replaced as a whole: of very many sessions most have none.
+        self._flights = _NO_FLIGHTS
 
     @property
     def host(self) -> Host:
@@ -103,7 +111,8 @@ class Session:
                 return None, False
             return (await self._join(access_token, need=Need.LOOK)).known, False
         flight = await self._join(access_token)
-        if flight.spent:
+        if flight.spent and not flight.counted:
+            flight.counted = True  # One token died, however many waited for the next.
             early = refused.is_early(self.host.wall())
             self.pauses.died(early=early, name=describe(self.endpoint))
         return flight.result(), flight.spent
@@ -166,8 +175,18 @@ class Session:
                 return flight
 
     def _start(self, flight: Flight) -> None:
-        self._flights[flight.loop] = flight
+        self._list(flight.loop, flight)
         spawn(flight.run, flight.over)
+
+    def _list(self, key: object, flight: Flight) -> None:
+        with _swapping:
+            self._flights = {**self._flights, key: flight}
+
+    def _unlist(self, key: object) -> None:
+        with _swapping:
+            self._flights = {
+                other: flight for other, flight in self._flights.items() if other is not key
+            } or _NO_FLIGHTS
 
     # -- what a flight reports ---------------------------------------------------------------------------------
 
@@ -183,7 +202,7 @@ class Session:
 
     def land(self, flight: Flight) -> None:
         """Let the waiters of a flight go."""
-        self._flights.pop(flight.loop, None)
+        self._unlist(flight.loop)
         if flight.error is not None:
             if not flight.cut_off:
                 self.pauses.failed(flight.error)
@@ -195,7 +214,7 @@ class Session:
 
     def saving(self, flight: Flight, journal: Journal) -> None:
         """Keep a flight that landed with a token that is not in the store yet."""
-        self._flights[flight] = flight
+        self._list(flight, flight)
         self.unsaved = journal
 
     def saved(self, journal: Journal, record: Record) -> None:
@@ -207,7 +226,7 @@ class Session:
 
     def ended(self, flight: Flight) -> None:
         """Let go of a flight that is over, saved or not."""
-        self._flights.pop(flight, None)
+        self._unlist(flight)
         flight.ended.set()
 
     async def save_unsaved(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-_NAMED = ("access_token", "refresh_token", "expires_at", "token_type")
+NAMED = ("access_token", "refresh_token", "expires_at", "token_type")
 
 # RFC 6749 Appendix A.12: 1*VSCHAR; a blank at either end would not survive a header field (RFC 9110 §5.5).
 _ACCESS_TOKEN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
@@ -117,7 +117,7 @@ class Token:
             response.get("refresh_token") or None,
             expires_at,
             token_type if isinstance(token_type, str) and token_type else "Bearer",
-            {name: value for name, value in response.items() if name not in _NAMED},
+            {name: value for name, value in response.items() if name not in NAMED},
         )
 
     def __repr__(self) -> str:
