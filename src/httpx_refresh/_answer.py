@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import parse_qsl
 
-from ._token import Token
+from ._token import Token, epoch, lifetime
 
 _DEEPEST = 20
+_MOST_DIGITS = 300  # the longest that is still a float; Python itself refuses 4,300 and more
 _LONGEST_WAIT = 86_400.0
-
-# RFC 6749 §5.2, RFC 8693 §2.2.2: the client's own fault; the grant was not looked at.
-_CLIENT_ERRORS = frozenset(
-    {
-        "invalid_client",
-        "unauthorized_client",
-        "invalid_scope",
-        "invalid_request",
-        "unsupported_grant_type",
-        "invalid_target",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +35,13 @@ class Refusal:
     text: str | None = None
 
     def matches(self, status: int, error: str | None, text: str) -> bool:
-        """Whether an answer is of this kind."""
+        """Whether an answer is of this kind.
+
+        Args:
+            status: the HTTP status.
+            error: the `error` code, if there is one.
+            text: the body, and the server's words in it unescaped.
+        """
         if self.status is not None and self.status != status:
             return False
         if self.error is None and self.text is None:
@@ -103,15 +99,15 @@ def meaning(
         answer: the answer.
         dead: the refusals that mean that the grant is dead.
         transient: the refusals that mean "try again", though they may look like dead ones.
-        now: epoch seconds, for a `Retry-After` that is a date.
+        now: epoch seconds: for the token's `expires_at`, and for a `Retry-After` that is a date.
     """
     status = answer.status
     fields = _fields(answer)
-    token = _token(fields) if 200 <= status < 300 else None
+    token = _token(fields, now) if 200 <= status < 300 else None
     if token is not None:
         return Meaning("token", token)
     error, description = _error(fields)
-    text = answer.body.decode("utf-8", "replace")
+    text = f"{answer.body.decode('utf-8', 'replace')}\n{description or ''}"
     retry_after = _retry_after(answer.headers, now)
 
     def means(kind: Literal["dead", "refused", "busy", "unknown"]) -> Meaning:
@@ -128,45 +124,78 @@ def meaning(
         return means("dead")
     if error == "temporarily_unavailable":
         return means("busy")
-    if error in _CLIENT_ERRORS or status >= 300:
-        return means("refused")
-    # A success without a token: with an error code it is none after all.
-    return means("unknown" if error is None else "refused")
+    if error == "server_error":
+        return means("unknown")
+    # Another refusal; a success with an error code is one, too. A success without either tells nothing.
+    return means("refused" if status >= 300 or error is not None else "unknown")
 
 
 def _fields(answer: Answer) -> dict[str, Any]:
+    """Read the fields of an answer; none of what cannot be read, or could not be written again."""
     if answer.cut:
         return {}
     try:
-        fields = json.loads(answer.body, parse_constant=lambda _: None)
+        value = _json(answer.body)
     except (ValueError, RecursionError):
-        fields = None
-    if isinstance(fields, dict):
-        return {name: value for name, value in fields.items() if _is_shallow(value)}
-    if fields is None and b"=" in answer.body:
-        try:
-            text = answer.body.decode("utf-8").strip()
-            # RFC 6749 asks for JSON; GitHub, for one, answers like a form unless asked.
-            return dict(parse_qsl(text, strict_parsing=True, max_num_fields=100))
-        except ValueError:
-            return {}
-    return {}
+        return _form(answer.body)
+    if not isinstance(value, dict):
+        return {}
+    fields = cast("dict[str, Any]", value)
+    return {name: field for name, field in fields.items() if _is_shallow(field)}
+
+
+def _json(body: bytes) -> Any:
+    try:
+        text: str | bytes = body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        # UTF-16 and UTF-32 have zero bytes, and are told by them; what has none is an old server's Latin-1.
+        text = body if b"\0" in body else body.decode("latin-1")
+    return json.loads(text, parse_int=_integer, parse_float=_number, parse_constant=_not_json)
+
+
+def _integer(text: str) -> int | None:
+    return int(text) if len(text) <= _MOST_DIGITS else None
+
+
+def _number(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _not_json(_: str) -> None:
+    """Drop NaN and Infinity."""
+
+
+def _form(body: bytes) -> dict[str, Any]:
+    """Read a form: RFC 6749 asks for JSON, but GitHub, for one, answers like this unless told otherwise."""
+    try:
+        text = body.decode("ascii").strip()
+        return dict(
+            parse_qsl(text, keep_blank_values=True, strict_parsing=True, max_num_fields=100)
+        )
+    except ValueError:
+        return {}
 
 
 def _is_shallow(value: Any, depth: int = 0) -> bool:
     """Whether a value can be written again: what can only just be read is too deep for that."""
     if isinstance(value, dict):
-        return depth < _DEEPEST and all(_is_shallow(one, depth + 1) for one in value.values())
+        value = list(cast("dict[str, Any]", value).values())
     if isinstance(value, list):
-        return depth < _DEEPEST and all(_is_shallow(one, depth + 1) for one in value)
+        inner = cast("list[Any]", value)
+        return depth < _DEEPEST and all(_is_shallow(one, depth + 1) for one in inner)
     return True
 
 
-def _token(fields: dict[str, Any]) -> Token | None:
-    if "access_token" not in fields:
-        return None
+def _token(fields: dict[str, Any], now: float) -> Token | None:
     if not isinstance(fields.get("refresh_token"), str):
         fields.pop("refresh_token", None)
+    # What the server says in its own clock's time counts only if it says nothing better.
+    expires_in, expires_at = lifetime(fields), epoch(fields.pop("expires_at", None))
+    if expires_in is not None:
+        fields["expires_at"] = now + expires_in
+    elif expires_at is not None and expires_at > now:
+        fields["expires_at"] = expires_at
     try:
         return Token.from_response(fields)
     except (TypeError, ValueError):
@@ -177,8 +206,9 @@ def _error(fields: dict[str, Any]) -> tuple[str | None, str | None]:
     error = fields.get("error")
     description = fields.get("error_description") or fields.get("message")
     if isinstance(error, dict):  # Google's and Microsoft's APIs nest it.
-        description = description or error.get("message")
-        error = error.get("status") or error.get("code")
+        nested = cast("dict[str, Any]", error)
+        description = description or nested.get("message")
+        error = nested.get("status") or nested.get("code")
     return (
         error if isinstance(error, str) and error else None,
         description if isinstance(description, str) and description else None,
@@ -194,8 +224,9 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return min(float(value[:9]), _LONGEST_WAIT)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.utc)
+        wait = moment.timestamp() - now
+    except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return min(max(moment.timestamp() - now, 0.0), _LONGEST_WAIT)
+    return min(max(wait, 0.0), _LONGEST_WAIT)

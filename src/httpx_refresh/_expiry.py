@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ._bounded import let_go, read_some, unpacked
 from ._libraries import StreamBase
 
 if TYPE_CHECKING:
@@ -21,11 +22,12 @@ class ExpiryRule:
     """Say which responses mean "the access token has expired" for an API that says it in the body.
 
     A response with one of these statuses is looked into: at most 64 KiB of its body are read, and are still there
-    for whoever reads the response afterwards, streamed or not. Larger bodies are not touched.
+    for whoever reads the response afterwards, streamed or not. A body that announces more is not touched. One that
+    announces no length reaches its reader once 64 KiB of it, or all of it, are there.
 
     Args:
-        statuses: the statuses that may mean it; responses with others are never looked into.
         body: gets the body's JSON value (None if it is not JSON, too long, or empty) and says whether it means it.
+        statuses: the statuses that may mean it; responses with others are never looked into.
     """
 
     body: Callable[[Any], bool]
@@ -42,38 +44,33 @@ async def means_expired(
         return bool(rule(response))
     if response.status_code not in rule.statuses:
         return False
-    return rule.body(await _json(response))
-
-
-async def _json(response: Response) -> Any:
-    length = response.headers.get("content-length", "")
-    if length and not (length.isdecimal() and int(length[:20]) <= LOOK_LIMIT):
-        return None
-    if not length and not await _is_short(response):
-        return None
+    body = await _look(response)
+    if body is None or len(body) > LOOK_LIMIT:
+        return bool(rule.body(None))
     try:
-        return json.loads(await response.aread())
+        value = json.loads(body)
     except (ValueError, RecursionError):
-        return None
+        value = None
+    return bool(rule.body(value))
 
 
-async def _is_short(response: Response) -> bool:
-    """Read the beginning of a body of unknown length, and put it back."""
-    stream: Any = response.stream
-    rest = stream.__aiter__()
-    beginning: list[bytes] = []
-    size = 0
-    ended = False
-    while size <= LOOK_LIMIT and not ended:
+async def _look(response: Response) -> bytes | None:
+    """Return the body's bytes, unpacked, or more than `LOOK_LIMIT` of them, or None if they cannot be had."""
+    if response.is_stream_consumed:  # A hook of the client's was here first.
         try:
-            chunk = await rest.__anext__()
-        except StopAsyncIteration:
-            ended = True
-        else:
-            beginning.append(chunk)
-            size += len(chunk)
+            return response.content
+        except RuntimeError:  # It kept nothing: `ResponseNotRead`.
+            return None
+    announced = response.headers.get("content-length", "0")
+    if not announced.isdecimal() or int(announced[:20]) > LOOK_LIMIT:
+        return None
+    stream: Any = response.stream
+    rest: AsyncIterator[bytes] = stream.__aiter__()
+    beginning, ended = await read_some(rest, LOOK_LIMIT)
     response.stream = _PutBack(beginning, rest, stream)
-    return ended
+    if not ended:
+        return None
+    return unpacked(b"".join(beginning), response.headers.get("content-encoding", ""), LOOK_LIMIT)
 
 
 class _PutBack(StreamBase):
@@ -91,6 +88,7 @@ class _PutBack(StreamBase):
             yield chunk
 
     async def aclose(self) -> None:
+        await let_go(self._rest)
         await self._stream.aclose()
 
     def __getattr__(self, name: str) -> Any:

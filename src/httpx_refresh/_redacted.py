@@ -2,17 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from urllib.parse import quote_plus
+import base64
+import html
+import json
+import re
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, quote_plus
+
+_PIECE = 8
+"""Characters of a secret in a row that are recognised: servers repeat the beginning of what they refuse."""
+
+# A JWT (RFC 7519 §3.1), whoever's it is: `eyJ` is the beginning of a JSON object in base64.
+_JWT = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)*")
 
 
 def redacted(text: str | None, secrets: Iterable[str], most: int) -> str | None:
-    """Return a server's words without the secrets of ours that they repeat, in one line, bounded."""
+    """Return a server's words without the secrets of ours that they repeat, in one line, bounded.
+
+    A secret is recognised whole or in part, as it is, and as it looks in a URL, a form, JSON, HTML, base64, and HTTP
+    Basic credentials.
+
+    Args:
+        text: the words.
+        secrets: what must not be shown; empty ones do not matter.
+        most: characters of the result.
+    """
     if text is None:
         return None
-    for secret in secrets:
-        for form in (secret, quote_plus(secret)):
-            if form:
-                text = text.replace(form, "***")
-    text = "".join(one if one.isprintable() else " " for one in text)
+    text = text[: 8 * most]  # What follows would not be shown.
+    hidden = bytearray(len(text))
+    for found in _JWT.finditer(text):
+        _hide(hidden, *found.span())
+    for form in {form for secret in secrets if secret for form in _forms(secret)}:
+        size = min(_PIECE, len(form))
+        for start in range(len(text) - size + 1):
+            if text[start : start + size] in form:
+                _hide(hidden, start, start + size)
+    text = "".join(_shown(text, hidden))
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _hide(hidden: bytearray, start: int, end: int) -> None:
+    hidden[start:end] = b"\1" * (end - start)
+
+
+def _shown(text: str, hidden: bytearray) -> Iterator[str]:
+    before = 0
+    for one, is_hidden in zip(text, hidden, strict=True):
+        if not is_hidden:
+            yield one if one.isprintable() else " "
+        elif not before:
+            yield "***"
+        before = is_hidden
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield a secret as it may look in a server's words. A long one in pieces is found by what it is."""
+    for form in (secret, quote_plus(secret, errors="replace")):
+        yield form
+        for before in range(3):
+            yield from _in_base64(form.encode("utf-8", "replace"), before)
+    yield quote(secret, safe="", errors="replace")
+    yield json.dumps(secret)[1:-1]
+    yield html.escape(secret)
+
+
+def _in_base64(secret: bytes, before: int) -> Iterator[str]:
+    """Yield what of the base64 of a longer text is the secret's alone; it begins at a multiple of 3, plus `before`."""
+    encoded = base64.b64encode(b"\0" * before + secret)
+    begin = (before * 8 + 5) // 6
+    end = (before + len(secret)) * 8 // 6
+    own = encoded[begin:end].decode()
+    if len(own) >= _PIECE:  # Less is in every other word.
+        yield own
+        yield own.replace("+", "-").replace("/", "_")

@@ -15,10 +15,10 @@ STAYS_VALID = DAY
 def field(value: Any, *path: str | int) -> Any:
     """Walk into a JSON value; None where the way ends."""
     for step in path:
-        if isinstance(step, int):
-            value = value[step] if isinstance(value, list) and len(value) > step else None
-        else:
-            value = value.get(step) if isinstance(value, dict) else None
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            return None
     return value
 
 

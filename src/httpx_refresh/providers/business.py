@@ -109,16 +109,15 @@ def exact_online(
     )
 
 
-_SALESFORCE_LOGIN = {"login": "login.salesforce.com", "production": "login.salesforce.com"}
-_SALESFORCE_LOGIN |= {"test": "test.salesforce.com", "sandbox": "test.salesforce.com"}
+_SALESFORCE_LOGIN = {"production": "login", "sandbox": "test"}
 
 
 def _salesforce_host(domain: str) -> str:
-    name = domain.lower()
+    name = _SALESFORCE_LOGIN.get(domain.lower(), domain.lower())
     if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", name):
         raise ValueError("domain must be 'login', 'test', a My Domain name, or its host")
-    if name in _SALESFORCE_LOGIN:
-        return _SALESFORCE_LOGIN[name]
+    if name in ("login", "test"):
+        return f"{name}.salesforce.com"
     if name.endswith(".salesforce.com"):
         return name
     return f"{name.removesuffix('.my')}.my.salesforce.com"

@@ -116,8 +116,8 @@ def github(client_id: str, client_secret: str | None = None, **overrides: Any) -
     A refresh ends the earlier access token, and a new one may be refused for a moment (coder/coder externalauth.go):
     such a 401 is passed on, and the token is kept. The API's address is not known here: pass `origins=`.
 
-    Sources: github/docs refreshing-user-access-tokens.md (rotation, lifetimes, client authentication), lelylan/simple-oauth2
-    issue 459 (`bad_refresh_token`), NangoHQ/nango providers.yaml (URLs).
+    Sources: github/docs refreshing-user-access-tokens.md (rotation, lifetimes, client authentication),
+    lelylan/simple-oauth2 issue 459 (`bad_refresh_token`), NangoHQ/nango providers.yaml (URLs).
     """
     return preset(
         client_id,
@@ -161,8 +161,8 @@ def box(client_id: str, client_secret: str | None = None, **overrides: Any) -> T
 
     The API's addresses are not known here: pass `origins=`.
 
-    Sources: developer.box.com/guides/authentication/tokens/refresh (rotation, 60 days), box.dev access-tokens/refresh (client
-    authentication), support.box.com 360049133654 (the dead token), NangoHQ/nango providers.yaml (URLs).
+    Sources: developer.box.com/guides/authentication/tokens/refresh (rotation, 60 days), box.dev access-tokens/refresh
+    (client authentication), support.box.com 360049133654 (the dead token), NangoHQ/nango providers.yaml (URLs).
     """
     return preset(
         client_id,
