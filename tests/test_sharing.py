@@ -17,43 +17,195 @@ from tests.fakes import (
     Store,
     auth_of,
     both_libraries,
-    claims,
     client_of,
-    endpoint_of,
     loop_wall,
     use_loop_time,
 )
-from tests.virtual_time import VirtualTimeLoop, virtual_time
+from tests.virtual_time import virtual_time
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_claim_whose_writer_waits_for_the_answer_is_not_taken_by_another_loop() -> None:
-    endpoint = Endpoint()
+@both_libraries
+@pytest.mark.anyio
+async def test_a_thousand_coroutines_at_one_expiry_make_one_token_request(http: Any) -> None:
+    server = AuthorizationServer()
+    auth = auth_of(server)
+    statuses: list[int] = []
+
+    async def call() -> None:
+        statuses.append((await client.get("/ping")).status_code)
+
+    async with client_of(server, http, auth=auth) as client:
+        await call()
+        server.expire_access_tokens()
+        async with anyio.create_task_group() as group:
+            for _ in range(1000):
+                group.start_soon(call)
+    assert statuses == [200] * 1001
+    assert (server.token_requests, server.rotations) == (1, 1)
+    assert server.api_requests <= 2001
+
+
+@pytest.mark.anyio
+async def test_twelve_staggered_refusals_of_one_old_token_make_one_token_request() -> None:
+    server = AuthorizationServer()
+    auth = auth_of(server)
+    gates = [Gate() for _ in range(12)]
+    done: list[int] = []
+
+    async def call() -> None:
+        done.append((await client.get("/ping")).status_code)
+
+    async with client_of(server, auth=auth) as client:
+        await call()
+        server.expire_access_tokens()
+        server.script_api(*(Answer(gate=gate) for gate in gates))
+        async with anyio.create_task_group() as group:
+            for gate in gates:
+                group.start_soon(call)
+                await gate.arrived()
+            for number, gate in enumerate(gates, start=2):
+                gate.release()
+                while len(done) < number:
+                    await anyio.wait_all_tasks_blocked()
+    assert done == [200] * 13
+    assert (server.token_requests, server.api_requests) == (1, 25)
+
+
+@pytest.mark.anyio
+async def test_a_late_refusal_of_an_older_token_is_replayed_and_not_refreshed() -> None:
+    server = AuthorizationServer()
+    auth = auth_of(server)
+    gate = Gate()
+    async with client_of(server, auth=auth) as client, anyio.create_task_group() as group:
+        await auth.token()
+        server.expire_access_tokens()
+        server.script_api(Answer(gate=gate))
+        group.start_soon(client.get, "/ping")
+        await gate.arrived()
+        await auth.refresh()
+        gate.release()
+    assert (server.token_requests, server.api_accepted) == (1, 1)
+
+
+@pytest.mark.anyio
+async def test_requests_overlap_before_during_and_after_a_refresh() -> None:
+    server = AuthorizationServer()
+    auth = auth_of(server)
+    held, asked = Gate(), Gate()
+    async with client_of(server, auth=auth) as client, anyio.create_task_group() as group:
+        await auth.token()
+        server.script_api(*(Answer(gate=held) for _ in range(10)))
+        for _ in range(10):
+            group.start_soon(client.get, "/ping")
+        await held.arrived(10)
+        server.script(Answer(gate=asked))
+        group.start_soon(auth.refresh)
+        await asked.arrived()
+        # The token is good still: the refresh that is under way holds up nobody.
+        assert (await client.get("/ping")).status_code == 200
+        asked.release()
+        await auth.aclose()
+        assert (await client.get("/ping")).status_code == 200
+        held.release()
+    assert (server.token_requests, server.api_refused) == (1, 0)
+
+
+@pytest.mark.anyio
+@virtual_time
+async def test_twenty_objects_on_one_store_make_one_token_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use_loop_time(monkeypatch)
+    endpoint = Endpoint(clock=loop_wall)
     store = Store(endpoint.text(expires_in=-1))
-    store.holds = claims
-    auth = RefreshAuth(endpoint, store)
-    first, second = VirtualTimeLoop(), VirtualTimeLoop()
+    got: list[Token] = []
 
-    async def look_often() -> None:
-        caller = asyncio.create_task(auth.token())
-        while store.loads < 5:
-            await asyncio.sleep(1)
-        caller.cancel()
-        await asyncio.wait([caller])
+    async def call() -> None:
+        got.append(await RefreshAuth(endpoint, store).token())
 
-    try:
-        caller = first.create_task(auth.token())
-        first.run_until_complete(store.gate.arrived())
-        second.run_until_complete(asyncio.wait_for(look_often(), 60))
-        assert (len(store.written), endpoint.asked) == (1, [])
-        store.gate.release()
-        assert first.run_until_complete(caller).access_token == "SECRET-a1"
-    finally:
-        for loop in (first, second):
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
-                loop.run_until_complete(asyncio.wait([task]))
-            loop.close()
-    assert endpoint.asked == ["SECRET-r0"]
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(call)
+    assert {token.access_token for token in got} == {"SECRET-a1"}
+    assert (len(got), endpoint.asked) == (20, ["SECRET-r0"])
+
+
+async def _refuse_and_call(server: AuthorizationServer, auth: RefreshAuth) -> None:
+    async with client_of(server, auth=auth) as client:
+        for _ in range(5):
+            assert (await client.get("/ping")).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_an_object_made_at_import_time_serves_three_event_loops_in_a_row(
+    kind: str, tmp_path: Path
+) -> None:
+    server = AuthorizationServer()
+    text = json.dumps(server.login())
+    store: Any = MemoryStore(text)
+    if kind == "file":
+        (tmp_path / "token.json").write_text(text)
+        store = FileStore(tmp_path / "token.json")
+    auth = auth_of(server, store)
+    for _ in range(3):
+        server.expire_access_tokens()
+        asyncio.run(_refuse_and_call(server, auth))
+    assert (server.token_requests, server.reuses_detected) == (3, 0)
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_four_threads_with_an_event_loop_each_share_one_refresh_an_expiry(
+    kind: str, tmp_path: Path
+) -> None:
+    server = AuthorizationServer()
+    text = json.dumps(server.login())
+    store: Any = MemoryStore(text)
+    if kind == "file":
+        (tmp_path / "token.json").write_text(text)
+        store = FileStore(tmp_path / "token.json")
+    auth = auth_of(server, store)
+    rounds = 5
+    barrier = threading.Barrier(4, action=server.expire_access_tokens, timeout=30)
+    failures: list[BaseException] = []
+
+    async def serve() -> None:
+        for _ in range(rounds):
+            barrier.wait()  # On purpose: all four loops begin each round at one moment.
+            await _refuse_and_call(server, auth)
+
+    def thread() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:
+            failures.append(error)
+            barrier.abort()
+            raise
+
+    threads = [threading.Thread(target=thread) for _ in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert failures == []
+    assert (server.token_requests, server.reuses_detected) == (rounds, 0)
+    assert server.api_accepted == 4 * rounds * 5
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("rotate", [False, "same"])
+async def test_a_refresh_token_that_is_not_sent_again_or_the_same_is_kept(rotate: Any) -> None:
+    server = AuthorizationServer(rotate=rotate, extra={"instance_url": "https://one.example"})
+    login = server.login()
+    store = MemoryStore(json.dumps({**login, "id_token": "kept", "expires_in": 3600}))
+    auth = auth_of(server, store)
+    first = await auth.refresh()
+    server.extra = {"instance_url": "https://two.example"}
+    second = await auth.refresh()
+    assert first.refresh_token == second.refresh_token == login["refresh_token"]
+    assert first.access_token != second.access_token
+    assert second.extra["id_token"] == "kept"
+    assert second.extra["instance_url"] == "https://two.example"
+    assert server.token_requests == 2
