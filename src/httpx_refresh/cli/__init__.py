@@ -1,0 +1,5 @@
+"""The command line: logs in, shows, refreshes and revokes. It needs the extra `cli`."""
+
+from __future__ import annotations
+
+from . import _extra as _extra

@@ -1,0 +1,182 @@
+"""The daily care of slots: status, refresh, revoke, watch, keep-alive."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
+
+from .. import _record
+from .._auth import RefreshAuth
+from .._errors import ReauthorizationRequired, StoreError
+from .._record import Record
+from .._slot import Poll, Slot
+from .._token import Token
+from ._console import EXPECTED, Exit, Problem, exit_code, moment, say, tell, warn
+from ._settings import Settings
+from ._slots import NEEDS_LOGIN, describe, lines, open_slot, refresh_token_expires_at, state_of
+
+_DAY = 86_400.0
+_STYLES = {"good": "green", "due": "yellow"}
+
+# Half of Salesforce's, which is the shortest that is known, where nothing is known.
+_UNKNOWN_LIFETIME = 30 * _DAY
+
+REFRESH_TIMEOUT = 20.0
+"""Seconds; `RefreshAuth`'s own default."""
+
+
+async def status(settings: Settings, *, as_json: bool) -> Exit:
+    """Print what a slot holds; return 0 if a token can be had without a person."""
+    slot = open_slot(settings)
+    record = await slot.read()
+    now = time.time()
+    about = {"store": repr(slot.store), **describe(record, settings, now)}
+    if as_json:
+        say(json.dumps(about))
+    else:
+        found = [("provider", settings.provider or "not named"), ("store", about["store"])]
+        found += lines(about, now)
+        width = max(len(name) for name, _ in found)
+        for name, value in found:
+            style = _STYLES.get(about["state"], "red") if name == "state" else ""
+            say(f"{name:<{width}}  {value}", style)
+    return Exit.LOG_IN if about["state"] in NEEDS_LOGIN else Exit.DONE
+
+
+async def refresh(settings: Settings) -> None:
+    """Refresh now, through the same code as every service: with a claim, shared with whoever does it already."""
+    endpoint = await settings.endpoint()
+    slot = open_slot(settings)
+    async with RefreshAuth(endpoint, slot.store, refresh_timeout=REFRESH_TIMEOUT) as auth:
+        token = await auth.refresh()
+    record = await slot.read()
+    until = (
+        ""
+        if token.expires_at is None
+        else f"; the access token holds until {moment(token.expires_at)}"
+    )
+    say(f"Refreshed {settings.label}: generation {record.generation}{until}.", "green")
+
+
+async def revoke(settings: Settings, *, confirm: Callable[[str], bool]) -> None:
+    """Give the token back (RFC 7009), then empty the slot."""
+    endpoint = await settings.endpoint()
+    slot = open_slot(settings)
+    record = await slot.read()
+    if record.token is None:
+        say(f"There is no token in {slot.store!r}: nothing to revoke.")
+        return
+    knows = endpoint.login.revocation_endpoint is not None
+    if not knows:
+        warn(
+            f"{endpoint.name} is not known to revoke tokens: the slot is emptied, and the token stays good until it "
+            "expires."
+        )
+    if not confirm(f"Revoke the token in {slot.store!r}? Whoever uses it must log in again."):
+        raise Problem("nothing was revoked", Exit.DONE)
+    poll, revoked = Poll(slot.host), False
+    while record.token is not None:
+        # A refresh under way would bring another token: it is waited for, unless it is nobody's any more.
+        if record.redeeming is not None and not slot.is_abandoned(record, REFRESH_TIMEOUT * 1.5):
+            await poll.sleep()
+        else:
+            if knows and not record.is_dead():
+                await endpoint.revoke(record.token)
+                revoked = True
+            await slot.swap(record.text, _record.revoked(record, since=time.time()))
+        record = await slot.read()
+    say(
+        f"{'Revoked at ' + endpoint.name + ', and' if revoked else 'Not revoked, but'} emptied: {slot.store!r}.",
+        "green",
+    )
+
+
+async def watch(
+    settings: Settings,
+    *,
+    interval: float,
+    changes: int | None = None,
+    sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
+) -> None:
+    """Print a line for each change of a slot, until interrupted, or until there were so many `changes`."""
+    slot = open_slot(settings)
+    tell(f"Watching {slot.store!r} every {interval:g} s. Ctrl-C ends it.")
+    seen, printed = "", 0
+    while True:
+        line, style = await _look(slot, settings)
+        if line != seen:
+            seen, printed = line, printed + 1
+            say(f"{moment(time.time())}  {line}", style)
+        if printed == changes:
+            return
+        await sleep(interval)
+
+
+async def _look(slot: Slot, settings: Settings) -> tuple[str, str]:
+    try:
+        record = await slot.read()
+    except StoreError as error:  # It may come back.
+        return str(error), "red"
+    about = describe(record, settings, time.time())
+    parts = [f"generation {record.generation}", about["state"]]
+    if about["expires_at"] is not None:
+        parts.append(f"until {moment(about['expires_at'])}")
+    if about["redeeming"] is not None:
+        parts.append(f"being refreshed by {about['redeeming']['by']}")
+    if about["uncertain"] is not None:
+        parts.append(f"uncertain since {moment(about['uncertain']['since'])}")
+    if about["dead"] is not None:
+        parts.append(about["dead"]["error"] or "no reason given")
+    return ", ".join(parts), _STYLES.get(about["state"], "red")
+
+
+async def keep_alive(slots: Sequence[Settings], *, within: float | None, verbose: bool) -> Exit:
+    """Refresh the slots whose refresh token would die of disuse; return the worst exit code.
+
+    Args:
+        slots: the slots to look after.
+        within: seconds; a refresh token that has no longer to live is refreshed. None: half its lifetime.
+        verbose: whether to print what went well, too; cron mails all that is printed.
+    """
+    worst = Exit.DONE
+    for settings in slots:
+        try:
+            line = await _keep_alive(settings, within)
+        except EXPECTED as error:
+            tell(f"{settings.label}: {error}", "red")
+            worst = max(worst, exit_code(error), key=_GRAVITY.index)
+        else:
+            if verbose:
+                say(f"{settings.label}: {line}")
+    return worst
+
+
+# A person is needed first; what passes by itself comes last.
+_GRAVITY = (Exit.DONE, Exit.TRY_LATER, Exit.STORE, Exit.REFUSED, Exit.USAGE, Exit.LOG_IN)
+
+
+async def _keep_alive(settings: Settings, within: float | None) -> str:
+    slot = open_slot(settings)
+    record = await slot.read()
+    now = time.time()
+    token = _refreshable(record, slot, now)
+    lifetime = settings.refresh_token_lifetime() or _UNKNOWN_LIFETIME
+    dies_at = refresh_token_expires_at(token, lifetime)
+    if dies_at is not None and dies_at - now > (lifetime / 2 if within is None else within):
+        return f"not due; its refresh token lives until {moment(dies_at)}"
+    endpoint = await settings.endpoint()
+    async with RefreshAuth(endpoint, slot.store, refresh_timeout=REFRESH_TIMEOUT) as auth:
+        await auth.refresh()
+    return "refreshed"
+
+
+def _refreshable(record: Record, slot: Slot, now: float) -> Token:
+    state = state_of(record, now)
+    if record.token is None or record.token.refresh_token is None or state in NEEDS_LOGIN:
+        raise ReauthorizationRequired(
+            f"{slot.store!r} holds nothing that could be refreshed ({state}). Log in."
+        )
+    return record.token

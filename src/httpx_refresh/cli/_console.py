@@ -1,0 +1,102 @@
+"""What a person reads, and what a script gets: words, and the exit code."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from .._errors import (
+    LoginFailed,
+    ReauthorizationRequired,
+    RefreshAuthError,
+    RefreshUnavailable,
+    RevocationFailed,
+    StoreError,
+)
+
+
+class Exit(enum.IntEnum):
+    """The exit codes; docs/cli.md explains them."""
+
+    DONE = 0
+    USAGE = 2
+    LOG_IN = 3
+    TRY_LATER = 4
+    STORE = 5
+    LOGIN_FAILED = 6
+    REFUSED = 7
+    INTERRUPTED = 130
+
+
+class Problem(Exception):
+    """Something that ends the command with a line and an exit code."""
+
+    def __init__(self, message: str, code: Exit = Exit.USAGE) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def say(text: str, style: str = "") -> None:
+    """Print a line of the result: to standard output, as it is, in colour on a terminal only."""
+    # Made each time: NO_COLOR and the streams are asked for as they are now.
+    Console(highlight=False).print(Text(text, style), soft_wrap=True)
+
+
+def tell(text: str, style: str = "") -> None:
+    """Print a line about what happens: to standard error, so that a pipe gets the results only."""
+    Console(stderr=True, highlight=False).print(Text(text, style), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning."""
+    tell(f"Warning: {text}", "yellow")
+
+
+def moment(epoch: float) -> str:
+    """Write a moment for people, in UTC."""
+    try:
+        return datetime.fromtimestamp(epoch, timezone.utc).isoformat(" ", "seconds")
+    except (OverflowError, OSError, ValueError):
+        return "an unknown time"
+
+
+def exit_code(error: Exception) -> Exit:
+    """Return the exit code that says what kind of failure this is."""
+    if isinstance(error, Problem):
+        return error.code
+    if isinstance(error, ReauthorizationRequired):
+        return Exit.LOG_IN
+    if isinstance(error, LoginFailed):
+        return Exit.LOGIN_FAILED
+    if isinstance(error, StoreError):
+        return Exit.STORE
+    if isinstance(error, RefreshUnavailable) and error.outcome == "refused":
+        return Exit.REFUSED
+    if isinstance(error, (RefreshUnavailable, RevocationFailed)):
+        return Exit.TRY_LATER
+    return Exit.USAGE
+
+
+@contextmanager
+def reporting() -> Iterator[None]:
+    """End with a line and an exit code where something fails that has a message for the person.
+
+    Anything else is a mistake of this program's, and shows its traceback.
+    """
+    try:
+        yield
+    except EXPECTED as error:
+        tell(f"Error: {error}", "red")
+        raise typer.Exit(exit_code(error)) from None
+    except KeyboardInterrupt:
+        tell("Interrupted. The token in the store is as it was, or newer.")
+        raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+EXPECTED = (Problem, RefreshAuthError)

@@ -1,0 +1,22 @@
+"""What the extra `cli` brings; without it the command line says so, and does not start."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+try:
+    import h11 as h11
+    import rich as rich
+    import typer as typer
+
+    if sys.version_info >= (3, 11):
+        import tomllib as toml
+    else:
+        import tomli as toml
+except ImportError:
+    raise ImportError(
+        "The command line needs a few packages more: pip install 'httpx-refresh[cli]'"
+    ) from None
+
+TOML: ModuleType = toml

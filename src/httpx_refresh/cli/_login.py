@@ -1,0 +1,140 @@
+"""`httpx-refresh login`: from a person in front of a browser to a token in a slot."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import webbrowser
+from dataclasses import dataclass
+from functools import partial
+
+import anyio.to_thread
+
+from .._auth import RefreshAuth
+from .._endpoint import TokenEndpoint
+from .._errors import LoginFailed
+from .._login import AuthorizationRequest
+from .._token import Token
+from ._console import Problem, say, tell, warn
+from ._loopback import Loopback, place_of
+from ._settings import Settings
+from ._slots import prepare
+
+
+@dataclass(frozen=True)
+class How:
+    """In which way the person logs in; `timeout` in seconds."""
+
+    device: bool
+    paste: bool
+    timeout: float
+
+
+async def log_in(settings: Settings, how: How) -> None:
+    """Log in and save the token; whatever fails, the token that was there stays."""
+    endpoint = await settings.endpoint()
+    if settings.scope is None and not endpoint.login.scope:
+        tell("No --scope was given: the provider decides what the token may do.")
+    slot = await prepare(settings)
+    auth = RefreshAuth(endpoint, slot.store)
+    if how.device:
+        token = await _with_device(endpoint, settings, how)
+        await auth.set_token(token)
+    elif how.paste:
+        token = await _with_paste(endpoint, settings)
+        await auth.set_token(token)
+    else:
+        token = await _with_browser(endpoint, settings, how, auth)
+    say(f"Logged in at {endpoint.name}. The token is in {slot.store!r}.", "green")
+    for name in endpoint.login.redirect_fields:
+        if name in token.extra:
+            say(f"{name}: {token.extra[name]}")
+    if token.refresh_token is None:
+        warn(
+            f"{endpoint.name} gave no refresh token, so this one ends when its access token does. Most providers give "
+            "one for the scope offline_access only."
+        )
+
+
+async def _with_browser(
+    endpoint: TokenEndpoint, settings: Settings, how: How, auth: RefreshAuth
+) -> Token:
+    tokens: list[Token] = []
+    async with Loopback(place_of(settings.redirect_uri, settings.port)) as server:
+        request = _begin(endpoint, server.redirect_uri, settings)
+
+        async def begin() -> None:
+            tell(
+                f"Opening a browser at {endpoint.name}. If none opens, go to this address yourself:"
+            )
+            say(request.url)
+            # Where a browser for terminals is the default, this returns when that is left.
+            await anyio.to_thread.run_sync(webbrowser.open, request.url, abandon_on_cancel=True)
+
+        async def complete(redirect: str) -> None:
+            tokens.append(await endpoint.exchange_code(redirect, request))
+            # Saved before the person is told so.
+            await auth.set_token(tokens[0])
+
+        await server.serve(begin, complete, timeout=how.timeout)
+    return tokens[0]
+
+
+def _begin(endpoint: TokenEndpoint, redirect_uri: str, settings: Settings) -> AuthorizationRequest:
+    try:
+        return endpoint.authorization_url(redirect_uri, scope=settings.scope)
+    except ValueError as error:
+        raise Problem(str(error)) from None
+
+
+async def _with_paste(endpoint: TokenEndpoint, settings: Settings) -> Token:
+    redirect_uri = settings.redirect_uri
+    if redirect_uri is None:
+        port = "" if settings.port is None else f":{settings.port}"
+        redirect_uri = f"http://127.0.0.1{port}/callback"
+    request = _begin(endpoint, redirect_uri, settings)
+    tell("Open this address in a browser, anywhere, and log in:")
+    say(request.url)
+    tell(
+        f"It ends at an address that begins with {redirect_uri}, on a page that need not load. Copy that address from "
+        "the address bar."
+    )
+    redirect = await anyio.to_thread.run_sync(
+        partial(ask_hidden, "Paste it here (it is not shown): "), abandon_on_cancel=True
+    )
+    if not redirect:
+        raise LoginFailed("No address was pasted. Nothing has changed.")
+    return await endpoint.exchange_code(redirect, request)
+
+
+async def _with_device(endpoint: TokenEndpoint, settings: Settings, how: How) -> Token:
+    if endpoint.login.device_authorization_endpoint is None:
+        raise Problem(
+            f"{endpoint.name} is not known to log in devices; give --device-authorization-url if it does"
+        )
+    device = await endpoint.device_authorization(scope=settings.scope)
+    tell(f"On any device, open {device.verification_uri} and enter this code:")
+    say(device.user_code, "bold")
+    if device.verification_uri_complete is not None:
+        tell(f"Or open {device.verification_uri_complete}")
+    with anyio.move_on_after(how.timeout):
+        return await endpoint.device_token(device)
+    raise LoginFailed(
+        f"Nobody decided about the login within {how.timeout:g} s (--timeout). Nothing has changed."
+    )
+
+
+def ask_hidden(prompt: str) -> str:
+    """Read a line that is not to be seen: without echo from a terminal, as it comes from a pipe."""
+    if sys.stdin.isatty():
+        return getpass.getpass(prompt, sys.stderr).strip()
+    tell(prompt)
+    return sys.stdin.readline().strip()
+
+
+def ask_secret(settings: Settings) -> str:
+    """Ask for the client's secret, without echo."""
+    secret = ask_hidden(f"Client secret for {settings.label} (it is not shown): ")
+    if not secret:
+        raise Problem("no client secret was given")
+    return secret

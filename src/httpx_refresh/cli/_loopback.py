@@ -1,0 +1,190 @@
+"""The loopback server: receives the redirect of one login (RFC 8252 §7.3), answers with a page, and stops."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.abc
+import h11
+
+from .._errors import LoginFailed, RefreshAuthError
+from ._console import Exit, Problem
+from ._page import HEADERS, page
+
+_REQUEST_TIMEOUT = 10.0  # seconds for a browser to send its request
+_MOST = 65_536  # bytes of a request's head
+
+
+class Place(NamedTuple):
+    """Where the browser is sent back to."""
+
+    port: int
+    path: str
+    host: str
+
+
+def place_of(redirect_uri: str | None, port: int | None) -> Place:
+    """Return where to listen: as the redirect URI has it, on `port`, or on a free one (0)."""
+    if redirect_uri is None:
+        return Place(port or 0, "/callback", "127.0.0.1")
+    parts = urlsplit(redirect_uri)
+    try:
+        its_port = parts.port
+    except ValueError:
+        raise Problem(f"{redirect_uri!r} is no URL: its port is not a number") from None
+    if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "localhost"):
+        raise Problem(
+            f"the browser cannot be awaited at {redirect_uri!r}: only http://127.0.0.1:PORT/… and "
+            "http://localhost:PORT/… lead to this machine. With --no-browser any redirect URI will do"
+        )
+    if parts.query or parts.fragment:
+        raise Problem("the redirect URI must have no query and no fragment")
+    return Place(80 if its_port is None else its_port, parts.path or "/", parts.hostname)
+
+
+class Loopback:
+    """Listens on 127.0.0.1 for the one redirect of one login.
+
+        async with Loopback(place) as server:
+            ...                     # send the browser to where it ends at server.redirect_uri
+            await server.serve(complete)
+
+    It answers its own path only, takes one redirect, and is closed when the block ends.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._stack = AsyncExitStack()
+        self._taken = False
+        self._done = anyio.Event()
+        self._error: RefreshAuthError | None = None
+        self.redirect_uri = ""
+
+    async def __aenter__(self) -> Loopback:
+        place = self._place
+        try:
+            self._listener = await anyio.create_tcp_listener(
+                local_host="127.0.0.1", local_port=place.port
+            )
+        except OSError as error:
+            busy = error.errno == errno.EADDRINUSE
+            raise Problem(
+                f"port {place.port} of 127.0.0.1 "
+                + ("is in use" if busy else f"cannot be listened on ({error.strerror})")
+                + ". Free it, or choose another with --port, one that is registered with the provider",
+                Exit.LOGIN_FAILED,
+            ) from None
+        await self._stack.enter_async_context(self._listener)
+        port = self._listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - not Django's
+        self._hosts = (f"127.0.0.1:{port}", f"localhost:{port}", "127.0.0.1", "localhost")
+        self.redirect_uri = f"http://{place.host}:{port}{place.path}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def serve(
+        self,
+        begin: Callable[[], Coroutine[Any, Any, object]],
+        complete: Callable[[str], Awaitable[None]],
+        *,
+        timeout: float,
+    ) -> None:
+        """Call `begin`, wait for the redirect, hand it to `complete`, and show the browser what came of it.
+
+        Raises:
+            LoginFailed: no redirect came within `timeout` seconds.
+            RefreshAuthError: what `complete` raised; the browser was told.
+        """
+        self._complete = complete
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._listener.serve, self._handle)
+            tasks.start_soon(begin)
+            with anyio.move_on_after(timeout):
+                await self._done.wait()
+            if not self._done.is_set() and self._taken:
+                await self._done.wait()  # It came at the last moment; its end is near.
+            tasks.cancel_scope.cancel()
+        if self._error is not None:
+            raise self._error
+        if not self._done.is_set():
+            raise LoginFailed(
+                f"Nobody came back from the login within {timeout:g} s (--timeout): the browser was closed, or is on "
+                "another machine (then use --no-browser). Nothing has changed."
+            )
+
+    async def _handle(self, stream: anyio.abc.ByteStream) -> None:
+        async with stream:
+            try:
+                with anyio.fail_after(_REQUEST_TIMEOUT):
+                    request = await _read(stream)
+            except (TimeoutError, anyio.BrokenResourceError, h11.ProtocolError):
+                return  # Browsers open connections ahead of time, and leave them.
+            connection, head = request
+            mine = self._refusal(head)
+            status, body = mine or await self._redirected(head.target.decode("ascii", "replace"))
+            # The window may be closed by now; the login counts all the same.
+            with suppress(anyio.BrokenResourceError):
+                await _write(stream, connection, status, body)
+            if mine is None:
+                self._done.set()
+
+    def _refusal(self, head: h11.Request) -> tuple[int, bytes] | None:
+        """Return what to answer if this is not the redirect."""
+        target = head.target.decode("ascii", "replace")
+        headers = {name: value.decode("latin-1") for name, value in head.headers}
+        # Another name that leads here belongs to another site (DNS rebinding).
+        if headers.get(b"host", "").lower() not in self._hosts:
+            return 421, page("Not here", "This address is for one login only.", good=False)
+        if target.partition("?")[0] != self._place.path:
+            return 404, page("Nothing here", "This address is for one login only.", good=False)
+        if head.method != b"GET":
+            return 405, page("Not like this", "A browser comes back with GET.", good=False)
+        if self._taken:
+            return 409, page(
+                "Already done",
+                "This login was answered before. You can close this window.",
+                good=False,
+            )
+        return None
+
+    async def _redirected(self, target: str) -> tuple[int, bytes]:
+        # Between the look at it and this there is no await: one redirect only.
+        self._taken = True
+        try:
+            await self._complete(target)
+        except RefreshAuthError as error:
+            self._error = error
+            return 400, page("The login did not work", str(error), good=False)
+        return 200, page(
+            "You are logged in", "The token is saved. You can close this window.", good=True
+        )
+
+
+async def _read(stream: anyio.abc.ByteStream) -> tuple[h11.Connection, h11.Request]:
+    """Read a request's head; raise `h11.ProtocolError` if the connection ends before there is one."""
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MOST)
+    while True:
+        event = connection.next_event()
+        if isinstance(event, h11.Request):
+            return connection, event
+        if event is not h11.NEED_DATA:
+            raise h11.RemoteProtocolError("the connection was closed")
+        try:
+            connection.receive_data(await stream.receive())
+        except anyio.EndOfStream:
+            connection.receive_data(b"")
+
+
+async def _write(
+    stream: anyio.abc.ByteStream, connection: h11.Connection, status: int, body: bytes
+) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    response = h11.Response(status_code=status, headers=[*HEADERS, length])
+    for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+        await stream.send(connection.send(event) or b"")

@@ -1,0 +1,165 @@
+"""The options that the commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+_SERVER, _CLIENT, _PLACE = "The provider", "The client", "The store"
+
+
+def _option(*names: str, help: str, panel: str, env: str | None = None, **more: Any) -> Any:
+    return typer.Option(
+        *names,
+        help=help,
+        rich_help_panel=panel,
+        envvar=f"HTTPX_REFRESH_{env}" if env else None,
+        show_envvar=env is not None,
+        show_default=False,
+        **more,
+    )
+
+
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="PROVIDER",
+        help="xero, quickbooks, salesforce, 2ba, …, or a table of the configuration file.",
+        show_default=False,
+    ),
+]
+Config = Annotated[
+    str | None,
+    _option("--config", help="The configuration file (TOML).", panel=_PLACE, env="CONFIG"),
+]
+Store = Annotated[
+    str | None,
+    _option(
+        "--store",
+        help="Where the token is: file:token.json, redis://host/0?key=…, postgresql+asyncpg://host/db?key=…",
+        panel=_PLACE,
+        env="STORE",
+    ),
+]
+KeyFile = Annotated[
+    str | None,
+    _option(
+        "--encrypt-key-file",
+        help="Encrypt the token with the first key of this file; the others read too.",
+        panel=_PLACE,
+        env="ENCRYPT_KEY_FILE",
+    ),
+]
+ClientId = Annotated[
+    str | None,
+    _option("--client-id", help="The client's identifier.", panel=_CLIENT, env="CLIENT_ID"),
+]
+ClientSecret = Annotated[
+    str | None,
+    _option(
+        "--client-secret",
+        help="The client's secret; better in the variable, for arguments show in the list of processes.",
+        panel=_CLIENT,
+        env="CLIENT_SECRET",
+    ),
+]
+SecretFile = Annotated[
+    str | None,
+    _option(
+        "--client-secret-file",
+        help="A file with the client's secret; - for a line of standard input.",
+        panel=_CLIENT,
+        env="CLIENT_SECRET_FILE",
+    ),
+]
+AskSecret = Annotated[
+    bool, _option("--ask-secret", help="Ask for the client's secret.", panel=_CLIENT)
+]
+AuthMethod = Annotated[
+    str | None,
+    _option(
+        "--auth-method",
+        help="How the client authenticates: client_secret_basic, client_secret_post, none, …",
+        panel=_CLIENT,
+        env="AUTH_METHOD",
+    ),
+]
+Issuer = Annotated[
+    str | None,
+    _option(
+        "--issuer",
+        help="Any other server that describes itself (RFC 8414, OpenID Connect discovery).",
+        panel=_SERVER,
+        env="ISSUER",
+    ),
+]
+TokenUrl = Annotated[
+    str | None,
+    _option("--token-url", help="The token endpoint.", panel=_SERVER, env="TOKEN_URL"),
+]
+RevocationUrl = Annotated[
+    str | None,
+    _option(
+        "--revocation-url",
+        help="The revocation endpoint (RFC 7009).",
+        panel=_SERVER,
+        env="REVOCATION_URL",
+    ),
+]
+Domain = Annotated[
+    str | None,
+    _option(
+        "--domain",
+        help="Salesforce: login, test (sandboxes), or a My Domain name. Microsoft: the tenant. Exact Online: the "
+        "country. Zoho: the data centre.",
+        panel=_SERVER,
+        env="DOMAIN",
+    ),
+]
+AuthorizationUrl = Annotated[
+    str | None, typer.Option(help="The authorization endpoint.", show_default=False)
+]
+DeviceUrl = Annotated[
+    str | None,
+    typer.Option(help="The device authorization endpoint (RFC 8628).", show_default=False),
+]
+Scope = Annotated[
+    str | None,
+    typer.Option(
+        help="What the token may do, words with blanks between.",
+        envvar="HTTPX_REFRESH_SCOPE",
+        show_default=False,
+    ),
+]
+Port = Annotated[
+    int | None,
+    typer.Option(
+        help="The port of 127.0.0.1 that the browser comes back to; a free one if not given.",
+        min=1,
+        max=65535,
+        show_default=False,
+    ),
+]
+RedirectUri = Annotated[
+    str | None,
+    typer.Option(
+        help="The redirect URI as registered, if it is another than http://127.0.0.1:PORT/callback.",
+        show_default=False,
+    ),
+]
+Browser = Annotated[
+    bool, typer.Option(help="Open a browser here, or print the address and paste the result.")
+]
+Device = Annotated[
+    bool, typer.Option("--device", help="Log in on another device with a code (RFC 8628).")
+]
+Pkce = Annotated[
+    bool | None,
+    typer.Option(
+        "--pkce/--no-pkce",
+        help="Without PKCE only where a server does not know it.",
+        show_default=False,
+    ),
+]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait for the person.", min=1)]

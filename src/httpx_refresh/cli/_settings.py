@@ -1,0 +1,217 @@
+"""Where a command's settings come from: its options and the environment first, then the configuration file."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from .. import providers
+from .._discovery import discover
+from .._endpoint import TokenEndpoint
+from ._console import Problem, warn
+from ._extra import TOML
+
+
+def _spelled(name: str) -> str:
+    """Return a provider's name as this command line spells it."""
+    name = name.lower().replace("_", "-")
+    return "2ba" if name == "twoba" else name
+
+
+PRESETS: dict[str, Callable[..., TokenEndpoint]] = {
+    _spelled(name): getattr(providers, name) for name in providers.__all__
+}
+
+# Some providers have many houses: what their presets call the name of one.
+_DOMAIN = {
+    "salesforce": "domain",
+    "microsoft": "tenant",
+    "exact-online": "country",
+    "zoho": "dc",
+}
+
+# What an endpoint is told beside its client, by the name of the setting.
+_OVERRIDES = {
+    "token_url": "url",
+    "authorization_url": "authorization_endpoint",
+    "device_authorization_url": "device_authorization_endpoint",
+    "revocation_url": "revocation_endpoint",
+    "auth_method": "token_endpoint_auth_method",
+    "pkce": "pkce",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is known of one slot: who gives its token, to whom, and where it is kept."""
+
+    name: str | None = None
+    provider: str | None = None
+    client_id: str | None = None
+    client_secret: str | None = None
+    client_secret_env: str | None = None
+    client_secret_file: str | None = None
+    store: str | None = None
+    encrypt_key_file: str | None = None
+    scope: str | None = None
+    issuer: str | None = None
+    token_url: str | None = None
+    authorization_url: str | None = None
+    device_authorization_url: str | None = None
+    revocation_url: str | None = None
+    auth_method: str | None = None
+    domain: str | None = None
+    redirect_uri: str | None = None
+    port: int | None = None
+    pkce: bool | None = None
+
+    @property
+    def label(self) -> str:
+        """What messages call this slot."""
+        return self.name or self.provider or self.issuer or self.store or "the slot"
+
+    def secret(self) -> str | None:
+        """Return the client's secret, from wherever it is kept."""
+        if self.client_secret is not None:
+            return self.client_secret
+        if self.client_secret_env is not None:
+            if self.client_secret_env not in os.environ:
+                raise Problem(f"the environment variable {self.client_secret_env} is not set")
+            return os.environ[self.client_secret_env]
+        if self.client_secret_file == "-":  # noqa: S105 - the name of standard input
+            return sys.stdin.readline().rstrip("\r\n")
+        if self.client_secret_file is not None:
+            return read_text(self.client_secret_file, "client secret file").strip()
+        return None
+
+    def overrides(self) -> dict[str, Any]:
+        """Return what the endpoint is to be told beside its provider's facts."""
+        chosen = {_OVERRIDES[name]: getattr(self, name) for name in _OVERRIDES}
+        return {name: value for name, value in chosen.items() if value is not None}
+
+    def preset(self) -> Callable[..., TokenEndpoint] | None:
+        """Return what makes the provider's endpoint, if there is a preset for it."""
+        return PRESETS.get(self.provider or "")
+
+    async def endpoint(self) -> TokenEndpoint:
+        """Make the endpoint; ask the issuer where it is, if only that is known."""
+        if not self.client_id:
+            raise Problem(
+                "there is no client id: give --client-id, set HTTPX_REFRESH_CLIENT_ID, or write client_id into the "
+                "configuration file"
+            )
+        overrides = self.overrides()
+        if self.domain is not None:
+            if self.provider not in _DOMAIN:
+                raise Problem(f"a domain is for {', '.join(_DOMAIN)} only")
+            overrides[_DOMAIN[self.provider]] = self.domain
+        try:
+            found = await self._endpoint(self.client_id, self.secret(), overrides)
+        except ValueError as error:
+            raise Problem(str(error)) from None
+        if found is not None:
+            return found
+        raise Problem(
+            "there is no provider: name one ("
+            + ", ".join(PRESETS)
+            + "), or a table of the configuration file, or give --issuer or --token-url"
+        )
+
+    async def _endpoint(
+        self, client_id: str, client_secret: str | None, overrides: dict[str, Any]
+    ) -> TokenEndpoint | None:
+        preset = self.preset()
+        if preset is not None:
+            return preset(client_id, client_secret, **overrides)
+        if self.issuer is not None:
+            return await discover(self.issuer, client_id, client_secret, **overrides)
+        if self.token_url is not None:
+            return TokenEndpoint(overrides.pop("url"), client_id, client_secret, **overrides)
+        return None
+
+    def refresh_token_lifetime(self) -> float | None:
+        """Return the seconds after which the provider's refresh tokens die of disuse, where that is known."""
+        preset = self.preset()
+        return None if preset is None else preset("unknown").login.refresh_token_lifetime
+
+
+def read_text(path: str, what: str) -> str:
+    """Read a small file that the person named."""
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise Problem(f"the {what} {path!r} is not UTF-8 text") from None
+    except OSError as error:
+        raise Problem(f"the {what} {path!r} cannot be read: {error.strerror}") from None
+
+
+def default_config() -> Path:
+    """Return where the configuration file is if none is named: never the working directory, which may be anybody's."""
+    return Path(typer.get_app_dir("httpx-refresh"), "config.toml")
+
+
+def read_config(path: str | None) -> dict[str, Settings]:
+    """Read the configuration file: a table for each slot."""
+    if path is None:
+        if not default_config().exists():
+            return {}
+        path = str(default_config())
+    text = read_text(path, "configuration file")
+    try:
+        tables: dict[str, Any] = TOML.loads(text)
+    except ValueError as error:
+        raise Problem(f"the configuration file {path!r} is not TOML: {error}") from None
+    found = {name: _read_table(name, table, path) for name, table in tables.items()}
+    if os.name == "posix" and any(one.client_secret for one in found.values()):
+        mode = stat.S_IMODE(Path(path).expanduser().stat().st_mode)
+        if mode & 0o077:
+            warn(f"{path} holds a client secret, and others may read it: chmod 600 {path}")
+    return found
+
+
+def _read_table(name: str, table: Any, path: str) -> Settings:
+    if not isinstance(table, dict):
+        raise Problem(f"{path}: {name!r} stands outside a table; write it below a [name]")
+    kinds: dict[str, type] = {"port": int, "pkce": bool}
+    known = {one.name: kinds.get(one.name, str) for one in fields(Settings) if one.name != "name"}
+    for key, value in table.items():
+        if key not in known:
+            raise Problem(f"{path}: [{name}] knows no {key!r}; it knows {', '.join(known)}")
+        if type(value) is not known[key]:
+            raise Problem(f"{path}: {key} in [{name}] must be of type {known[key].__name__}")
+    settings = Settings(name=name, **table)
+    provider = _spelled(settings.provider or name)
+    if provider in PRESETS:
+        return replace(settings, provider=provider)
+    if settings.provider is not None:
+        raise Problem(f"{path}: [{name}] names the provider {settings.provider!r}, who is unknown")
+    return settings
+
+
+def resolve(
+    name: str | None, chosen: Mapping[str, Any], config: Mapping[str, Settings]
+) -> Settings:
+    """Return the settings of the slot `name`; what was chosen on the command line takes precedence."""
+    given = {key: value for key, value in chosen.items() if value is not None}
+    if name is None:
+        return Settings(**given)
+    if name in config:
+        base = config[name]
+        if "client_secret" in given or "client_secret_file" in given:
+            base = replace(
+                base, client_secret=None, client_secret_env=None, client_secret_file=None
+            )
+        return replace(base, **given)
+    if _spelled(name) in PRESETS:
+        return Settings(name=name, provider=_spelled(name), **given)
+    if "issuer" in given or "token_url" in given or "store" in given:
+        return Settings(name=name, **given)
+    known = dict.fromkeys([*config, *PRESETS])
+    raise Problem(f"{name!r} is not known; known are {', '.join(known)}")

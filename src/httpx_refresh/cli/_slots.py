@@ -1,0 +1,198 @@
+"""The slot that a command works on: opened, tried, described."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from .. import _record
+from .._errors import StoreError
+from .._slot import THIS_HOST, Poll, Slot
+from .._store_urls import open_store
+from .._token import Token, epoch, lifetime, seconds
+from ._console import Problem, moment
+from ._settings import Settings, read_text
+
+if TYPE_CHECKING:
+    from .._record import Claim, Record
+    from ..stores.base import TokenStore
+
+# Token responses tell the refresh token's own lifetime by one of these: Intuit's name, and GitHub's.
+_REFRESH_TOKEN_LIFETIME = ("x_refresh_token_expires_in", "refresh_token_expires_in")
+
+
+def open_slot(settings: Settings, *, allow_plaintext: bool = False) -> Slot:
+    """Return the slot that the settings name; nothing is connected to yet."""
+    if settings.store is None:
+        raise Problem(
+            "there is no store: give --store, set HTTPX_REFRESH_STORE, or write store into the configuration file "
+            "(for example file:token.json)"
+        )
+    try:
+        return Slot(_store(settings.store, settings, allow_plaintext), THIS_HOST)
+    except (ValueError, ImportError) as error:
+        raise Problem(str(error)) from None
+
+
+def _store(url: str, settings: Settings, allow_plaintext: bool) -> TokenStore:
+    if url.lower().startswith("memory:"):
+        raise Problem("what is put into memory: is gone when the command ends; use another store")
+    if settings.encrypt_key_file is None:
+        return open_store(url)
+    lines = read_text(settings.encrypt_key_file, "key file").split()
+    if not lines:
+        raise Problem(
+            f"the key file {settings.encrypt_key_file!r} is empty; `httpx-refresh generate-key` makes a key"
+        )
+    return open_store(url, keys=lines, allow_plaintext=allow_plaintext)
+
+
+async def prepare(settings: Settings) -> Slot:
+    """Open the slot for a login: make its table if there is none, and write to it, so that no failure comes later.
+
+    The token in it is not changed. An empty slot is left with the note that no token is in it.
+
+    Raises:
+        StoreError: the slot cannot be read or written.
+    """
+    slot = open_slot(settings, allow_plaintext=True)
+    create_table = getattr(open_store(settings.store or ""), "create_table", None)
+    if create_table is not None:
+        try:
+            await create_table()
+        except Exception as error:  # A database's own error, whatever its class.
+            raise StoreError(
+                f"{slot.store!r}: its table could not be made ({type(error).__name__}). Nothing was sent. Mend the "
+                "store, then log in."
+            ) from error
+    poll = Poll(slot.host)
+    while True:
+        there = await slot.read()
+        if there.text is None:
+            done = await slot.swap(None, _record.revoked(there, since=time.time()))
+        else:
+            # A blank more, and one less: the token stays the same, and the store has shown that it can be written.
+            longer = f"{there.text} "
+            done = await slot.swap(there.text, longer) and await slot.swap(longer, there.text)
+        if done:
+            return slot
+        await poll.sleep()  # Somebody else wrote; whether we can is still to be seen.
+
+
+def obtained_at(token: Token) -> float | None:
+    """Return when the token endpoint gave this token, in epoch seconds, where that can be told."""
+    life = lifetime(token.extra)
+    if token.expires_at is not None and life is not None:
+        return token.expires_at - life
+    # Salesforce: a string of epoch milliseconds.
+    issued_at = seconds(token.extra.get("issued_at"), most=1e14)
+    return None if issued_at is None else epoch(issued_at / 1000)
+
+
+def refresh_token_expires_at(token: Token, idle_lifetime: float | None) -> float | None:
+    """Return when the refresh token dies if it is not used, in epoch seconds, where that can be told."""
+    since = obtained_at(token)
+    if since is None or token.refresh_token is None:
+        return None
+    said = (seconds(token.extra.get(name)) for name in _REFRESH_TOKEN_LIFETIME)
+    life = next((one for one in said if one is not None), idle_lifetime)
+    return None if life is None else since + life
+
+
+def state_of(record: Record, now: float) -> str:
+    """Name the state of a slot in a word or two."""
+    token = record.token
+    if token is None:
+        return "revoked" if record.revoked else "empty"
+    if record.is_dead():
+        return "dead"
+    if token.expires_at is None or token.expires_at > now:
+        return "good"
+    return "expired" if token.refresh_token is None else "due"
+
+
+STATES = {
+    "good": "good",
+    "due": "expired; the next request refreshes it",
+    "expired": "expired, and there is no refresh token: log in again",
+    "dead": "dead: log in again",
+    "revoked": "no token: it was revoked, or a login was begun and not finished. Log in",
+    "empty": "no token: log in",
+}
+
+NEEDS_LOGIN = ("expired", "dead", "revoked", "empty")
+
+
+def describe(record: Record, settings: Settings, now: float) -> dict[str, Any]:
+    """Say what a slot holds, without a token: what `status --json` prints."""
+    token = record.token
+    dead = record.dead if record.is_dead() else None
+    return {
+        "name": settings.name,
+        "provider": settings.provider,
+        "state": state_of(record, now),
+        "generation": record.generation,
+        "expires_at": None if token is None else token.expires_at,
+        "has_refresh_token": token is not None and token.refresh_token is not None,
+        "refresh_token_expires_at": None
+        if token is None
+        else refresh_token_expires_at(token, settings.refresh_token_lifetime()),
+        "scope": None if token is None else _word(token, "scope"),
+        "realmId": None if token is None else _word(token, "realmId"),
+        "redeeming": _claim(record.redeeming),
+        "uncertain": _claim(record.uncertain),
+        "dead": None
+        if dead is None
+        else {
+            "error": dead.error,
+            "error_description": dead.error_description,
+            "since": dead.since,
+        },
+    }
+
+
+def _word(token: Token, name: str) -> str | None:
+    value = token.extra.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _claim(claim: Claim | None) -> dict[str, Any] | None:
+    return None if claim is None else {"by": claim.by, "since": claim.since}
+
+
+def lines(about: dict[str, Any], now: float) -> list[tuple[str, str]]:
+    """Write what `describe` says for people: a name and its value for each line."""
+    found = [("state", STATES[about["state"]]), ("generation", str(about["generation"]))]
+    if about["expires_at"] is not None:
+        found.append(("access token", _until(about["expires_at"], now)))
+    elif about["state"] == "good":
+        found.append(("access token", "no expiry is known; it is refreshed when it is refused"))
+    if about["refresh_token_expires_at"] is not None:
+        found.append(("refresh token", _until(about["refresh_token_expires_at"], now)))
+    elif about["has_refresh_token"]:
+        found.append(("refresh token", "there; when it dies of disuse is not known"))
+    found += [(name, about[name]) for name in ("scope", "realmId") if about[name]]
+    for name, words in (
+        ("redeeming", "being refreshed by {by} since {since}"),
+        ("uncertain", "the outcome of a refresh by {by} at {since} is unknown"),
+    ):
+        if about[name] is not None:
+            since = moment(about[name]["since"])
+            found.append((name, words.format(by=about[name]["by"], since=since)))
+    if about["dead"] is not None:
+        said = ": ".join(
+            part for part in (about["dead"]["error"], about["dead"]["error_description"]) if part
+        )
+        found.append(("refused", f"at {moment(about['dead']['since'])} ({said or 'no reason'})"))
+    return found
+
+
+_UNITS = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+
+
+def _until(epoch_seconds: float, now: float) -> str:
+    left = epoch_seconds - now
+    size, unit = next((one for one in _UNITS if abs(left) >= 2 * one[0]), _UNITS[-1])
+    words = f"{abs(left) / size:.0f} {unit}"
+    when = moment(epoch_seconds)
+    return f"expires in {words}, {when}" if left > 0 else f"expired {words} ago, {when}"

@@ -1,0 +1,226 @@
+"""The commands, with their options and their help."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import Annotated
+
+import anyio
+import typer
+
+from . import _care
+from ._chosen import all_settings_of, settings_of
+from ._console import reporting, say
+from ._login import How, log_in
+from ._options import (
+    AskSecret,
+    AuthMethod,
+    AuthorizationUrl,
+    Browser,
+    ClientId,
+    ClientSecret,
+    Config,
+    Device,
+    DeviceUrl,
+    Domain,
+    Issuer,
+    KeyFile,
+    Name,
+    Pkce,
+    Port,
+    RedirectUri,
+    RevocationUrl,
+    Scope,
+    SecretFile,
+    Store,
+    Timeout,
+    TokenUrl,
+)
+
+app = typer.Typer(
+    name="httpx-refresh",
+    help="Log in with OAuth 2.0, and keep the token alive: show it, refresh it, give it back.",
+    epilog="Settings come from options, then HTTPX_REFRESH_… variables, then the configuration file. Exit codes: 0 "
+    "done; 2 wrong usage or settings; 3 a person must log in; 4 try again later; 5 the store failed; 6 the login did "
+    "not work; 7 the provider refuses this client; 130 interrupted.",
+    no_args_is_help=True,
+    # A traceback with the values of variables would show tokens.
+    pretty_exceptions_enable=False,
+    # Boxes and colours are for people; a pipe gets plain text.
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,
+)
+
+
+@app.command()
+def login(
+    context: typer.Context,
+    name: Name = None,
+    client_id: ClientId = None,
+    client_secret: ClientSecret = None,
+    client_secret_file: SecretFile = None,
+    ask_secret: AskSecret = False,
+    auth_method: AuthMethod = None,
+    store: Store = None,
+    encrypt_key_file: KeyFile = None,
+    config: Config = None,
+    issuer: Issuer = None,
+    token_url: TokenUrl = None,
+    authorization_url: AuthorizationUrl = None,
+    device_authorization_url: DeviceUrl = None,
+    domain: Domain = None,
+    scope: Scope = None,
+    port: Port = None,
+    redirect_uri: RedirectUri = None,
+    browser: Browser = True,
+    device: Device = False,
+    pkce: Pkce = None,
+    timeout: Timeout = 300.0,
+) -> None:
+    """Log in, and put the first token into the store.
+
+    A browser opens; the store is tried before that. Over ssh use --no-browser: it prints the address, and takes the
+    address that the browser ended at.
+    """
+    with reporting():
+        anyio.run(log_in, settings_of(context), How(device, not browser, timeout))
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    name: Name = None,
+    store: Store = None,
+    encrypt_key_file: KeyFile = None,
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
+) -> None:
+    """Show what a slot holds: its state, generation and times, never a token."""
+    with reporting():
+        code = anyio.run(partial(_care.status, settings_of(context), as_json=as_json))
+    raise typer.Exit(code)
+
+
+@app.command()
+def refresh(
+    context: typer.Context,
+    name: Name = None,
+    client_id: ClientId = None,
+    client_secret: ClientSecret = None,
+    client_secret_file: SecretFile = None,
+    ask_secret: AskSecret = False,
+    auth_method: AuthMethod = None,
+    store: Store = None,
+    encrypt_key_file: KeyFile = None,
+    config: Config = None,
+    issuer: Issuer = None,
+    token_url: TokenUrl = None,
+    domain: Domain = None,
+) -> None:
+    """Refresh the token now, whether it is still good or not.
+
+    A refresh that a service has begun is shared, not repeated.
+    """
+    with reporting():
+        anyio.run(_care.refresh, settings_of(context))
+
+
+@app.command()
+def revoke(
+    context: typer.Context,
+    name: Name = None,
+    client_id: ClientId = None,
+    client_secret: ClientSecret = None,
+    client_secret_file: SecretFile = None,
+    ask_secret: AskSecret = False,
+    auth_method: AuthMethod = None,
+    store: Store = None,
+    encrypt_key_file: KeyFile = None,
+    config: Config = None,
+    issuer: Issuer = None,
+    token_url: TokenUrl = None,
+    revocation_url: RevocationUrl = None,
+    domain: Domain = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Give the token back to the provider (RFC 7009), then empty the slot."""
+
+    def confirm(question: str) -> bool:
+        return yes or typer.confirm(question, err=True)
+
+    with reporting():
+        anyio.run(partial(_care.revoke, settings_of(context), confirm=confirm))
+
+
+@app.command()
+def watch(
+    context: typer.Context,
+    name: Name = None,
+    store: Store = None,
+    encrypt_key_file: KeyFile = None,
+    config: Config = None,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 1.0,
+    changes: Annotated[
+        int | None, typer.Option(help="End after so many lines.", min=1, show_default=False)
+    ] = None,
+) -> None:
+    """Follow a slot live: a line for each refresh, claim, failure and login."""
+    with reporting():
+        anyio.run(partial(_care.watch, settings_of(context), interval=interval, changes=changes))
+
+
+@app.command("keep-alive")
+def keep_alive(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Tables of the configuration file, or one provider; all tables if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    client_id: ClientId = None,
+    client_secret: ClientSecret = None,
+    client_secret_file: SecretFile = None,
+    store: Store = None,
+    encrypt_key_file: KeyFile = None,
+    config: Config = None,
+    within: Annotated[
+        float | None,
+        typer.Option(
+            help="Refresh what has fewer days to live than this; half its lifetime if not given.",
+            min=0,
+            show_default=False,
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say also what went well.")
+    ] = False,
+) -> None:
+    """Refresh the slots whose refresh token would die of disuse (Xero 60 days, QuickBooks 100, Salesforce 30).
+
+    Made for cron: silent while all is well, a line for each slot that is not, and the exit code of the worst.
+    """
+    with reporting():
+        slots = all_settings_of(context)
+        verbose = verbose or sys.stdout.isatty()
+        days = None if within is None else within * 86_400.0
+        code = anyio.run(partial(_care.keep_alive, slots, within=days, verbose=verbose))
+    raise typer.Exit(code)
+
+
+@app.command("generate-key")
+def generate_key() -> None:
+    """Print a new key for --encrypt-key-file."""
+    from ..stores.encrypted import generate_key
+
+    say(generate_key())
+
+
+@app.command()
+def demo() -> None:
+    """Watch 200 callers meet the end of a token, and one refresh."""
+    from .demo import main
+
+    raise typer.Exit(main())
