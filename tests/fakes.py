@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from httpx_refresh import MemoryStore, ReauthorizationRequired, RefreshAuth, Token, TokenEndpoint
+from httpx_refresh._errors import again
 from httpx_refresh._record import Record, parse
 from httpx_refresh._slot import Host
 from httpx_refresh.testing import Gate
@@ -42,16 +43,21 @@ def loop_wall() -> float:
 class Endpoint:
     """Rotates as a strict server does: it commits when the request arrives, and takes no token twice.
 
-    `script` holds what is raised in the place of an answer, one a request. All its tokens hold "SECRET".
+    `script` holds what is raised in the place of an answer, one a request; `always` what is raised by every other.
+    All its tokens hold "SECRET".
     """
 
     name = "Fake"
 
-    def __init__(self, *, lifetime: float | None = 3600.0, clock: Callable[[], float] = time.time):
+    def __init__(
+        self, *, lifetime: float | None = 3600.0, clock: Callable[[], float] = time.time
+    ) -> None:
         self.lifetime = lifetime
+        self.reuse_grace = 0.0
         self.clock = clock
         self.asked: list[str | None] = []
-        self.script: deque[BaseException] = deque()
+        self.script: deque[Exception] = deque()
+        self.always: Exception | None = None
         self.gate: Gate | None = None
         self.issued = 0
 
@@ -83,6 +89,8 @@ class Endpoint:
         self.asked.append(token.refresh_token)
         if self.script:
             raise self.script.popleft()
+        if self.always is not None:
+            raise again(self.always)
         if token.refresh_token != self.current.refresh_token:
             raise ReauthorizationRequired("no such refresh token", error="invalid_grant")
         self.issued += 1
@@ -92,6 +100,25 @@ class Endpoint:
         for _ in range(3):
             await anyio.lowlevel.checkpoint()
         return answer
+
+
+class Api:
+    """Accepts the access tokens that it is told to; `seen` holds what each request carried."""
+
+    def __init__(self, accepts: Callable[[str], bool] = lambda _: True) -> None:
+        self.accepts = accepts
+        self.seen: list[str] = []
+
+    def client(self, auth: RefreshAuth, http: Any = httpx) -> Any:
+        async def answer(request: Any) -> Any:
+            await anyio.lowlevel.checkpoint()
+            token = request.headers["Authorization"].removeprefix("Bearer ")
+            self.seen.append(token)
+            return http.Response(200 if self.accepts(token) else 401)
+
+        return http.AsyncClient(
+            auth=auth, transport=http.MockTransport(answer), base_url="https://api.test"
+        )
 
 
 Writes = Callable[[Record], bool]
