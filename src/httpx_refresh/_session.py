@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from ._record import Record
 from ._redemption import Endpoint, describe
 from ._slot import Host, Poll, Slot
 from ._token import Token
+from ._unsaved import hand_over
 
 logger = logging.getLogger("httpx_refresh")
 
@@ -240,21 +240,8 @@ class Session:
             self.saved(journal, record)
 
     async def give_up_saving(self, token: Token) -> None:
-        """Hand a token that cannot be saved to whoever asked for it."""
-        logger.critical(
-            "%s: the new token could not be saved in %r. It is in memory, is used, and is%s handed to on_unsaved. "
-            "Mend the store before this process ends, or a person must log in again.",
-            describe(self.endpoint),
-            self.slot.store,
-            "" if self.on_unsaved is not None else " not (there is none)",
-        )
-        if self.on_unsaved is not None:
-            try:
-                answer = self.on_unsaved(token)
-                if inspect.isawaitable(answer):
-                    await answer
-            except Exception:
-                logger.exception("on_unsaved failed")
+        """Hand over a token that cannot be saved."""
+        await hand_over(token, self.on_unsaved, self.endpoint, self.slot.store)
 
     def _look_ahead_later(self, error: Exception | None) -> None:
         known = self.known
