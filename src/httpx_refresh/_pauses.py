@@ -165,7 +165,7 @@ class Pauses:
         self._look_at = now + self._host.jitter(LOOK, 0.8)
         return True
 
-    def died(self, *, early: bool, name: str) -> None:
+    def died(self, early: bool, name: str) -> None:
         """Count a good token that was refused and replaced; `early`: long before its time."""
         self._early_deaths = self._early_deaths + 1 if early else 0
         if self._early_deaths == EARLY_DEATHS:

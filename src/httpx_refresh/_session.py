@@ -113,8 +113,7 @@ class Session:
         flight = await self._join(access_token)
         if flight.spent and not flight.counted:
             flight.counted = True  # One token died, however many waited for the next.
-            early = refused.is_early(self.host.wall())
-            self.pauses.died(early=early, name=describe(self.endpoint))
+            self.pauses.died(refused.is_early(self.host.wall()), describe(self.endpoint))
         return flight.result(), flight.spent
 
     async def refresh(self) -> Known:
@@ -244,8 +243,7 @@ class Session:
         await hand_over(token, self.on_unsaved, self.endpoint, self.slot.store)
 
     def _look_ahead_later(self, error: Exception | None) -> None:
-        known = self.known
-        expires_at = None if known is None else known.token.expires_at
+        expires_at = None if self.known is None else self.known.token.expires_at
         left = math.inf if expires_at is None else expires_at - self.host.wall()
         self.pauses.look_ahead_later(min(self.refresh_timeout, left / 2))
         if error is not None:
