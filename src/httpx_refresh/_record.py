@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
-from ._token import NAMED, Token, epoch
+from ._token import NAMED, Token, epoch, lifetime
 
 NOTES = "httpx_refresh"
 
@@ -203,19 +203,18 @@ def write(
     return json.dumps({**fields, NOTES: notes})
 
 
-def merged(held: Token, new: Token) -> Token:
+def merged(held: Token, new: Token, *, now: float) -> Token:
     """Put a token response over the token it replaces: what was not sent again is kept (RFC 6749 §6).
 
-    The lifetime is not kept: it was the old access token's.
+    The lifetime is not kept: it was the old access token's. The new one's is told from `now` where it only has an end:
+    else nobody who reads the text could tell a short-lived token from one that is about to expire.
     """
-    kept = {name: value for name, value in held.extra.items() if name not in _LIFETIME}
-    return Token(
-        new.access_token,
-        new.refresh_token or held.refresh_token,
-        new.expires_at,
-        new.token_type,
-        {**kept, **new.extra},
-    )
+    extra = {name: value for name, value in held.extra.items() if name not in _LIFETIME}
+    extra.update(new.extra)
+    if new.expires_at is not None and new.expires_at > now and lifetime(extra) is None:
+        extra["expires_in"] = new.expires_at - now
+    refresh_token = new.refresh_token or held.refresh_token
+    return Token(new.access_token, refresh_token, new.expires_at, new.token_type, extra)
 
 
 def revoked(record: Record, *, since: float) -> str:

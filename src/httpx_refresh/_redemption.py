@@ -64,7 +64,8 @@ class Redemption:
         journal = self.journal
         try:
             try:
-                journal.result = _record.merged(self._held, await self._ask())
+                answer = await self._ask()
+                journal.result = _record.merged(self._held, answer, now=self._host.wall())
             except RefreshUnavailable:
                 await journal.put_or_warn()
                 raise

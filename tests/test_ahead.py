@@ -1,0 +1,200 @@
+"""Rule 9: ahead of the expiry one flight starts, and nobody waits for it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import anyio
+import pytest
+
+from httpx_refresh import RefreshAuth, RefreshUnavailable, Token
+from httpx_refresh.testing import Gate
+from tests.fakes import Endpoint, Store, loop_wall, use_loop_time
+from tests.virtual_time import virtual_time
+
+pytestmark = [pytest.mark.anyio, virtual_time]
+
+
+@pytest.fixture(autouse=True)
+def _loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_loop_time(monkeypatch)
+
+
+def holding(expires_in: float, *, lifetime: float | None = 3600.0, **options: Any) -> Any:
+    endpoint = Endpoint(clock=loop_wall, lifetime=lifetime)
+    store = Store(endpoint.text(expires_in=expires_in))
+    return endpoint, store, RefreshAuth(endpoint, store, **options)
+
+
+async def test_inside_the_leeway_nobody_waits_for_a_token_endpoint_that_takes_a_second() -> None:
+    endpoint, _, auth = holding(20)
+    await auth.token()
+    endpoint.gate = Gate()
+    before = anyio.current_time()
+    for _ in range(1000):
+        assert (await auth.token()).access_token == "SECRET-a0"
+    assert anyio.current_time() == before
+    await endpoint.gate.arrived()
+    assert (await auth.token()).access_token == "SECRET-a0"
+    await anyio.sleep(1)
+    assert (await auth.token()).access_token == "SECRET-a0"
+    endpoint.gate.release()
+    await auth.aclose()
+    assert (await auth.token()).access_token == "SECRET-a1"
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+async def test_only_past_the_expiry_do_callers_wait() -> None:
+    endpoint, _, auth = holding(20, refresh_timeout=60)
+    await auth.token()
+    await auth.token()  # The flight starts, and hangs.
+    endpoint.gate = Gate()
+    await anyio.sleep(19)
+    assert (await auth.token()).access_token == "SECRET-a0"
+    await anyio.sleep(1)
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth.token)
+        await anyio.sleep(0.5)
+        assert auth._session.known.token.access_token == "SECRET-a0"
+        endpoint.gate.release()
+    assert (await auth.token()).access_token == "SECRET-a1"
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+@pytest.mark.parametrize(
+    "lifetime, before, least, most",
+    [
+        (3600.0, 60.0, 54, 60),
+        (3600.0, 600.0, 540, 600),
+        (3600.0, 3600.0, 648, 720),
+        (100.0, 60.0, 18, 20),
+        (3600.0, 0.0, 0, 0),
+    ],
+)
+async def test_a_refresh_starts_refresh_before_ahead_a_fifth_of_the_lifetime_at_most_with_jitter(
+    lifetime: float, before: float, least: float, most: float
+) -> None:
+    leads = set()
+    for _ in range(50):
+        _, _, auth = holding(lifetime, lifetime=lifetime, refresh_before=before)
+        token = await auth.token()
+        leads.add(token.expires_at - auth._session.known.renew_at)
+    assert all(least - 0.001 <= lead <= most + 0.001 for lead in leads)
+    assert len(leads) > 25 or before == 0
+
+
+async def test_a_provider_that_refuses_early_refreshes_is_not_asked_before_it_allows_one() -> None:
+    endpoint, _, auth = holding(600, lifetime=600)
+    endpoint.refresh_not_before_expiry = 30.0
+    token = await auth.token()
+    assert token.expires_at - auth._session.known.renew_at <= 30
+
+
+async def test_without_a_known_expiry_only_a_refusal_starts_a_refresh() -> None:
+    endpoint = Endpoint(clock=loop_wall, lifetime=None)
+    auth = RefreshAuth(endpoint, Store(endpoint.text()))
+    for _ in range(10):
+        await auth.token()
+        await anyio.sleep(10_000)
+    assert endpoint.asked == []
+
+
+async def test_expires_in_without_expires_at_says_nothing() -> None:
+    endpoint = Endpoint(clock=loop_wall, lifetime=1.0)
+    auth = RefreshAuth(endpoint, Store(endpoint.text()))
+    await anyio.sleep(100)
+    assert (await auth.token()).access_token == "SECRET-a0"
+    assert endpoint.asked == []
+
+
+async def test_a_token_of_an_endpoint_that_names_no_lifetime_is_not_refreshed_at_once() -> None:
+    class Plain(Endpoint):
+        async def refresh(self, token: Token, /) -> Token:
+            answer = await super().refresh(token)
+            return Token(answer.access_token, answer.refresh_token, loop_wall() + 50)
+
+    endpoint = Plain(clock=loop_wall, lifetime=None)
+    store = Store(endpoint.text())
+    auth, other = RefreshAuth(endpoint, store), RefreshAuth(endpoint, store)
+    await auth.refresh()
+    for _ in range(39):
+        await anyio.sleep(1)
+        await auth.token()
+        await other.token()
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+async def test_a_refresh_ahead_that_fails_is_logged_and_tried_again_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    endpoint, _, auth = holding(50)
+    endpoint.script.append(RefreshUnavailable("down", outcome="refused"))
+    before = anyio.current_time()
+    while endpoint.issued == 0:
+        assert (await auth.token()).access_token == "SECRET-a0"
+        await anyio.sleep(0.1)
+    assert anyio.current_time() - before < 50
+    assert len(endpoint.asked) == 2
+    assert [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING] == [
+        "Refreshing ahead failed; the token goes on being used: down"
+    ]
+
+
+async def test_in_an_outage_a_good_token_is_used_to_its_end_and_the_endpoint_left_in_peace() -> None:
+    endpoint, _, auth = holding(60)
+    endpoint.always = RefreshUnavailable("down", outcome="refused")
+    before = anyio.current_time()
+    while anyio.current_time() - before < 59:
+        assert (await auth.token()).access_token == "SECRET-a0"
+        await anyio.sleep(0.05)
+    assert 2 <= len(endpoint.asked) <= 12
+    await anyio.sleep(1)
+    with pytest.raises(RefreshUnavailable):
+        await auth.token()
+
+
+async def test_a_flight_ahead_that_finds_another_s_claim_leaves_it_be() -> None:
+    endpoint, store, auth = holding(20)
+    claim = {"by": "elsewhere:1", "nonce": "n", "since": loop_wall()}
+    store.text = endpoint.text(expires_in=20, redeeming=claim)
+    await auth.token()
+    await auth.token()
+    await auth.aclose()
+    assert (store.loads, store.tries, endpoint.asked) == (2, 0, [])
+
+
+async def test_whoever_comes_past_the_expiry_makes_such_a_flight_wait_for_the_claim() -> None:
+    endpoint, store, auth = holding(20)
+    claim = {"by": "elsewhere:1", "nonce": "n", "since": loop_wall()}
+    store.text = endpoint.text(expires_in=20, redeeming=claim)
+    await auth.token()
+    await anyio.sleep(20)
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth.token)
+        await anyio.sleep(1)
+        endpoint.issued = 3
+        store.text = endpoint.text(expires_in=3600, generation=1)
+    assert (await auth.token()).access_token == "SECRET-a3"
+    assert endpoint.asked == []
+
+
+async def test_a_thousand_objects_on_one_store_make_one_request_and_do_not_poll_in_chorus() -> None:
+    endpoint, store, _ = holding(50)
+    auths = [RefreshAuth(endpoint, store) for _ in range(1000)]
+    for auth in auths:
+        await auth.token()
+    endpoint.gate = Gate()
+    loads = store.loads
+    before = anyio.current_time()
+    while anyio.current_time() - before < 10:  # The endpoint takes ten seconds for its answer.
+        for auth in auths:
+            assert (await auth.token()).access_token == "SECRET-a0"
+        await anyio.sleep(0.5)
+    # Each may look when it starts, and a few times more.
+    assert store.loads - loads <= 3000
+    assert store.tries <= 1001
+    endpoint.gate.release()
+    await anyio.sleep(40)
+    assert {(await auth.token()).access_token for auth in auths} == {"SECRET-a1"}
+    assert endpoint.asked == ["SECRET-r0"]
