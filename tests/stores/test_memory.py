@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import sys
 import threading
 
 import anyio
 import pytest
 
-from httpx_refresh.stores import MemoryStore, TokenStore
+from httpx_refresh.stores import MemoryStore, TokenStore, memory
 from httpx_refresh.testing import check_store
 
 
@@ -24,29 +23,40 @@ async def test_a_memory_store_starts_with_the_text_it_is_given() -> None:
     assert await store.replace("start", "next")
 
 
-def test_of_many_threads_that_swap_from_one_text_exactly_one_wins() -> None:
+class Compared(str):
+    """A text that tells what holds while it is compared."""
+
+    locked = False
+
+    def __ne__(self, other: object) -> bool:
+        self.locked = memory._lock.locked()
+        return str.__ne__(self, other)
+
+
+@pytest.mark.anyio
+async def test_no_other_thread_swaps_between_the_comparison_and_the_write() -> None:
+    old = Compared("old")
+    assert await MemoryStore("old").replace(old, "new")
+    assert old.locked
+
+
+def test_of_threads_that_swap_from_one_text_exactly_one_wins() -> None:
     store = MemoryStore("0")
-    barrier = threading.Barrier(8)
+    barrier = threading.Barrier(4)
     wins: list[int] = []
 
     async def swap_in_step() -> None:
-        for number in range(200):
+        for number in range(50):
             barrier.wait()
             if await store.replace(str(number), str(number + 1)):
                 wins.append(number)
-            barrier.wait()
 
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=anyio.run, args=(swap_in_step,)) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
-    assert wins == list(range(200))
+    threads = [threading.Thread(target=anyio.run, args=(swap_in_step,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wins == list(range(50))
 
 
 def test_a_memory_store_has_no_dict() -> None:
