@@ -61,7 +61,7 @@ class Journal:
     async def open(self) -> bool:
         """Put the claim on the slot; False if somebody else was faster."""
         try:
-            return await self._slot.swap(self._base.text, self._claimed)
+            won = await self._slot.swap(self._base.text, self._claimed)
         except StoreError:
             # It may be written all the same, and only the answer is lost.
             self._slot.give_up(self.claim, maybe_spent=False)
@@ -71,6 +71,11 @@ class Journal:
             self._slot.give_up(self.claim, maybe_spent=False)
             await self.settle()
             raise
+        if not won:
+            # It may be ours all the same: a client that sends a swap again, because the answer to the first was
+            # lost, is told that it lost.
+            self._slot.give_up(self.claim, maybe_spent=False)
+        return won
 
     def sending(self) -> None:
         """Take note that the refresh token leaves this process now."""
