@@ -222,13 +222,13 @@ def _again(response: Response, known: Known, recording: Recording | None) -> Req
 
     What came before the redirect was accepted, and is not done a second time.
     """
-    if recording is not None and not recording.replayable:
+    request = response.request
+    if request.stream is recording and recording is not None and not recording.replayable:
         raise BodyNotReplayable(
             "The API refused the token, and it has been refreshed; but this request's body is longer than "
             "replay_limit and cannot be sent a second time. Nothing of it was. Send the request again with a new "
             "body: it will carry the new token. Or raise replay_limit.",
             response=response,
         )
-    request = response.request
     request.headers["Authorization"] = known.header
     return request

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from ._errors import BodyNotReplayable
-from ._libraries import BYTE_STREAMS, StreamBase
+from ._libraries import ASYNC_STREAMS, BYTE_STREAMS, StreamBase
 
 if TYPE_CHECKING:
     from ._libraries import Request
@@ -35,7 +35,8 @@ class Recording(StreamBase):
         if not self.replayable:
             raise BodyNotReplayable(
                 "This request's body was sent already, and is not kept: it is larger than replay_limit, or an API "
-                "accepted it. Nothing of it was sent a second time. Make a new request with a new body."
+                "accepted it, or it broke half-way. Nothing of it was sent a second time. Make a new request with a "
+                "new body."
             )
         for chunk in self._chunks:
             yield chunk
@@ -48,6 +49,10 @@ class Recording(StreamBase):
                 chunk = await self._rest.__anext__()
             except StopAsyncIteration:
                 return
+            except BaseException:
+                # A generator that raised has ended, and would pass for a body that is over.
+                self.forget()
+                raise
             self._size += len(chunk)
             if self.replayable:
                 self._chunks.append(chunk)
@@ -60,7 +65,7 @@ class Recording(StreamBase):
         await self._body.aclose()
 
     def forget(self) -> None:
-        """Let go of what was recorded: the request was accepted, and is not sent again."""
+        """Let go of what was recorded: the body is not sent again, because it was accepted, or because it broke."""
         self._chunks = []
         self._size = self._limit + 1
 
@@ -76,6 +81,8 @@ def record(request: Request, limit: int) -> Recording | None:
         return None
     if isinstance(stream, Recording):
         return stream
+    if not isinstance(stream, ASYNC_STREAMS):
+        return None  # The client says best that it cannot send this.
     recording = Recording(stream, limit)
     request.stream = recording
     return recording

@@ -37,6 +37,9 @@ if not TYPE_CHECKING:
     AuthBase = type("AuthBase", _each("Auth"), {"__slots__": ()})
     StreamBase = type("StreamBase", _each("AsyncByteStream"), {"__slots__": ()})
 
+ASYNC_STREAMS: tuple[type, ...] = _each("AsyncByteStream")
+"""Bodies that an async client can send."""
+
 BYTE_STREAMS: tuple[type, ...] = _each("ByteStream")
 """Bodies held in memory: they can be sent any number of times."""
 
