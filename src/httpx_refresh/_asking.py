@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -99,14 +99,19 @@ async def _exchange(
     )
     response = await client.send(request, stream=True, auth=None, follow_redirects=False)
     try:
-        answers.append(await _read(response))
+        answers.append(await read_answer(response))
     finally:
         await response.aclose()
 
 
-async def _read(response: Response) -> Answer:
+async def read_answer(response: Response) -> Answer:
     """Read the answer, which is never longer than `MOST` and one chunk."""
-    stream = response.aiter_raw()
+    if response.is_stream_consumed:  # A hook of the client's read it, or it never was a stream.
+        body = response.content
+        return Answer(response.status_code, response.headers, body[:MOST], len(body) > MOST)
+    # Not `aiter_raw`: it closes the response before it ends, and a close that fails would take the answer along.
+    raw: Any = response.stream
+    stream: AsyncIterator[bytes] = raw.__aiter__()
     chunks, ended = await read_some(stream, MOST)
     body = b"".join(chunks)
     if ended:

@@ -15,6 +15,8 @@ _PIECE = 8
 # A JWT (RFC 7519 §3.1), whoever's it is: `eyJ` is the beginning of a JSON object in base64.
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)*")
 
+_OCTET = re.compile("%[0-9A-F]{2}")
+
 
 def redacted(text: str | None, secrets: Iterable[str], most: int) -> str | None:
     """Return a server's words without the secrets of ours that they repeat, in one line, bounded.
@@ -62,7 +64,9 @@ def _forms(secret: str) -> Iterator[str]:
         yield form
         for before in range(3):
             yield from _in_base64(form.encode("utf-8", "replace"), before)
-    yield quote(secret, safe="", errors="replace")
+    for form in (quote(secret, safe="", errors="replace"), quote_plus(secret, errors="replace")):
+        yield form
+        yield _OCTET.sub(lambda octet: octet[0].lower(), form)
     yield json.dumps(secret)[1:-1]
     yield html.escape(secret)
 
