@@ -71,9 +71,9 @@ class RefreshAuth(AuthBase):
         is_expired: ExpiryRule | Callable[[Any], bool] | None = None,
         on_unsaved: Callable[[Token], object] | None = None,
     ) -> None:
-        if not callable(getattr(endpoint, "refresh", None)):
+        if isinstance(endpoint, type) or not callable(getattr(endpoint, "refresh", None)):
             raise TypeError("endpoint must have an async method refresh(token)")
-        if not isinstance(store, TokenStore):
+        if isinstance(store, type) or not isinstance(store, TokenStore):
             raise TypeError("store must have the async methods load() and replace(old, new)")
         for name, seconds, least in (
             ("refresh_before", refresh_before, 0.0),
@@ -87,9 +87,10 @@ class RefreshAuth(AuthBase):
             raise TypeError("replay_limit must be a whole number of bytes")
         if replay_limit < 0:
             raise ValueError("replay_limit must not be negative")
-        for name, function in (("is_expired", is_expired), ("on_unsaved", on_unsaved)):
-            if not (function is None or callable(function) or isinstance(function, ExpiryRule)):
-                raise TypeError(f"{name} must be callable")
+        if not (is_expired is None or callable(is_expired) or isinstance(is_expired, ExpiryRule)):
+            raise TypeError("is_expired must be callable, an ExpiryRule, or None")
+        if not (on_unsaved is None or callable(on_unsaved)):
+            raise TypeError("on_unsaved must be callable, or None")
         self._origins = compiled(getattr(endpoint, "origins", None) if origins is None else origins)
         self._is_expired = (
             getattr(endpoint, "is_expired", None) if is_expired is None else is_expired

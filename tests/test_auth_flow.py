@@ -1,0 +1,367 @@
+"""The auth flow as a client drives it: attach, send, renew on a refusal, send again (rules 2, 6, 12 and 15)."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import anyio
+import httpx
+import httpx2
+import pytest
+
+from httpx_refresh import (
+    MemoryStore,
+    ReauthorizationRequired,
+    RefreshAuth,
+    RefreshUnavailable,
+    StoreError,
+    Token,
+)
+from httpx_refresh.testing import Answer, AuthorizationServer, Gate, Outage
+from tests.fakes import Api, Endpoint, Store, auth_of, both_libraries, client_of
+
+
+@both_libraries
+@pytest.mark.anyio
+async def test_the_token_goes_out_with_each_request_and_nothing_else_is_asked(http: Any) -> None:
+    endpoint = Endpoint()
+    store = Store(endpoint.text(expires_in=3600))
+    api = Api()
+    async with api.client(RefreshAuth(endpoint, store), http) as client:
+        for _ in range(5):
+            assert (await client.get("/")).status_code == 200
+    assert api.seen == ["SECRET-a0"] * 5
+    assert (store.loads, store.tries, endpoint.asked) == (1, 0, [])
+
+
+@pytest.mark.anyio
+async def test_one_object_serves_clients_of_both_libraries_at_once() -> None:
+    server = AuthorizationServer()
+    auth = auth_of(server)
+    server.expire_access_tokens()
+    statuses = []
+
+    async def call(client: Any) -> None:
+        statuses.append((await client.get("/ping")).status_code)
+
+    async with (
+        client_of(server, httpx, auth=auth) as one,
+        client_of(server, httpx2, auth=auth) as two,
+        anyio.create_task_group() as group,
+    ):
+        for _ in range(10):
+            group.start_soon(call, one)
+            group.start_soon(call, two)
+    assert statuses == [200] * 20
+    assert server.token_requests == 1
+
+
+@pytest.mark.anyio
+async def test_another_scheme_than_bearer_is_sent_where_the_endpoint_says_so() -> None:
+    endpoint: Any = Endpoint()
+    endpoint.authorization_scheme = "Zoho-oauthtoken"
+    api = Api()
+    async with api.client(RefreshAuth(endpoint, Store(endpoint.text()))) as client:
+        await client.get("/")
+    assert api.seen == ["Zoho-oauthtoken SECRET-a0"]
+
+
+@both_libraries
+@pytest.mark.anyio
+async def test_twenty_calls_that_all_meet_a_401_do_with_a_pool_of_one(http: Any) -> None:
+    server = AuthorizationServer()
+    auth = auth_of(server)
+    await auth.token()
+    server.expire_access_tokens()
+    statuses = []
+
+    async def call() -> None:
+        statuses.append((await client.get("/ping")).status_code)
+
+    async with client_of(server, http, auth=auth, max_connections=1) as client:
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                for _ in range(20):
+                    group.start_soon(call)
+    assert statuses == [200] * 20
+    assert server.token_requests == 1
+
+
+@both_libraries
+@pytest.mark.anyio
+async def test_a_streamed_request_of_a_pool_of_one_gives_its_connection_back_before_it_waits(
+    http: Any,
+) -> None:
+    server = AuthorizationServer()
+    auth = auth_of(server)
+    await auth.token()
+    server.expire_access_tokens()
+    gate = Gate()
+    server.script(Answer(gate=gate))
+    async with client_of(server, http, auth=auth, max_connections=1) as client:
+
+        async def stream() -> None:
+            async with client.stream("GET", "/ping") as response:
+                assert (response.status_code, await response.aread()) == (200, b'{"pong":true}')
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(stream)
+            await gate.arrived()
+            with anyio.fail_after(5):
+                assert (await client.get("/ping", auth=None)).status_code == 401
+            gate.release()
+
+
+@both_libraries
+@pytest.mark.anyio
+async def test_a_request_is_sent_three_times_at_most_and_refreshes_once(http: Any) -> None:
+    endpoint = Endpoint()
+    store = Store(endpoint.text(expires_in=3600))
+    auth = RefreshAuth(endpoint, store)
+    api = Api(lambda _: False)
+    async with api.client(auth, http) as client:
+        await auth.token()
+        endpoint.issued = 1  # Somebody else refreshed, and that token is refused as well.
+        store.text = endpoint.text(expires_in=3600, generation=1)
+        response = await client.get("/")
+    assert response.status_code == 401
+    assert api.seen == ["SECRET-a0", "SECRET-a1", "SECRET-a2"]
+    assert endpoint.asked == ["SECRET-r1"]
+
+
+@pytest.mark.anyio
+async def test_the_third_send_may_succeed() -> None:
+    endpoint = Endpoint()
+    store = Store(endpoint.text(expires_in=3600))
+    auth = RefreshAuth(endpoint, store)
+    api = Api("SECRET-a2".__eq__)
+    async with api.client(auth) as client:
+        await auth.token()
+        endpoint.issued = 1
+        store.text = endpoint.text(expires_in=3600, generation=1)
+        assert (await client.get("/")).status_code == 200
+    assert len(api.seen) == 3
+
+
+@pytest.mark.anyio
+async def test_a_refresh_that_did_not_help_is_not_tried_twice_for_one_request() -> None:
+    endpoint = Endpoint()
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=3600)))
+    api = Api(lambda _: False)
+    async with api.client(auth) as client:
+        response = await client.get("/")
+    assert response.status_code == 401
+    assert (api.seen, len(endpoint.asked)) == (["SECRET-a0", "SECRET-a1"], 1)
+
+
+@both_libraries
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "error, kind",
+    [
+        (RefreshUnavailable("down", outcome="refused"), RefreshUnavailable),
+        (ReauthorizationRequired("dead"), ReauthorizationRequired),
+    ],
+)
+async def test_a_refusal_without_a_new_token_raises_why_there_is_none(
+    http: Any, error: Exception, kind: Any
+) -> None:
+    endpoint = Endpoint()
+    endpoint.always = error
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=3600)))
+    async with Api(lambda _: False).client(auth, http) as client:
+        with pytest.raises(kind):
+            await client.get("/")
+
+
+@pytest.mark.anyio
+async def test_a_broken_store_raises_before_anything_is_sent() -> None:
+    api = Api()
+    async with api.client(RefreshAuth(Endpoint(), MemoryStore("no JSON"))) as client:
+        with pytest.raises(StoreError):
+            await client.get("/")
+    assert api.seen == []
+
+
+@both_libraries
+def test_a_synchronous_client_is_told_to_be_an_async_one(http: Any) -> None:
+    auth = RefreshAuth(Endpoint(), MemoryStore())
+    transport = http.MockTransport(lambda _: http.Response(200))
+    with (
+        http.Client(auth=auth, transport=transport) as client,
+        pytest.raises(RuntimeError, match="AsyncClient"),
+    ):
+        client.get("https://api.test/")
+
+
+@pytest.mark.anyio
+async def test_statuses_other_than_401_are_passed_on_as_they_are() -> None:
+    server = AuthorizationServer()
+    async with client_of(server, auth=auth_of(server)) as client:
+        for status in (400, 403, 404, 429, 500, 503):
+            server.script_api(Outage(status))
+            assert (await client.get("/ping")).status_code == status
+    assert server.token_requests == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("status", "issued"), [(403, 2), (500, 1)])
+async def test_an_answer_below_500_proves_a_fresh_token(status: int, issued: int) -> None:
+    # A server error says nothing about the token.
+    endpoint = Endpoint()
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)))
+    statuses = iter([status, 401, 401, 401])
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(next(statuses))
+
+    async with httpx.AsyncClient(auth=auth, transport=httpx.MockTransport(answer)) as client:
+        await client.get("https://api.test/")
+        await client.get("https://api.test/")
+    assert endpoint.issued == issued
+
+
+# -- redirects -------------------------------------------------------------------------------------
+
+
+class Site:
+    """`/start` redirects to `goal`, where the API refuses the tokens that it is told to."""
+
+    def __init__(self, goal: str, *, refused: frozenset[str]) -> None:
+        self.goal = goal
+        self.refused = refused
+        self.seen: list[tuple[str, str | None]] = []
+
+    def client(self, auth: RefreshAuth, http: Any) -> Any:
+        def answer(request: Any) -> Any:
+            sent = request.headers.get("Authorization")
+            self.seen.append((str(request.url), sent))
+            if request.url.path == "/start":
+                return http.Response(302, headers={"Location": self.goal})
+            bad = sent is None or sent.removeprefix("Bearer ") in self.refused
+            return http.Response(401 if bad else 200)
+
+        return http.AsyncClient(
+            auth=auth,
+            transport=http.MockTransport(answer),
+            base_url="https://api.test",
+            follow_redirects=True,
+        )
+
+
+@both_libraries
+@pytest.mark.anyio
+async def test_a_refusal_behind_a_redirect_is_replayed_there_and_the_first_step_not_redone(
+    http: Any,
+) -> None:
+    endpoint = Endpoint()
+    site = Site("/goal", refused=frozenset({"SECRET-a0"}))
+    async with site.client(RefreshAuth(endpoint, Store(endpoint.text())), http) as client:
+        response = await client.get("/start")
+    assert response.status_code == 200
+    assert site.seen == [
+        ("https://api.test/start", "Bearer SECRET-a0"),
+        ("https://api.test/goal", "Bearer SECRET-a0"),
+        ("https://api.test/goal", "Bearer SECRET-a1"),
+    ]
+
+
+@both_libraries
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "goal", ["https://other.test/goal", "https://api.test:8443/goal", "http://api.test/goal"]
+)
+async def test_a_401_from_another_origin_is_passed_on_and_never_saw_the_token(
+    http: Any, goal: str
+) -> None:
+    endpoint = Endpoint()
+    site = Site(goal, refused=frozenset())
+    async with site.client(RefreshAuth(endpoint, Store(endpoint.text())), http) as client:
+        response = await client.get("/start")
+    assert response.status_code == 401
+    assert site.seen == [("https://api.test/start", "Bearer SECRET-a0"), (goal, None)]
+    assert endpoint.asked == []
+
+
+@both_libraries
+@pytest.mark.anyio
+async def test_a_redirect_back_to_the_api_has_lost_the_token_and_is_passed_on(http: Any) -> None:
+    endpoint = Endpoint()
+    seen: list[str | None] = []
+
+    def answer(request: Any) -> Any:
+        seen.append(request.headers.get("Authorization"))
+        goals = {"/start": "https://other.test/over", "/over": "https://api.test/goal"}
+        goal = goals.get(request.url.path)
+        return http.Response(401) if goal is None else http.Response(302, headers={"Location": goal})
+
+    async with http.AsyncClient(
+        auth=RefreshAuth(endpoint, Store(endpoint.text())),
+        transport=http.MockTransport(answer),
+        follow_redirects=True,
+    ) as client:
+        assert (await client.get("https://api.test/start")).status_code == 401
+    assert seen == ["Bearer SECRET-a0", None, None]
+    assert endpoint.asked == []
+
+
+# -- construction ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, error, said",
+    [
+        ({"endpoint": object()}, TypeError, "endpoint must have"),
+        ({"endpoint": Endpoint}, TypeError, "endpoint must have"),
+        ({"store": object()}, TypeError, "store must have"),
+        ({"store": "token.json"}, TypeError, "store must have"),
+        ({"store": MemoryStore}, TypeError, "store must have"),
+        ({"refresh_before": "60"}, TypeError, "refresh_before must be a number"),
+        ({"refresh_before": True}, TypeError, "refresh_before must be a number"),
+        ({"refresh_before": -1}, ValueError, "refresh_before must be finite"),
+        ({"refresh_before": math.nan}, ValueError, "refresh_before must be finite"),
+        ({"refresh_timeout": None}, TypeError, "refresh_timeout must be a number"),
+        ({"refresh_timeout": 0}, ValueError, "refresh_timeout must be finite"),
+        ({"refresh_timeout": math.inf}, ValueError, "refresh_timeout must be finite"),
+        ({"replay_limit": 1.5}, TypeError, "replay_limit must be a whole number"),
+        ({"replay_limit": True}, TypeError, "replay_limit must be a whole number"),
+        ({"replay_limit": -1}, ValueError, "replay_limit must not be negative"),
+        ({"is_expired": 401}, TypeError, "is_expired must be"),
+        ({"on_unsaved": "print"}, TypeError, "on_unsaved must be callable"),
+        ({"origins": 5}, TypeError, None),
+        ({"origins": ["http://api.test"]}, ValueError, "https only"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_at_construction(
+    options: dict[str, Any], error: type[Exception], said: str | None
+) -> None:
+    arguments = {"endpoint": Endpoint(), "store": MemoryStore(), **options}
+    with pytest.raises(error, match=said):
+        RefreshAuth(**arguments)
+
+
+def test_an_expiry_rule_is_no_callback() -> None:
+    from httpx_refresh import ExpiryRule
+
+    with pytest.raises(TypeError, match="on_unsaved must be callable"):
+        RefreshAuth(Endpoint(), MemoryStore(), on_unsaved=ExpiryRule(bool))  # type: ignore[arg-type]
+
+
+def test_the_repr_names_endpoint_and_store_and_no_token() -> None:
+    endpoint = Endpoint()
+    shown = repr(RefreshAuth(endpoint, MemoryStore(endpoint.text())))
+    assert shown == f"RefreshAuth({endpoint!r}, <MemoryStore, holding a text>)"
+
+
+@pytest.mark.anyio
+async def test_another_object_than_a_token_endpoint_serves_if_it_has_refresh() -> None:
+    class Mine:
+        async def refresh(self, token: Token) -> Token:
+            return Token("SECRET-mine", token.refresh_token)
+
+    store = MemoryStore(json.dumps({"access_token": "SECRET", "refresh_token": "SECRET-r"}))
+    auth = RefreshAuth(Mine(), store)
+    assert (await auth.refresh()).access_token == "SECRET-mine"
+    assert "Mine" in repr(auth)
