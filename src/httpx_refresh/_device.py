@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -90,29 +89,23 @@ def _begun(fields: dict[str, Any]) -> DeviceAuthorization | None:
     return DeviceAuthorization(device_code, user_code, uri, complete, expires_at, interval)
 
 
-async def wait(
-    post: Post,
-    device: DeviceAuthorization,
-    *,
-    name: str,
-    hidden: str,
-    sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
-) -> Token:
+async def wait(post: Post, device: DeviceAuthorization, *, name: str, hidden: str) -> Token:
     """Ask, as often as the server allows, until the person has decided (RFC 8628 §3.4 and §3.5).
 
     Raises:
         LoginFailed: the person said no, or the code expired.
     """
     interval = device.interval
+    deadline = anyio.current_time() + device.expires_at - time.time()
     while True:
-        await sleep(interval)
+        await anyio.sleep(interval)
         try:
             return await redeem(
                 post, DEVICE_GRANT, {"device_code": device.device_code}, name=name, hidden=hidden
             )
         except LoginFailed as error:
             interval = _next_interval(error, interval, name)
-            if time.time() + interval >= device.expires_at:
+            if anyio.current_time() + interval >= deadline:
                 raise _expired(name) from None
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from ._asking import read_answer
 from ._endpoint import TokenEndpoint
 from ._errors import RefreshUnavailable
 from ._libraries import REQUEST_ERRORS
@@ -14,8 +15,6 @@ from ._login_settings import checked_url
 
 if TYPE_CHECKING:
     from ._libraries import AsyncClient
-
-_MOST = 1_048_576
 
 # With a secret, the first of these that the server knows.
 _METHODS = ("client_secret_basic", "client_secret_post", "client_secret_jwt")
@@ -103,21 +102,15 @@ async def _metadata(issuer: str, client: AsyncClient | None) -> dict[str, Any]:
 async def _first(client: Any, places: tuple[str, ...]) -> dict[str, Any] | None:
     """Return the first of these that is a JSON object."""
     for place in places:
-        async with client.stream(
-            "GET",
-            place,
-            headers={"Accept": "application/json"},
-            auth=None,
-            follow_redirects=False,
-        ) as response:
-            raw = bytearray()
-            async for chunk in response.aiter_bytes(65_536):
-                raw += chunk
-                if len(raw) > _MOST:
-                    break
-        if response.status_code == 200 and len(raw) <= _MOST:
+        request = client.build_request("GET", place, headers={"Accept": "application/json"})
+        response = await client.send(request, stream=True, auth=None, follow_redirects=False)
+        try:
+            answer = await read_answer(response)
+        finally:
+            await response.aclose()
+        if answer.status == 200 and not answer.cut:
             try:
-                found = json.loads(raw)
+                found = json.loads(answer.body)
             except (ValueError, RecursionError):
                 continue
             if isinstance(found, dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode
 
 from .stores.base import TokenStore
 from .stores.file import FileStore
@@ -63,6 +63,8 @@ def _opened(url: str) -> TokenStore:
         return FileStore(_path(rest))
     if scheme == "memory":
         return MemoryStore()
+    if "#" in url:
+        raise ValueError("a store's URL has no fragment; write # as %23")
     address, taken = _without(url, ("key", "table"))
     if "key" not in taken:
         raise ValueError(f"a {scheme}: store needs the slot's name: ?key=name at the URL's end")
@@ -74,7 +76,9 @@ def _opened(url: str) -> TokenStore:
 
         from .stores.redis import RedisStore
 
-        return RedisStore(_Redis(redis.asyncio.from_url, _redis_url(address)), taken["key"])
+        with _Unreadable(scheme):
+            client = _Redis(redis.asyncio.from_url, _redis_url(address))
+        return RedisStore(client, taken["key"])
     return _sql_store(scheme, address, taken)
 
 
@@ -107,8 +111,6 @@ def _redis_url(url: str) -> str:
     # The servers speak one protocol, and redis-py knows them by its own name.
     if url.lower().startswith("valkey"):
         url = "redis" + url[len("valkey") :]
-    if urlsplit(url).fragment:
-        raise ValueError("a redis: URL has no fragment")
     return url
 
 
@@ -137,7 +139,7 @@ class _Redis:
 
 def _sql_store(scheme: str, address: str, taken: dict[str, str]) -> TokenStore:
     with _Needs("sql", f"a {scheme}: store"):
-        from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
+        from sqlalchemy.exc import NoSuchModuleError
 
     from sqlalchemy.engine import make_url
     from sqlalchemy.ext.asyncio import create_async_engine
@@ -145,27 +147,42 @@ def _sql_store(scheme: str, address: str, taken: dict[str, str]) -> TokenStore:
 
     from .stores.sql import SQLStore
 
-    try:
+    with _Unreadable(scheme):
         parsed = make_url(address)
-        in_memory = parsed.database in (None, "", ":memory:")
-        if parsed.get_backend_name() == "sqlite" and in_memory:
-            raise ValueError("SQLite in memory is empty for each connection: use memory: instead")
-        # A connection of a pool belongs to one event loop, and would have to be closed in it.
-        engine = create_async_engine(parsed, poolclass=NullPool)
-    except (NoSuchModuleError, ArgumentError):
-        reason = f"no store is known by the scheme {scheme!r}"
-    except InvalidRequestError:
-        reason = (
-            f"the driver of {scheme!r} is not asynchronous; name one that is, as in "
-            "postgresql+asyncpg, mariadb+aiomysql or sqlite+aiosqlite"
+    try:
+        dialect = parsed.get_dialect()
+    except NoSuchModuleError:
+        raise ValueError(f"no store is known by the scheme {scheme!r}") from None
+    if not dialect.is_async:
+        raise ValueError(
+            f"the driver of {scheme!r} is not asynchronous; name one that is, as in postgresql+asyncpg, "
+            "mariadb+aiomysql or sqlite+aiosqlite"
         )
+    if dialect.name == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise ValueError("SQLite in memory is empty for each connection: use memory: instead")
+    try:
+        # A connection of a pool would belong to one event loop, and would have to be closed in it.
+        engine = create_async_engine(parsed, poolclass=NullPool)
     except ImportError as error:
         raise ImportError(
             f"the driver of {scheme!r} is not installed: pip install {error.name}"
         ) from None
-    else:
-        return SQLStore(engine, taken["key"], table=taken.get("table", "httpx_refresh"))
-    raise ValueError(reason)  # Outside the handlers: their errors hold the URL.
+    return SQLStore(engine, taken["key"], table=taken.get("table", "httpx_refresh"))
+
+
+class _Unreadable:
+    """Say that a URL cannot be read, without showing it: libraries' own errors do."""
+
+    def __init__(self, scheme: str) -> None:
+        self._message = f"this {scheme}: URL cannot be read; its port is to be a number, and what is special escaped"
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        # SQLAlchemy's own error is no ValueError, and all that parsing does is parse.
+        if isinstance(error, Exception):
+            error.args = ()
+            raise ValueError(self._message) from None
 
 
 class _Needs:

@@ -93,8 +93,10 @@ def reporting() -> Iterator[None]:
         yield
     except EXPECTED as error:
         tell(f"Error: {error}", "red")
+        if isinstance(error, ReauthorizationRequired):
+            tell("The command for that is `httpx-refresh login`.")
         raise typer.Exit(exit_code(error)) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         tell("Interrupted. The token in the store is as it was, or newer.")
         raise typer.Exit(Exit.INTERRUPTED) from None
 

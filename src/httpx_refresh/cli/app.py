@@ -11,7 +11,7 @@ import typer
 
 from . import _care
 from ._chosen import all_settings_of, settings_of
-from ._console import reporting, say
+from ._console import Problem, reporting, say
 from ._login import How, log_in
 from ._options import (
     AskSecret,
@@ -146,7 +146,11 @@ def revoke(
     """Give the token back to the provider (RFC 7009), then empty the slot."""
 
     def confirm(question: str) -> bool:
-        return yes or typer.confirm(question, err=True)
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise Problem("nobody is here to be asked: say --yes")
+        return typer.confirm(question, err=True)
 
     with reporting():
         anyio.run(partial(_care.revoke, settings_of(context), confirm=confirm))
@@ -183,9 +187,13 @@ def keep_alive(
     client_id: ClientId = None,
     client_secret: ClientSecret = None,
     client_secret_file: SecretFile = None,
+    auth_method: AuthMethod = None,
     store: Store = None,
     encrypt_key_file: KeyFile = None,
     config: Config = None,
+    issuer: Issuer = None,
+    token_url: TokenUrl = None,
+    domain: Domain = None,
     within: Annotated[
         float | None,
         typer.Option(
