@@ -74,18 +74,23 @@ async def _look(response: Response) -> bytes | None:
 
 
 class _PutBack(StreamBase):
-    """A body whose beginning was read already; all else is the original stream's."""
+    """A body whose beginning was read already; all else is the original stream's.
+
+    An iterator of its own and no async generator: one that is left half read needs no finalizer.
+    """
 
     def __init__(self, beginning: list[bytes], rest: AsyncIterator[bytes], stream: Any) -> None:
-        self._beginning = beginning
+        self._beginning = iter(beginning)
         self._rest = rest
         self._stream = stream
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
         for chunk in self._beginning:
-            yield chunk
-        async for chunk in self._rest:
-            yield chunk
+            return chunk
+        return await self._rest.__anext__()
 
     async def aclose(self) -> None:
         await let_go(self._rest)
