@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timezone
@@ -11,10 +9,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal, cast
 from urllib.parse import parse_qsl
 
+from . import _json
 from ._token import Token, epoch, lifetime
 
-_DEEPEST = 20
-_MOST_DIGITS = 300  # the longest that is still a float; Python itself refuses 4,300 and more
 _LONGEST_WAIT = 86_400.0
 
 
@@ -135,35 +132,22 @@ def _fields(answer: Answer) -> dict[str, Any]:
     if answer.cut:
         return {}
     try:
-        value = _json(answer.body)
+        value = _read(answer.body)
     except (ValueError, RecursionError):
         return _form(answer.body)
     if not isinstance(value, dict):
         return {}
     fields = cast("dict[str, Any]", value)
-    return {name: field for name, field in fields.items() if _is_shallow(field)}
+    return {name: field for name, field in fields.items() if _json.is_shallow(field)}
 
 
-def _json(body: bytes) -> Any:
+def _read(body: bytes) -> Any:
     try:
         text: str | bytes = body.decode("utf-8-sig")
     except UnicodeDecodeError:
         # UTF-16 and UTF-32 have zero bytes, and are told by them; what has none is an old server's Latin-1.
         text = body if b"\0" in body else body.decode("latin-1")
-    return json.loads(text, parse_int=_integer, parse_float=_number, parse_constant=_not_json)
-
-
-def _integer(text: str) -> int | None:
-    return int(text) if len(text) <= _MOST_DIGITS else None
-
-
-def _number(text: str) -> float | None:
-    number = float(text)
-    return number if math.isfinite(number) else None
-
-
-def _not_json(_: str) -> None:
-    """Drop NaN and Infinity."""
+    return _json.read(text)
 
 
 def _form(body: bytes) -> dict[str, Any]:
@@ -175,16 +159,6 @@ def _form(body: bytes) -> dict[str, Any]:
         )
     except ValueError:
         return {}
-
-
-def _is_shallow(value: Any, depth: int = 0) -> bool:
-    """Whether a value can be written again: what can only just be read is too deep for that."""
-    if isinstance(value, dict):
-        value = list(cast("dict[str, Any]", value).values())
-    if isinstance(value, list):
-        inner = cast("list[Any]", value)
-        return depth < _DEEPEST and all(_is_shallow(one, depth + 1) for one in inner)
-    return True
 
 
 def _token(fields: dict[str, Any], now: float) -> Token | None:

@@ -7,18 +7,22 @@ library's notes: `generation`, `redeeming`, `uncertain`, `dead`, and `revoked` f
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import sys
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
+from . import _json
 from ._token import NAMED, Token, epoch, lifetime
 
 NOTES = "httpx_refresh"
 
+# What a token's `extra` never stands for in the text.
+_OURS = frozenset({*NAMED, NOTES})
+
 # What an access token's lifetime is told by: it goes with the access token, and is not kept for the next one.
 _LIFETIME = ("expires_at", "expires_in", "expires_in_sec")
+
+_MOST_GENERATIONS = 2**53  # what every reader of JSON can count to (RFC 8259 §6)
 
 ABANDONED_AFTER = 300.0
 """A claim whose `since` is this many seconds past needs no watching: no clock is that wrong."""
@@ -90,19 +94,20 @@ def parse(text: str | None) -> Record:
     if text is None:
         return Record(None)
     try:
-        # NaN is not JSON, and not equal to itself.
-        fields = json.loads(text, parse_constant=lambda _: None)
+        fields = _json.read(text)
     except RecursionError:
         raise BadText("it is nested too deeply") from None
     except ValueError:  # The decoder's own error holds the whole text.
         raise BadText("it is not JSON") from None
     if not isinstance(fields, dict):
         raise BadText("it is not a JSON object")
+    if not all(map(_json.is_shallow, fields.values())):
+        raise BadText("it is nested too deeply")
     notes = fields.pop(NOTES, {})
     if not isinstance(notes, dict):
         raise BadText(f"its {NOTES!r} notes are not an object")
     generation = notes.get("generation", 0)
-    if isinstance(generation, bool) or not isinstance(generation, int) or generation < 0:
+    if type(generation) is not int or not 0 <= generation < _MOST_GENERATIONS:
         raise BadText("its generation is not a whole number")
     revoked = "revoked" in notes
     if "access_token" not in fields and not revoked:
@@ -163,12 +168,7 @@ def _dead(notes: dict[str, Any]) -> Dead | None:
 
 
 def _is_moment(value: Any) -> TypeGuard[float]:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
+    return type(value) in (int, float)  # not a bool; and what was read is finite
 
 
 def write(
@@ -183,7 +183,7 @@ def write(
     fields: dict[str, Any] = {
         "access_token": token.access_token,
         "token_type": token.token_type,
-        **{name: value for name, value in token.extra.items() if name != NOTES},
+        **{name: value for name, value in token.extra.items() if name not in _OURS},
     }
     if token.refresh_token is not None:
         fields["refresh_token"] = token.refresh_token
@@ -200,7 +200,7 @@ def write(
             "error_description": dead.error_description,
             "since": dead.since,
         }
-    return json.dumps({**fields, NOTES: notes})
+    return _json.write({**fields, NOTES: notes})
 
 
 def merged(held: Token, new: Token, *, now: float) -> Token:
@@ -219,7 +219,7 @@ def merged(held: Token, new: Token, *, now: float) -> Token:
 
 def revoked(record: Record, *, since: float) -> str:
     """Write the text of a slot whose token was given back: a refresh under way must not bring it back to life."""
-    return json.dumps({NOTES: {"generation": record.generation + 1, "revoked": since}})
+    return _json.write({NOTES: {"generation": record.generation + 1, "revoked": since}})
 
 
 Step = Literal["adopt", "none", "no_refresh_token", "dead", "wait", "spend"]

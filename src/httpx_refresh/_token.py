@@ -84,7 +84,9 @@ class Token:
             raise TypeError("refresh_token must be a str or None")
         if self.refresh_token == "":
             raise ValueError("refresh_token must not be empty; leave it out (None) instead")
-        if self.expires_at is not None and epoch(self.expires_at) is None:
+        if isinstance(self.expires_at, str) or (
+            self.expires_at is not None and epoch(self.expires_at) is None
+        ):
             raise ValueError("expires_at must be epoch seconds or None")
         if not isinstance(self.token_type, str):
             raise TypeError("token_type must be a str")
