@@ -17,7 +17,7 @@ from ._known import Known, know
 from ._pauses import Pauses
 from ._record import Record
 from ._redemption import Endpoint, describe
-from ._slot import Host, Poll, Slot
+from ._slot import Slot
 from ._token import Token
 from ._unsaved import hand_over
 
@@ -35,6 +35,7 @@ class Session:
     __slots__ = (
         "_flights",
         "endpoint",
+        "host",
         "known",
         "on_unsaved",
         "pauses",
@@ -55,6 +56,7 @@ class Session:
     ) -> None:
         self.endpoint = endpoint
         self.slot = slot
+        self.host = slot.host
         self.refresh_before = refresh_before
         self.refresh_timeout = refresh_timeout
         self.on_unsaved = on_unsaved
@@ -65,15 +67,11 @@ class Session:
         # changed, but replaced as a whole: of very many sessions most have none.
         self._flights = _NO_FLIGHTS
 
-    @property
-    def host(self) -> Host:
-        return self.slot.host
-
     # -- what callers ask --------------------------------------------------------------------------------------
 
     async def good(self) -> Known:
         """Return a token that holds: at once while one does, after a refresh if none does."""
-        known = self.known
+        known = self.known or self._at_once()
         if known is None:
             return (await self._join(None)).result()
         now = self.host.wall()
@@ -84,6 +82,12 @@ class Session:
             if loop not in self._flights:
                 self._start(Flight(self, loop, known.token.access_token, need=Need.AHEAD))
         return known
+
+    def _at_once(self) -> Known | None:
+        """Adopt what is in this process's memory: thousands of first callers need not wait for a flight."""
+        record = self.slot.peek()
+        step = _record.decide(record, stale=None, now=self.host.wall(), abandoned=False)
+        return self.publish(record.token) if step == "adopt" and record.token else None
 
     def held(self, refused: Known) -> Known | None:
         """Return the token that is held if it is another one than `refused`, and good for all we know."""
@@ -122,12 +126,7 @@ class Session:
 
     async def set_token(self, token: Token) -> None:
         """Put a token into the store in the place of whatever is there."""
-        poll = Poll(self.host)
-        while True:
-            record = await self.slot.read()
-            if await self.slot.swap(record.text, _record.write(token, record.generation + 1)):
-                break
-            await poll.sleep()
+        await self.slot.put(token)
         self.unsaved = None
         self.pauses.succeeded()
         self.pauses.forget_refusals()

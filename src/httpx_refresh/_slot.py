@@ -7,13 +7,16 @@ import random
 import secrets
 import socket
 import time
+from contextlib import suppress
 
 import anyio
 
 from . import _record
 from ._errors import StoreError
 from ._record import Claim, Record
+from ._token import Token
 from .stores.base import TokenStore
+from .stores.memory import MemoryStore
 
 
 class Host:
@@ -88,6 +91,23 @@ class Slot:
                 "Put a token response there (a JSON object with access_token and refresh_token), or empty the slot "
                 "and log in again."
             ) from None
+
+    def peek(self) -> Record:
+        """Read a text that is in this process's memory; an empty record where it is elsewhere, or is no token."""
+        # Not its subclasses: what they do when they load is not to be passed by.
+        if type(self.store) is MemoryStore:
+            with suppress(_record.BadText):  # Who reads it gets the error.
+                return _record.parse(self.store.peek())
+        return Record(None)
+
+    async def put(self, token: Token) -> None:
+        """Put `token` in the place of whatever the slot holds; raise `StoreError` if that cannot be done."""
+        poll = Poll(self.host)
+        while True:
+            record = await self.read()
+            if await self.swap(record.text, _record.write(token, record.generation + 1)):
+                return
+            await poll.sleep()
 
     async def swap(self, old: str | None, new: str) -> bool:
         """Write `new` if the slot still holds `old`; raise `StoreError` if the store fails (written or not)."""

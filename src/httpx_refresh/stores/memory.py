@@ -26,6 +26,10 @@ class MemoryStore:
     def __init__(self, text: str | None = None) -> None:
         self._text = text
 
+    def peek(self) -> str | None:
+        """Return the text the slot holds, as `load` does, without being awaited."""
+        return self._text
+
     async def load(self) -> str | None:
         """Return the text the slot holds, or None if it holds nothing."""
         return self._text
