@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from typing import TypeVar
 
+import anyio
+import anyio.to_thread
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -19,6 +23,8 @@ from .._errors import (
     RevocationFailed,
     StoreError,
 )
+
+_T = TypeVar("_T")
 
 
 class Exit(enum.IntEnum):
@@ -81,6 +87,22 @@ def exit_code(error: Exception) -> Exit:
     if isinstance(error, (RefreshUnavailable, RevocationFailed)):
         return Exit.TRY_LATER
     return Exit.USAGE
+
+
+def run(function: Callable[[], Awaitable[_T]]) -> _T:
+    """Run a command's coroutine function on asyncio, the event loop of all stores."""
+    return anyio.run(_to_its_end, function)
+
+
+async def _to_its_end(function: Callable[[], Awaitable[_T]]) -> _T:
+    try:
+        return await function()
+    finally:
+        # A connection of aiosqlite that could not be opened is ended behind our back: its thread still tells the
+        # event loop so, and would die with a traceback if that was gone.
+        for thread in threading.enumerate():
+            if "_connection_worker_thread" in thread.name:
+                await anyio.to_thread.run_sync(thread.join, 1.0)
 
 
 @contextmanager

@@ -162,4 +162,4 @@ Pkce = Annotated[
         show_default=False,
     ),
 ]
-Timeout = Annotated[float, typer.Option(help="Seconds to wait for the person.", min=1)]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait for the person.", min=0)]

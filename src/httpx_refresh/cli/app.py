@@ -6,12 +6,11 @@ import sys
 from functools import partial
 from typing import Annotated
 
-import anyio
 import typer
 
 from . import _care
 from ._chosen import all_settings_of, settings_of
-from ._console import Problem, reporting, say
+from ._console import Problem, reporting, run, say
 from ._login import How, log_in
 from ._options import (
     AskSecret,
@@ -83,7 +82,7 @@ def login(
     address that the browser ended at.
     """
     with reporting():
-        anyio.run(log_in, settings_of(context), How(device, not browser, timeout))
+        run(partial(log_in, settings_of(context), How(device, not browser, timeout)))
 
 
 @app.command()
@@ -97,7 +96,7 @@ def status(
 ) -> None:
     """Show what a slot holds: its state, generation and times, never a token."""
     with reporting():
-        code = anyio.run(partial(_care.status, settings_of(context), as_json=as_json))
+        code = run(partial(_care.status, settings_of(context), as_json=as_json))
     raise typer.Exit(code)
 
 
@@ -122,7 +121,7 @@ def refresh(
     A refresh that a service has begun is shared, not repeated.
     """
     with reporting():
-        anyio.run(_care.refresh, settings_of(context))
+        run(partial(_care.refresh, settings_of(context)))
 
 
 @app.command()
@@ -153,7 +152,7 @@ def revoke(
         return typer.confirm(question, err=True)
 
     with reporting():
-        anyio.run(partial(_care.revoke, settings_of(context), confirm=confirm))
+        run(partial(_care.revoke, settings_of(context), confirm=confirm))
 
 
 @app.command()
@@ -170,7 +169,7 @@ def watch(
 ) -> None:
     """Follow a slot live: a line for each refresh, claim, failure and login."""
     with reporting():
-        anyio.run(partial(_care.watch, settings_of(context), interval=interval, changes=changes))
+        run(partial(_care.watch, settings_of(context), interval=interval, changes=changes))
 
 
 @app.command("keep-alive")
@@ -214,7 +213,7 @@ def keep_alive(
         slots = all_settings_of(context)
         verbose = verbose or sys.stdout.isatty()
         days = None if within is None else within * 86_400.0
-        code = anyio.run(partial(_care.keep_alive, slots, within=days, verbose=verbose))
+        code = run(partial(_care.keep_alive, slots, within=days, verbose=verbose))
     raise typer.Exit(code)
 
 

@@ -1,0 +1,115 @@
+"""A server on a socket, a browser that does as it is told, and the command line beside them."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import uvicorn
+from typer.testing import CliRunner
+
+from httpx_refresh.cli.app import app
+from httpx_refresh.testing import AuthorizationServer
+
+if TYPE_CHECKING:
+    from typer.testing import Result
+
+Run = Callable[..., "Result"]
+
+
+@contextmanager
+def serving(server: AuthorizationServer) -> Iterator[None]:
+    """Serve `server` on a port of its own, in a thread."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # Connections are taken from here on: nobody has to wait until the thread has begun.
+        server.issuer = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        config = uvicorn.Config(server.app, lifespan="off", log_level="error", ws="none")
+        web = uvicorn.Server(config)
+        thread = threading.Thread(target=web.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield
+        finally:
+            web.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[AuthorizationServer]:
+    server = AuthorizationServer()
+    with serving(server):
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of this machine's settings is seen, and nothing is left on it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr(webbrowser, "open", _no_browser)
+
+
+def _no_browser(url: str) -> bool:
+    return False
+
+
+@pytest.fixture
+def run() -> Run:
+    """Run a command: its arguments, and `env` and `input` as keywords."""
+
+    def run(*arguments: str, **options: Any) -> Result:
+        result = CliRunner().invoke(app, arguments, prog_name="httpx-refresh", **options)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def at(server: AuthorizationServer) -> list[str]:
+    """The options of a client of `server` with a slot in token.json."""
+    options = ["--issuer", server.issuer, "--client-id", server.client_id]
+    Path("secret.txt").write_text(f"{server.client_secret}\n")
+    return [*options, "--client-secret-file", "secret.txt", "--store", "file:token.json"]
+
+
+class Browser:
+    """A person's browser: it goes where it is sent, and keeps what it sees.
+
+    `change` may change the address that it is sent to before it goes there, and the one it is sent back to.
+    """
+
+    def __init__(self) -> None:
+        self.pages: list[httpx.Response] = []
+        self.change: Callable[[str], str] = str
+        self.opened: list[str] = []
+
+    def open(self, url: str) -> bool:
+        self.opened.append(url)
+        with httpx.Client(trust_env=False) as client:
+            redirect = client.get(url).headers["location"]
+            self.pages.append(client.get(self.change(redirect)))
+        return True
+
+
+@pytest.fixture
+def browser(monkeypatch: pytest.MonkeyPatch) -> Browser:
+    browser = Browser()
+    monkeypatch.setattr(webbrowser, "open", browser.open)
+    return browser
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
