@@ -200,7 +200,7 @@ class Flight:
                     outcome="not_sent",
                 )
             redemption = Redemption(slot, session.endpoint, record, token, refresh_timeout=timeout)
-            if not await redemption.claim(until=until):
+            if not await redemption.claim():
                 await poll.sleep()
                 continue
             self.spent = True

@@ -44,13 +44,14 @@ class Redemption:
         self._refresh_timeout = refresh_timeout
         self._deadline = 0.0
 
-    async def claim(self, *, until: float) -> bool:
+    async def claim(self) -> bool:
         """Put the claim on the slot; False if somebody else was faster.
 
-        Nothing is sent later than `refresh_timeout` after this began, nor after `until` (monotonic).
+        Nothing is sent later than `refresh_timeout` after this began. All of that time is the request's, however long
+        its flight had waited for others before: an answer that is not waited for is a rotated token lost.
         """
         # Taken before the write: whoever watches the claim cannot have begun earlier.
-        self._deadline = min(self._host.monotonic() + self._refresh_timeout, until)
+        self._deadline = self._host.monotonic() + self._refresh_timeout
         return await self.journal.open()
 
     async def run(self) -> Record | None:
