@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import anyio
 
@@ -43,7 +43,9 @@ async def let_go(chunks: AsyncIterator[bytes]) -> None:
             try:
                 await chunks.__anext__()
             except StopAsyncIteration:
-                return
+                break
+    if isinstance(chunks, AsyncGenerator):
+        await chunks.aclose()  # Nothing to do, but for a body that has no end and no wait.
 
 
 def unpacked(body: bytes, encoding: str, most: int) -> bytes | None:
