@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import io
 import json
 import secrets
 import socket
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -332,17 +330,13 @@ def test_what_is_pasted_wrongly_changes_nothing(
 
 
 def test_at_a_terminal_what_is_pasted_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     asked: list[str] = []
 
     def hidden(prompt: str, stream: object) -> str:
         asked.append(prompt)
         return " pasted "
 
-    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(_login, "at_terminal", lambda: True)
     monkeypatch.setattr(getpass, "getpass", hidden)
     assert ask_hidden("Paste: ") == "pasted"
     assert asked == ["Paste: "]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -62,6 +63,11 @@ def tell(text: str, style: str = "") -> None:
 def warn(text: str) -> None:
     """Print a warning."""
     tell(f"Warning: {text}", "yellow")
+
+
+def at_terminal() -> bool:
+    """Whether there is a person who can be asked."""
+    return sys.stdin.isatty()
 
 
 def moment(epoch: float) -> str:

@@ -15,7 +15,7 @@ from .._endpoint import TokenEndpoint
 from .._errors import LoginFailed
 from .._login import AuthorizationRequest
 from .._token import Token
-from ._console import Problem, say, tell, warn
+from ._console import Problem, at_terminal, say, tell, warn
 from ._loopback import Loopback, place_of
 from ._settings import Settings
 from ._slots import prepare
@@ -126,7 +126,7 @@ async def _with_device(endpoint: TokenEndpoint, settings: Settings, how: How) ->
 
 def ask_hidden(prompt: str) -> str:
     """Read a line that is not to be seen: without echo from a terminal, as it comes from a pipe."""
-    if sys.stdin.isatty():
+    if at_terminal():
         return getpass.getpass(prompt, sys.stderr).strip()
     tell(prompt)
     return sys.stdin.readline().strip()

@@ -10,7 +10,7 @@ import typer
 
 from . import _care
 from ._chosen import all_settings_of, settings_of
-from ._console import Problem, reporting, run, say
+from ._console import Problem, at_terminal, reporting, run, say
 from ._login import How, log_in
 from ._options import (
     AskSecret,
@@ -147,7 +147,7 @@ def revoke(
     def confirm(question: str) -> bool:
         if yes:
             return True
-        if not sys.stdin.isatty():
+        if not at_terminal():
             raise Problem("nobody is here to be asked: say --yes")
         return typer.confirm(question, err=True)
 

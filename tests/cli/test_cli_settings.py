@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from httpx_refresh import providers
+from httpx_refresh.cli._console import Exit, Problem
+from httpx_refresh.cli._loopback import place_of
+from httpx_refresh.cli._settings import (
+    PRESETS,
+    Settings,
+    default_config,
+    read_config,
+    resolve,
+)
+
+if TYPE_CHECKING:
+    from httpx_refresh.testing import AuthorizationServer
+    from tests.cli.conftest import Browser, Run
+
+
+def configured(text: str, mode: int = 0o600) -> dict[str, Settings]:
+    Path("config.toml").write_text(text)
+    Path("config.toml").chmod(mode)
+    return read_config("config.toml")
+
+
+def test_every_preset_of_the_library_is_known_by_name() -> None:
+    assert len(PRESETS) == len(providers.__all__)
+    assert {"xero", "quickbooks", "salesforce", "2ba", "exact-online"} <= set(PRESETS)
+
+
+@pytest.mark.parametrize("name", ["2ba", "twoba", "TwoBA"])
+def test_2ba_is_known_by_both_its_names(name: str) -> None:
+    assert resolve(name, {}, {}).provider == "2ba"
+    assert configured(f"[{name}]\n")[name].provider == "2ba"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "provider, domain, url",
+    [
+        ("salesforce", "test", "https://test.salesforce.com/services/oauth2/token"),
+        ("microsoft", "acme", "https://login.microsoftonline.com/acme/oauth2/v2.0/token"),
+        ("zoho", "eu", "https://accounts.zoho.eu/oauth/v2/token"),
+        ("exact-online", "be", "https://start.exactonline.be/api/oauth2/token"),
+    ],
+)
+async def test_a_domain_is_what_the_provider_makes_of_it(
+    provider: str, domain: str, url: str
+) -> None:
+    settings = Settings(provider=provider, client_id="c", client_secret="s", domain=domain)
+    assert (await settings.endpoint()).url == url
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (Settings(provider="xero"), "there is no client id"),
+        (Settings(client_id="c"), "there is no provider"),
+        (Settings(provider="xero", client_id="c", domain="acme"), "a domain is for"),
+        (Settings(token_url="http://x.test/", client_id="c"), "must be https"),
+        (Settings(issuer="http://x.test/", client_id="c"), "issuer must be https"),
+        (Settings(provider="xero", client_id="c", auth_method="magic"), "must be one of"),
+    ],
+)
+async def test_settings_that_cannot_be_meant_are_explained(settings: Settings, words: str) -> None:
+    with pytest.raises(Problem, match=words) as caught:
+        await settings.endpoint()
+    assert caught.value.code == Exit.USAGE
+
+
+def test_a_configuration_file_has_a_table_for_each_slot() -> None:
+    tables = configured(
+        '[books]\nprovider = "xero"\nclient_id = "c"\nport = 8080\n[own]\nissuer = "https://x.test"\npkce = false\n'
+    )
+    assert tables["books"] == Settings(name="books", provider="xero", client_id="c", port=8080)
+    assert tables["own"] == Settings(name="own", issuer="https://x.test", pkce=False)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("[books", "is not TOML"),
+        ('store = "file:x"', "stands outside a table"),
+        ('[books]\ncolour = "red"', "knows no 'colour'"),
+        ('[books]\nport = "8080"', "port in .books. must be of type int"),
+        ("[books]\nport = true", "port in .books. must be of type int"),
+        ("[books]\nstore = 7", "store in .books. must be of type str"),
+        ('[books]\nprovider = "nobody"', "the provider 'nobody', who is unknown"),
+    ],
+)
+def test_a_configuration_file_that_is_wrong_says_where(text: str, words: str) -> None:
+    with pytest.raises(Problem, match=words):
+        configured(text)
+
+
+def test_a_configuration_file_that_is_named_must_be_there() -> None:
+    with pytest.raises(Problem, match="cannot be read: No such file"):
+        read_config("absent.toml")
+    Path("binary.toml").write_bytes(b"\xff")
+    with pytest.raises(Problem, match="is not UTF-8 text"):
+        read_config("binary.toml")
+
+
+def test_the_file_in_the_persons_own_directory_is_read_and_none_in_the_working_directory() -> None:
+    Path("config.toml").write_text("[here]\n")
+    Path("httpx-refresh.toml").write_text("[here]\n")
+    assert read_config(None) == {}
+    default_config().parent.mkdir(parents=True)
+    default_config().write_text("[mine]\n")
+    assert list(read_config(None)) == ["mine"]
+
+
+def test_a_secret_in_a_file_that_others_may_read_is_warned_of(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configured('[books]\nclient_secret = "SECRET"\n', 0o644)
+    said = capsys.readouterr().err
+    assert "chmod 600 config.toml" in said
+    assert "SECRET" not in said
+    configured('[books]\nclient_secret = "SECRET"\n', 0o600)
+    configured('[books]\nclient_id = "c"\n', 0o644)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_command_line_takes_precedence_over_the_file() -> None:
+    tables = {"books": Settings(name="books", client_id="file", store="file:x", scope="a")}
+    found = resolve("books", {"client_id": "option", "scope": None}, tables)
+    assert (found.client_id, found.store, found.scope) == ("option", "file:x", "a")
+
+
+@pytest.mark.parametrize("given", ["client_secret", "client_secret_file"])
+def test_a_secret_that_is_given_replaces_the_files_wherever_that_keeps_it(given: str) -> None:
+    Path("given.txt").write_text("given.txt")
+    base = Settings(name="books", client_secret="old", client_secret_env="OLD")
+    found = resolve("books", {given: "given.txt"}, {"books": base})
+    assert found.secret() == "given.txt"
+
+
+def test_a_secret_may_be_kept_in_a_file_or_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("secret.txt").write_text("from a file\n")
+    monkeypatch.setenv("XERO_SECRET", "from a variable")
+    assert Settings(client_secret_file="secret.txt").secret() == "from a file"
+    assert Settings(client_secret_env="XERO_SECRET").secret() == "from a variable"
+    assert Settings().secret() is None
+    with pytest.raises(Problem, match="ABSENT is not set"):
+        Settings(client_secret_env="ABSENT").secret()
+    with pytest.raises(Problem, match=r"the client secret file 'absent.txt' cannot be read"):
+        Settings(client_secret_file="absent.txt").secret()
+
+
+def test_a_slot_is_called_by_what_is_known_of_it() -> None:
+    assert Settings(name="books", provider="xero").label == "books"
+    assert Settings(provider="xero").label == "xero"
+    assert Settings(issuer="https://x.test").label == "https://x.test"
+    assert Settings(store="file:x").label == "file:x"
+    assert Settings().label == "the slot"
+
+
+def test_settings_come_from_the_environment_too(
+    run: Run, server: AuthorizationServer, browser: Browser
+) -> None:
+    env = {
+        "HTTPX_REFRESH_ISSUER": server.issuer,
+        "HTTPX_REFRESH_CLIENT_ID": "client",
+        "HTTPX_REFRESH_CLIENT_SECRET": "secret",
+        "HTTPX_REFRESH_STORE": "file:token.json",
+        "HTTPX_REFRESH_SCOPE": "a b",
+    }
+    result = run("login", env=env)
+    assert result.exit_code == Exit.DONE, result.output
+    assert "Warning" not in result.output
+    assert "scope=a+b" in browser.opened[0] or "scope=a%20b" in browser.opened[0]
+
+
+def test_settings_come_from_the_file_by_the_name_of_a_table(
+    run: Run, server: AuthorizationServer, browser: Browser, free_port: int
+) -> None:
+    Path("config.toml").write_text(
+        f'[own]\nissuer = "{server.issuer}"\nclient_id = "client"\nclient_secret_env = "OWN_SECRET"\n'
+        f'store = "file:own.json"\nscope = "a"\nport = {free_port}\n'
+    )
+    env = {"OWN_SECRET": "secret", "HTTPX_REFRESH_CONFIG": "config.toml"}
+    result = run("login", "own", env=env)
+    assert result.exit_code == Exit.DONE, result.output
+    assert run("status", "own", env=env).exit_code == Exit.DONE
+    assert str(browser.pages[0].request.url).startswith(f"http://127.0.0.1:{free_port}/")
+
+
+def test_a_secret_on_the_command_line_is_warned_of_and_used(
+    run: Run, server: AuthorizationServer, browser: Browser
+) -> None:
+    options = ["--issuer", server.issuer, "--client-id", "client", "--store", "file:token.json"]
+    result = run("login", *options, "--client-secret", "secret")
+    assert result.exit_code == Exit.DONE, result.output
+    assert "--client-secret is seen by all who list this machine's processes" in result.stderr
+
+
+def test_a_password_in_a_stores_url_on_the_command_line_is_warned_of_and_not_shown(
+    run: Run,
+) -> None:
+    url = "redis://:PASSWORD@127.0.0.1:1/0?key=a"
+    result = run("status", "--store", url)
+    assert result.exit_code == Exit.STORE
+    assert "--store is seen by all" in result.stderr
+    assert "PASSWORD" not in result.output
+    quiet = run("status", env={"HTTPX_REFRESH_STORE": url})
+    assert "Warning" not in quiet.stderr
+
+
+def test_a_secret_is_read_from_standard_input(
+    run: Run, at: list[str], server: AuthorizationServer, browser: Browser
+) -> None:
+    options = [*at[:4], "--store", "file:token.json"]
+    piped = run("login", *options, "--client-secret-file", "-", input="secret\n")
+    assert piped.exit_code == Exit.DONE, piped.output
+    asked = run("login", *options, "--ask-secret", input="secret\n")
+    assert asked.exit_code == Exit.DONE, asked.output
+    assert "it is not shown" in asked.stderr
+    none = run("login", *options, "--ask-secret", input="\n")
+    assert none.exit_code == Exit.USAGE
+    assert "no client secret was given" in none.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["login", "xero", "--client-id", "c"], "there is no store"),
+        (["status", "--store", "nonsense"], "a store is named by a URL"),
+        (["status", "--store", "memory:"], "is gone when the command ends"),
+        (["status", "nobody"], "'nobody' is not known; known are"),
+        (["status", "--store", "file:x", "--encrypt-key-file", "absent"], "cannot be read"),
+        (["status", "--store", "file:x", "--encrypt-key-file", "empty"], "is empty"),
+        (["status", "--store", "file:x", "--encrypt-key-file", "short"], "is not 32 bytes"),
+        (["refresh", "mine", "--store", "file:x", "--client-id", "c"], "there is no provider"),
+        (
+            [
+                "login",
+                "xero",
+                "--client-id",
+                "c",
+                "--store",
+                "file:x",
+                "--redirect-uri",
+                "http://x:y/",
+            ],
+            "its port is not a number",
+        ),
+        (
+            [
+                "login",
+                "xero",
+                "--client-id",
+                "c",
+                "--store",
+                "file:x",
+                "--redirect-uri",
+                "https://x/",
+            ],
+            "only http://127.0.0.1:PORT",
+        ),
+        (
+            [
+                *[
+                    "login",
+                    "xero",
+                    "--client-id",
+                    "c",
+                    "--store",
+                    "file:x",
+                    "--redirect-uri",
+                    "http://localhost/?a",
+                ]
+            ],
+            "no query and no fragment",
+        ),
+        (
+            [*["login", "xero", "--client-id", "c", "--store", "file:x", "--no-pkce"]],
+            "must use PKCE",
+        ),
+    ],
+)
+def test_wrong_usage_ends_with_a_line_and_no_traceback(
+    run: Run, arguments: list[str], words: str
+) -> None:
+    Path("empty").write_text("\n")
+    Path("short").write_text("AAAA")
+    result = run(*arguments)
+    assert result.exit_code == Exit.USAGE, result.output
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_port_of_a_redirect_uri_without_one_is_that_of_http() -> None:
+    assert place_of("http://localhost", None) == (80, "/", "localhost")
+    assert place_of(None, None) == (0, "/callback", "127.0.0.1")
