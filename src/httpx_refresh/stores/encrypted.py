@@ -157,7 +157,8 @@ class EncryptedStore:
             reason = str(error) if isinstance(error, _Unreadable) else "it is no JWE, or altered"
         # Outside the handler: a UnicodeDecodeError would carry the text along as __context__.
         raise StoreError(
-            f"the text in {self._store!r} does not open: {reason}. It is left as it is"
+            f"the text in {self._store!r} does not open: {reason}. It is left as it is. "
+            "Check the keys, and that the slot is the one it was written to"
         )
 
     def _decrypted(self, held: str) -> str:
