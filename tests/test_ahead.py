@@ -141,7 +141,9 @@ async def test_a_refresh_ahead_that_fails_is_logged_and_tried_again_later(
     ]
 
 
-async def test_in_an_outage_a_good_token_is_used_to_its_end_and_the_endpoint_left_in_peace() -> None:
+async def test_in_an_outage_a_good_token_is_used_to_its_end_and_the_endpoint_left_in_peace() -> (
+    None
+):
     endpoint, _, auth = holding(60)
     endpoint.always = RefreshUnavailable("down", outcome="refused")
     before = anyio.current_time()

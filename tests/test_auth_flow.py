@@ -207,7 +207,7 @@ async def test_statuses_other_than_401_are_passed_on_as_they_are() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("status", "issued"), [(403, 2), (500, 1)])
+@pytest.mark.parametrize("status, issued", [(403, 2), (500, 1)])
 async def test_an_answer_below_500_proves_a_fresh_token(status: int, issued: int) -> None:
     # A server error says nothing about the token.
     endpoint = Endpoint()
@@ -295,7 +295,9 @@ async def test_a_redirect_back_to_the_api_has_lost_the_token_and_is_passed_on(ht
         seen.append(request.headers.get("Authorization"))
         goals = {"/start": "https://other.test/over", "/over": "https://api.test/goal"}
         goal = goals.get(request.url.path)
-        return http.Response(401) if goal is None else http.Response(302, headers={"Location": goal})
+        return (
+            http.Response(401) if goal is None else http.Response(302, headers={"Location": goal})
+        )
 
     async with http.AsyncClient(
         auth=RefreshAuth(endpoint, Store(endpoint.text())),

@@ -95,9 +95,10 @@ async def test_a_streamed_body_is_sent_again_whole(http: Any, make: Any) -> None
 async def test_an_open_async_file_is_sent_again_whole(http: Any, tmp_path: Path) -> None:
     (tmp_path / "body").write_bytes(WHOLE * 100)
     server = AuthorizationServer()
-    async with refused_once(server, http) as client, await anyio.open_file(
-        tmp_path / "body", "rb"
-    ) as file:
+    async with (
+        refused_once(server, http) as client,
+        await anyio.open_file(tmp_path / "body", "rb") as file,
+    ):
         assert arrived_whole(await client.post("/echo", content=file), WHOLE * 100)
 
 
@@ -230,12 +231,14 @@ async def test_a_body_that_only_a_sync_client_can_send_gets_the_library_s_own_er
 
 async def test_a_streamed_response_of_a_replayed_request_is_streamed(http: Any) -> None:
     server = AuthorizationServer()
-    async with refused_once(server, http) as client:
-        async with client.stream("POST", "/echo", content=generator()) as response:
-            assert not response.is_stream_consumed
-            assert response.status_code == 200
-            await response.aread()
-            assert arrived_whole(response)
+    async with (
+        refused_once(server, http) as client,
+        client.stream("POST", "/echo", content=generator()) as response,
+    ):
+        assert not response.is_stream_consumed
+        assert response.status_code == 200
+        await response.aread()
+        assert arrived_whole(response)
 
 
 @pytest.mark.parametrize("status", [307, 308])

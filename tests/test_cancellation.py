@@ -6,15 +6,13 @@ import asyncio
 import gc
 import sys
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import pytest
-import trio
-import trio.lowlevel
 
-from httpx_refresh import FileStore, RefreshAuth, RefreshUnavailable, Token
+from httpx_refresh import RefreshAuth, RefreshUnavailable, Token
 from httpx_refresh.testing import Gate
 from tests.fakes import Endpoint, Store, claims, no_write, results
 
@@ -47,11 +45,14 @@ async def _sibling(caller: Callable[[], Awaitable[Any]], arrived: Gate) -> None:
         await arrived.arrived()
         raise KeyError("sibling")
 
-    with pytest.raises(BaseException) as caught:  # noqa: PT011 - a group; no such class on 3.10
+    async def family() -> None:
         async with asyncio.TaskGroup() as group:  # type: ignore[attr-defined,unused-ignore]
             group.create_task(caller())
             group.create_task(fail())
-    assert [type(one) for one in caught.value.exceptions] == [KeyError]  # type: ignore[attr-defined]
+
+    with pytest.raises(BaseExceptionGroup) as caught:  # type: ignore[name-defined,unused-ignore]  # noqa: F821
+        await family()
+    assert [type(one) for one in caught.value.exceptions] == [KeyError]
 
 
 async def _scope(caller: Callable[[], Awaitable[Any]], arrived: Gate) -> None:

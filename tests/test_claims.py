@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import anyio
 import pytest
 
 from httpx_refresh import RefreshAuth, RefreshUnavailable
 from httpx_refresh.testing import Gate
 from tests.fakes import Endpoint, Store, claims, loop_wall, use_loop_time
-from tests.virtual_time import VirtualTimeLoop, virtual_time
+from tests.virtual_time import virtual_time
 
 
 @pytest.fixture(autouse=True)
@@ -154,33 +152,3 @@ async def test_a_result_waits_for_anothers_claim_on_the_spent_token_and_is_not_l
         assert auth._session.known is None
     assert store.record.token == await auth.token()
     assert (store.record.generation, endpoint.asked) == (1, ["SECRET-r0"])
-
-
-def test_a_claim_whose_writer_waits_for_the_answer_is_not_taken_by_another_loop() -> None:
-    endpoint = Endpoint()
-    store = Store(endpoint.text(expires_in=-1))
-    store.holds = claims
-    auth = RefreshAuth(endpoint, store)
-    first, second = VirtualTimeLoop(), VirtualTimeLoop()
-
-    async def look_often() -> None:
-        caller = asyncio.create_task(auth.token())
-        while store.loads < 5:
-            await asyncio.sleep(1)
-        caller.cancel()
-        await asyncio.wait([caller])
-
-    try:
-        caller = first.create_task(auth.token())
-        first.run_until_complete(store.gate.arrived())
-        second.run_until_complete(asyncio.wait_for(look_often(), 60))
-        assert (len(store.written), endpoint.asked) == (1, [])
-        store.gate.release()
-        assert first.run_until_complete(caller).access_token == "SECRET-a1"
-    finally:
-        for loop in (first, second):
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
-                loop.run_until_complete(asyncio.wait([task]))
-            loop.close()
-    assert endpoint.asked == ["SECRET-r0"]

@@ -133,9 +133,12 @@ async def test_a_body_that_was_looked_into_may_be_left_half_read(http: Any) -> N
     body = EXPIRED + b" " * LIMIT
     rule = ExpiryRule(says_expired)
     site = Site(http, rule, lambda http: http.Response(401, content=piecewise(body, 10)))
-    async with site.client, site.client.stream("GET", "/") as response:
-        async with aclosing(response.aiter_raw()) as pieces:
-            assert body.startswith(await pieces.__anext__())
+    async with (
+        site.client,
+        site.client.stream("GET", "/") as response,
+        aclosing(response.aiter_raw()) as pieces,
+    ):
+        assert body.startswith(await pieces.__anext__())
     assert site.replays == 0
 
 
@@ -152,9 +155,7 @@ async def test_an_absurd_content_length_is_not_looked_into(http: Any, length: st
     seen: list[Any] = []
 
     def make(http: Any) -> Any:
-        return http.Response(
-            401, headers={"content-length": length}, content=piecewise(EXPIRED, 1)
-        )
+        return http.Response(401, headers={"content-length": length}, content=piecewise(EXPIRED, 1))
 
     site = Site(http, ExpiryRule(seen.append), make)
     async with site.client:

@@ -439,7 +439,9 @@ async def test_a_busy_answer_after_an_unanswered_one_does_not_make_the_token_uns
 
 
 @in_loop_time
-async def test_an_uncertain_token_is_tried_once_more_and_a_refusal_then_says_what_happened() -> None:
+async def test_an_uncertain_token_is_tried_once_more_and_a_refusal_then_says_what_happened() -> (
+    None
+):
     endpoint = Endpoint(clock=loop_wall)
     endpoint.script.append(RefreshUnavailable("?", outcome="unknown"))
     endpoint.script.append(ReauthorizationRequired("no", error="invalid_grant"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 
 import anyio
 import pytest
@@ -69,7 +70,7 @@ async def test_the_pause_grows_to_half_a_minute_and_ends_with_a_success() -> Non
         await attempt(auth)
         asked_at += [anyio.current_time()] * (len(endpoint.asked) - before)
         await anyio.sleep(0.1)
-    pauses = [later - earlier for earlier, later in zip(asked_at, asked_at[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(asked_at)]
     # What ends a pause is the next look at the store, up to a second later.
     assert 0.5 <= pauses[0] <= 2.2
     assert 1.0 <= pauses[1] <= 3.2
@@ -195,7 +196,7 @@ async def test_the_pause_grows_while_one_fresh_token_after_the_other_is_refused(
             assert (await client.get("/")).status_code == 401
             asked_at += [anyio.current_time()] * (len(endpoint.asked) - before)
             await anyio.sleep(5)
-    pauses = [later - earlier for earlier, later in zip(asked_at, asked_at[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(asked_at)]
     assert [round(pause, -1) for pause in pauses[:6]] == [60, 120, 240, 480, 960, 1920]
     assert all(3595 <= pause <= 3610 for pause in pauses[6:])
     assert len(pauses) >= 8

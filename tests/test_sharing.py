@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
-from httpx_refresh import FileStore, MemoryStore, RefreshAuth, Token
+from httpx_refresh import MemoryStore, RefreshAuth, Token
 from httpx_refresh.testing import Answer, AuthorizationServer, Gate
 from tests.fakes import (
     Endpoint,
@@ -24,7 +22,7 @@ from tests.fakes import (
 from tests.virtual_time import virtual_time
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    pass
 
 
 @both_libraries
@@ -131,67 +129,6 @@ async def test_twenty_objects_on_one_store_make_one_token_request(
             group.start_soon(call)
     assert {token.access_token for token in got} == {"SECRET-a1"}
     assert (len(got), endpoint.asked) == (20, ["SECRET-r0"])
-
-
-async def _refuse_and_call(server: AuthorizationServer, auth: RefreshAuth) -> None:
-    async with client_of(server, auth=auth) as client:
-        for _ in range(5):
-            assert (await client.get("/ping")).status_code == 200
-
-
-@pytest.mark.parametrize("kind", ["memory", "file"])
-def test_an_object_made_at_import_time_serves_three_event_loops_in_a_row(
-    kind: str, tmp_path: Path
-) -> None:
-    server = AuthorizationServer()
-    text = json.dumps(server.login())
-    store: Any = MemoryStore(text)
-    if kind == "file":
-        (tmp_path / "token.json").write_text(text)
-        store = FileStore(tmp_path / "token.json")
-    auth = auth_of(server, store)
-    for _ in range(3):
-        server.expire_access_tokens()
-        asyncio.run(_refuse_and_call(server, auth))
-    assert (server.token_requests, server.reuses_detected) == (3, 0)
-
-
-@pytest.mark.parametrize("kind", ["memory", "file"])
-def test_four_threads_with_an_event_loop_each_share_one_refresh_an_expiry(
-    kind: str, tmp_path: Path
-) -> None:
-    server = AuthorizationServer()
-    text = json.dumps(server.login())
-    store: Any = MemoryStore(text)
-    if kind == "file":
-        (tmp_path / "token.json").write_text(text)
-        store = FileStore(tmp_path / "token.json")
-    auth = auth_of(server, store)
-    rounds = 5
-    barrier = threading.Barrier(4, action=server.expire_access_tokens, timeout=30)
-    failures: list[BaseException] = []
-
-    async def serve() -> None:
-        for _ in range(rounds):
-            barrier.wait()  # On purpose: all four loops begin each round at one moment.
-            await _refuse_and_call(server, auth)
-
-    def thread() -> None:
-        try:
-            asyncio.run(serve())
-        except BaseException as error:
-            failures.append(error)
-            barrier.abort()
-            raise
-
-    threads = [threading.Thread(target=thread) for _ in range(4)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
-    assert failures == []
-    assert (server.token_requests, server.reuses_detected) == (rounds, 0)
-    assert server.api_accepted == 4 * rounds * 5
 
 
 @pytest.mark.anyio

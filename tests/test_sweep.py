@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import anyio
 import pytest
 import trio
 
 from httpx_refresh import RefreshAuth, RefreshUnavailable
-from httpx_refresh.testing import AuthorizationServer
-from tests.fakes import Endpoint, Store, claims, endpoint_of
+from tests.fakes import Endpoint, Store
 from tests.stepping import Steps
 
 
