@@ -1,0 +1,171 @@
+"""A caller: it asks the API, or for a token, again and again, is cancelled at times, and notes what it got."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import httpx
+
+from httpx_refresh import RefreshAuthError, Token
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.simulation.process import Process
+
+_URL = httpx.URL("https://api.test/")
+_BODY = httpx.ByteStream(b"")
+_FORCES, _LOGS_IN = 0.05, 0.05
+
+
+@dataclass(slots=True)
+class Request:
+    """As much of a request as `RefreshAuth` looks at."""
+
+    url: httpx.URL = _URL
+    stream: httpx.ByteStream = _BODY
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """As much of a response as `RefreshAuth` looks at."""
+
+    request: Request
+    status_code: int
+
+    async def aread(self) -> None:
+        """There is no body."""
+
+
+class Caller:
+    """Asks, until the horizon; then until it has an answer for good."""
+
+    def __init__(self, process: Process, name: str) -> None:
+        self._process = process
+        self._world = process.world
+        self._name = name
+
+    async def run(self) -> None:
+        """Call while things go wrong, and once more when they do no longer."""
+        world, plan = self._world, self._world.plan
+        while not world.calm:
+            await anyio.sleep(world.about(plan.think))
+            if plan.has("cancel") and world.chance(plan.cancels):
+                await self._cancelled(self._choice())
+            else:
+                await self._answered(self._choice())
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Ask until the API accepts, or a login is needed and nothing else will do."""
+        pause = 1.0
+        while not await self._answered(self._request) and not self._world.watch.needs_login():
+            await anyio.sleep(self._world.about(pause))
+            pause = min(pause * 1.3, 60.0)
+
+    def _choice(self) -> Callable[[], Awaitable[bool]]:
+        plan, dice = self._world.plan, self._world.random.random()
+        if plan.forces and dice < _FORCES:
+            return self._refresh
+        if plan.sets_tokens and dice > 1.0 - _LOGS_IN:
+            return self._set_token
+        return self._token if dice < 0.1 else self._request
+
+    # -- what it asks ------------------------------------------------------------------------------------------
+
+    async def _request(self) -> bool:
+        """Make one request as an HTTP client does with an `Auth`; return whether the API accepted it."""
+        flow: Any = self._process.auth.async_auth_flow(Request())
+        sends = 0
+        try:
+            request = await flow.__anext__()
+            while True:
+                sends += 1
+                self._world.require(sends <= 3, "a request is sent three times at most")
+                response = await self._send(request)
+                try:
+                    request = await flow.asend(response)
+                except StopAsyncIteration:
+                    return response.status_code == 200
+        finally:
+            await flow.aclose()
+
+    async def _send(self, request: Request) -> Response:
+        world, process = self._world, self._process
+        access_token = request.headers["Authorization"].removeprefix("Bearer ")
+        world.watch.handed_out(process, access_token)
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        there, back = (world.about(0.03) for _ in range(2))
+
+        def arrives() -> None:
+            fails = world.plan.has("api") and world.chance(0.02)
+            status = 200 if world.server.accepts(access_token) else 401
+            if fails and world.random.random() < 0.5:
+                world.after(back, lambda: process.raises(answer, httpx.ReadError("lost")))
+            else:
+                world.after(back, lambda: process.hands(answer, 500 if fails else status))
+
+        world.after(there, arrives)
+        status = await answer
+        if status == 401:
+            process.refused.add(access_token)
+        return Response(request, status)
+
+    async def _token(self) -> bool:
+        self._world.watch.handed_out(self._process, (await self._process.auth.token()).access_token)
+        return True
+
+    async def _refresh(self) -> bool:
+        self._process.forces = True
+        token = await self._process.auth.refresh()
+        self._world.watch.handed_out(self._process, token.access_token)
+        return True
+
+    async def _set_token(self) -> bool:
+        fields = self._world.server.login()
+        token = Token(fields["access_token"], fields["refresh_token"])
+        self._world.watch.logins.add(token.access_token)
+        await self._process.auth.set_token(token)
+        return True
+
+    # -- how it asks -------------------------------------------------------------------------------------------
+
+    async def _answered(self, ask: Callable[[], Awaitable[bool]]) -> bool:
+        """Ask, and see that the answer comes in time and is one of those that may come."""
+        world, process = self._world, self._process
+        began, stopped, claims = world.now, process.time_stopped, world.watch.claims_made
+        try:
+            good = await ask()
+            said = "good" if good else "refused"
+        except RefreshAuthError as error:
+            good, said = False, type(error).__name__
+            world.watch.failed(error, began)
+        except httpx.ReadError:
+            good, said = False, "no answer from the API"
+        took = world.now - began - (process.time_stopped - stopped)
+        world.note(self._name, f"{ask.__name__} {said} after {took:.2f} s")
+        world.watch.answered(took, world.watch.claims_made - claims)
+        undisturbed = not world.plan.faults and world.plan.skew <= 1.0 and not world.calm
+        world.require(good or not undisturbed, "where nothing fails, everybody is served", said)
+        return good
+
+    async def _cancelled(self, ask: Callable[[], Awaitable[bool]]) -> None:
+        """Ask, but not for long: whoever cancels has its way at once."""
+        world, process = self._world, self._process
+        patience = world.random.choice([0.0, 0.05, 0.3, 1.0]) * world.plan.refresh_timeout
+        due, stopped = process.machine.monotonic() + patience, process.time_stopped
+        if world.random.random() < 0.5:
+            with anyio.move_on_after(patience):
+                await self._answered(ask)
+        else:
+            try:
+                await asyncio.wait_for(self._answered(ask), patience)
+            except asyncio.TimeoutError:
+                world.note(self._name, "gave up")
+        late = process.machine.monotonic() - due
+        on_time = late < 1e-6 or process.time_stopped != stopped
+        world.require(on_time, "a caller that is cancelled ends at once", self._name, late)

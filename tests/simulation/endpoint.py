@@ -1,0 +1,118 @@
+"""The token endpoint as a process sees it: over a network that delays and loses, from a server that may be busy."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from httpx_refresh import ReauthorizationRequired, RefreshUnavailable, Token
+from tests.simulation.server import Spending
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+    from tests.simulation.world import World
+
+_FAULTS = (
+    "not sent",
+    "lost request",
+    "late request",
+    "lost answer",
+    "late answer",
+    "busy",
+    "refused",
+    "error before",  # 5xx, and nothing was done
+    "error after",  # 5xx, and the token was spent
+    "garbage",  # something that is no token, and the token was spent
+)
+
+
+class Endpoint:
+    """What `RefreshAuth` of one process refreshes with."""
+
+    name = "server"
+    origins = None
+    is_expired = None
+
+    def __init__(self, world: World, process: Process) -> None:
+        self._world = world
+        self._process = process
+        self.reuse_grace = world.plan.client_grace
+
+    async def refresh(self, token: Token) -> Token:
+        world, process = self._world, self._process
+        assert token.refresh_token is not None
+        spending = world.watch.sends(process, token.refresh_token)
+        outcome = "unknown"
+        try:
+            fields = await self._exchange(spending)
+            outcome = "token"
+        except RefreshUnavailable as error:
+            outcome = error.outcome
+            raise
+        finally:
+            world.watch.has_sent(spending, outcome)
+        if fields is None:
+            raise ReauthorizationRequired("refused", error="invalid_grant")
+        return _token(fields, process.wall())
+
+    async def _exchange(self, spending: Spending) -> dict[str, Any] | None:
+        world, process, plan = self._world, self._process, self._world.plan
+        fault, there, back = "", *(world.about(plan.latency["server"]) for _ in range(2))
+        if plan.has("endpoint") and world.chance(plan.endpoint_fails):
+            fault = world.random.choice(_FAULTS)
+            process.fault(fault)
+        if world.random.random() < 0.3:  # A connection is made first: whoever is stopped there sends late.
+            connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            world.after(world.about(plan.latency["server"]), lambda: process.hands(connected, None))
+            await connected
+        world.note(process.name, f"sends {spending.refresh_token} {fault}")
+        if fault == "late request":
+            there += world.random.uniform(0.5, 2.0) * plan.refresh_timeout
+        elif fault == "late answer":
+            back += world.random.uniform(0.5, 2.0) * plan.refresh_timeout
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        error = _error(world, fault)
+        process.hazard()
+
+        def arrives() -> None:
+            fields = world.server.spend(spending)
+            process.hazard()
+            if fault == "garbage":
+                fields = {}
+            if error is None:
+                world.after(back, lambda: process.hands(answer, fields))
+            elif fault == "error after" or world.random.random() < 0.5:  # else it is silence
+                world.after(back, lambda: process.raises(answer, error))
+
+        if fault in ("", "late request", "late answer", "lost answer", "error after", "garbage"):
+            world.after(there, arrives)
+        elif fault != "lost request" or world.random.random() < 0.5:
+            assert error is not None
+            world.after(there + back, lambda: process.raises(answer, error))
+        fields: dict[str, Any] | None = await answer
+        process.hazard()
+        return fields
+
+
+def _error(world: World, fault: str) -> Exception | None:
+    if fault == "not sent":
+        return RefreshUnavailable("not reached", outcome="not_sent")
+    if fault == "refused":
+        return RefreshUnavailable("invalid_client", outcome="refused")
+    if fault == "busy":
+        retry_after = world.random.choice([None, 0.5, 3.0])
+        return RefreshUnavailable("busy", outcome="busy", retry_after=retry_after)
+    if fault in ("lost request", "lost answer"):
+        return ConnectionResetError("lost")
+    if fault in ("error before", "error after"):
+        return RefreshUnavailable("status 500", outcome="unknown")
+    return None
+
+
+def _token(fields: dict[str, Any], wall: float) -> Token:
+    """Read a token response at this host's time; of garbage, return the garbage."""
+    if not fields:
+        return fields  # type: ignore[return-value]
+    extra = {name: value for name, value in fields.items() if name == "expires_in"}
+    expires_at = wall + extra["expires_in"] if extra else None
+    return Token(fields["access_token"], fields.get("refresh_token"), expires_at, "Bearer", extra)

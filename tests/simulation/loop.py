@@ -1,0 +1,204 @@
+"""A simulated process's clocks, and its event loop, which runs only when the world lets it.
+
+An event loop of asyncio's kind is a queue of handles and a heap of timers. Here the queue is the loop's and the heap
+is the world's, so that one thread runs any number of processes, each with clocks of its own. A process that dies is
+one whose handles are never run again; one that is stopped has its handles kept until it goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from contextvars import Context
+
+    from tests.simulation.world import World
+
+
+class Killed(BaseException):
+    """What takes apart the tasks of a process that is over. The world is over, too: nothing sees what they do."""
+
+
+class Machine:
+    """What the processes of one host share: clocks that are wrong in their own way."""
+
+    def __init__(self, world: World, name: str, *, skew: float, rate: float) -> None:
+        self.world = world
+        self.name = name
+        self.skew = skew
+        self.rate = rate
+        self.stepped = 0.0
+        """By how much the wall clock was put forward and back, altogether."""
+        self._asleep = 0.0
+
+    def wall(self) -> float:
+        """Epoch seconds, as this host believes."""
+        return EPOCH + self.world.now + self.skew
+
+    def monotonic(self) -> float:
+        """Seconds since this host's start, a little too fast or too slow; it stands still while the host sleeps."""
+        return (self.world.now - self._asleep) * self.rate
+
+    def moment(self, monotonic: float) -> float:
+        """When, in the world's time, this host's monotonic clock will show that."""
+        return monotonic / self.rate + self._asleep
+
+    def slept(self, seconds: float) -> None:
+        self._asleep += seconds
+
+
+EPOCH = 1_700_000_000.0
+
+
+class Loop(asyncio.AbstractEventLoop):
+    """One event loop of a process."""
+
+    def __init__(self, world: World, machine: Machine, *, shuffled: bool) -> None:
+        world.loops.append(self)
+        self.world = world
+        self.machine = machine
+        self.shuffled = shuffled
+        self.running = True
+        """False while the process is stopped, and for good once it is dead."""
+        self.dead = False
+        self.ready: deque[asyncio.Handle] = deque()
+        self.held: list[asyncio.TimerHandle] = []
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.on_step: Callable[[Loop], None] = lambda _: None
+
+    # -- what asyncio asks of an event loop --------------------------------------------------------------------
+
+    def time(self) -> float:
+        return self.machine.monotonic()
+
+    def get_debug(self) -> bool:
+        return False
+
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._enqueue(handle)
+        return handle
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._set(handle)
+        return handle
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """A cancelled timer stays where it is, and does nothing when its time comes."""
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(
+        self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, **options: Any
+    ) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name, **options)
+        self.tasks.append(task)
+        return task
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self.world.unhandled.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+    # -- what the world does with it ---------------------------------------------------------------------------
+
+    def _set(self, handle: asyncio.TimerHandle) -> None:
+        # A hair later: a clock that shows a little less than was waited for makes its reader wait again.
+        self.world.at(self.machine.moment(handle.when()) + 1e-7, lambda: self._due(handle))
+
+    def _due(self, handle: asyncio.TimerHandle) -> None:
+        if self.dead or handle.cancelled():
+            return
+        if not self.running:
+            self.held.append(handle)
+        elif self.machine.moment(handle.when()) > self.world.now + 1e-9:
+            self._set(handle)  # The machine slept meanwhile.
+        else:
+            self._enqueue(handle)
+
+    def _enqueue(self, handle: asyncio.Handle) -> None:
+        if not self.ready and self.running:
+            self.world.awake.append(self)
+        self.ready.append(handle)
+
+    def stop_running(self) -> None:
+        """Run nothing until `go_on`."""
+        self.running = False
+        if self.ready:
+            self.world.awake.remove(self)
+
+    def go_on(self) -> None:
+        self.running = True
+        if self.ready:
+            self.world.awake.append(self)
+        held, self.held = self.held, []
+        for handle in held:
+            self._due(handle)
+
+    def die(self) -> None:
+        """Run nothing any more: no handler, no `finally`."""
+        if self.running:
+            self.stop_running()
+        self.dead = True
+        self.ready.clear()
+        self.held.clear()
+
+    def step(self) -> None:
+        """Run one handle."""
+        ready = self.ready
+        if self.shuffled and len(ready) > 1:  # As trio does: in no order that a task can rely on.
+            ready.rotate(-self.world.random.randrange(len(ready)))
+        handle = ready.popleft()
+        if not ready:
+            self.world.awake.remove(self)
+        if not handle.cancelled():
+            asyncio._set_running_loop(self)
+            try:
+                handle._run()
+            finally:
+                asyncio._set_running_loop(None)
+            self.on_step(self)
+
+    def dispose(self) -> None:
+        """Let go of what never ended, after the simulation, as quietly as a killed process does."""
+        asyncio._set_running_loop(self)
+        try:
+            for task in self.tasks:
+                if not task.done():
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    _close(task, self)
+        finally:
+            asyncio._set_running_loop(None)
+        self.tasks.clear()
+        self.ready.clear()
+
+
+def _close(task: asyncio.Task[Any], loop: Loop) -> None:
+    coroutine: Any = task.get_coro()
+    asyncio.tasks._enter_task(loop, task)
+    try:
+        coroutine.throw(Killed())
+    except (Killed, StopIteration):
+        pass
+    finally:
+        asyncio.tasks._leave_task(loop, task)

@@ -1,0 +1,217 @@
+"""One seed: a world is drawn, things go wrong in it, then nothing does, and everybody must be answered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from httpx_refresh import _record
+from tests.simulation.caller import Caller
+from tests.simulation.loop import EPOCH, Machine
+from tests.simulation.plan import draw
+from tests.simulation.process import Process
+from tests.simulation.world import Violation, World
+
+if TYPE_CHECKING:
+    from tests.simulation.plan import Plan
+
+_LONG = 20_000.0
+"""Seconds in which everybody has an answer once nothing fails any more: a fresh token that is refused is not replaced
+for up to an hour, and the pause grows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a seed."""
+
+    seed: int
+    violation: str | None
+    trace: str
+    reasons: tuple[str, ...]
+    slowest: float
+    token_requests: int
+    generation: int
+
+    @property
+    def digest(self) -> str:
+        """Alike for runs in which the same things happened at the same times."""
+        return hashlib.sha256(self.trace.encode()).hexdigest()
+
+
+def simulate(seed: int, plan: Plan | None = None) -> Outcome:
+    """Run one seed to its end, or to its first violation."""
+    world = World(seed, draw(seed) if plan is None else plan)
+    violation = None
+    with _logged(world):
+        try:
+            _play(world)
+        except Violation as broken:
+            violation = str(broken)
+    for loop in world.loops:
+        loop.dispose()
+    trace = f"seed {seed}\n{world.plan}\n" + "".join(
+        f"{at:10.3f}  {who:12}  {what}\n" for at, who, what in world.notes
+    )
+    watch = world.watch
+    return Outcome(
+        seed,
+        violation,
+        trace + (f"VIOLATION: {violation}\n" if violation else ""),
+        tuple(watch.reasons),
+        watch.slowest,
+        len(world.server.spent),
+        world.cell.record.generation,
+    )
+
+
+def _play(world: World) -> None:
+    plan = world.plan
+    _login(world)
+    for number in range(plan.processes):
+        name = f"p{number}"
+        skew = world.random.uniform(-plan.skew, plan.skew)
+        rate = 1.0 + world.random.uniform(-plan.drift, plan.drift)
+        machine = Machine(world, name, skew=skew, rate=rate)
+        world.processes[name] = Process(world, machine)
+    for fault, happens in _HAPPENINGS.items():
+        for _ in range(world.random.randint(1, 3) if plan.has(fault) else 0):
+            world.at(world.random.uniform(0.0, plan.horizon), partial(happens, world))
+    world.run(lambda: False, until=plan.horizon)
+    _calm(world)
+    world.run(world.all_answered, until=world.now + _LONG)
+    world.require(world.all_answered(), "everybody is answered in the end")
+    if not world.watch.needs_login():
+        _one_more_expiry(world)
+    world.run(lambda: False, until=world.now)  # Raises what is broken.
+
+
+def _calm(world: World) -> None:
+    """From now on nothing fails; whoever stands goes on, whoever is dead is started."""
+    world.note("world", "is calm")
+    world.calm = True
+    for process in list(world.processes.values()):
+        process.go_on(process.stopped_at)
+        process.restart()
+
+
+def _one_more_expiry(world: World) -> None:
+    """The next expiry works, and costs one token request."""
+    world.run(lambda: False, until=world.now + 3.0 * world.plan.refresh_timeout)
+    world.note("world", "ends all access tokens")
+    world.server.expire()
+    began, requests = world.now, len(world.server.spent)
+    for process in world.processes.values():
+        for loop in process.loops:
+            process.call(loop, Caller(process, f"{process.name}/last").settle())
+    world.run(world.all_answered, until=world.now + _LONG)
+    world.require(world.all_answered(), "everybody is answered after the next expiry")
+    requests = len(world.server.spent) - requests
+    # Clocks that differ by more than a lifetime see tokens that have expired when they are made.
+    in_time = world.now - began + 2.0 * world.plan.skew < 0.7 * world.plan.lifetime
+    world.require(requests == 1 or not in_time, "one expiry, one token request", requests)
+
+
+# -- what others do --------------------------------------------------------------------------------------------
+
+
+def _login(world: World) -> None:
+    """Another tool writes a token response to the slot, as it got it or with `expires_at`."""
+    fields = world.server.login()
+    if world.random.random() < 0.5:
+        fields["expires_at"] = EPOCH + world.now + world.plan.lifetime
+    if world.plan.has("others") and world.random.random() < 0.1:
+        del fields["refresh_token"]
+        world.watch.reasons.append("no refresh token")
+    world.cell.put(None, json.dumps(fields))
+
+
+def _logout(world: World) -> None:
+    record = world.cell.record
+    if record.token is not None:
+        world.watch.reasons.append("logout")
+        world.server.end(record.token, "logout")
+        world.cell.put(None, _record.revoked(record, since=EPOCH + world.now))
+
+
+def _others(world: World) -> None:
+    """Somebody who is not of the library does something to the grant, or to the slot."""
+    record, dice = world.cell.record, world.random.random()
+    if dice < 0.5:
+        _login(world)
+        return
+    if dice < 0.7:
+        _logout(world)
+    elif dice < 0.85:
+        world.watch.reasons.append("emptied")
+        world.cell.put(None, None)
+    elif record.token is not None:
+        world.watch.reasons.append("revoked by the server")
+        world.note("server", "revokes")
+        world.server.end(record.token, "revoked by the server")
+    if world.random.random() < 0.7:
+        world.after(world.random.uniform(0.0, 30.0), partial(_login, world))
+
+
+def _outage(world: World) -> None:
+    who = world.random.choice(["everyone", *(p.name for p in world.processes.values())])
+    lasts = world.random.choice([0.3, 1.0, 3.0]) * world.plan.refresh_timeout
+    world.note("store", f"is down for {who}, {lasts:.1f} s")
+    world.cell.down_until[who] = world.now + lasts
+
+
+def _expires_early(world: World) -> None:
+    world.note("server", "ends all access tokens")
+    world.server.expire()
+
+
+def _steps_clock(world: World) -> None:
+    machine = world.random.choice(list(world.processes.values())).machine
+    step = world.random.uniform(-60.0, 60.0)
+    world.note(machine.name, f"steps its wall clock by {step:.1f} s")
+    machine.skew += step
+    machine.stepped += abs(step)
+
+
+_HAPPENINGS = {
+    "others": _others,
+    "store outage": _outage,
+    "api": _expires_early,
+    "wall": _steps_clock,
+}
+
+
+# -- the log ---------------------------------------------------------------------------------------------------
+
+
+class _Log(logging.Handler):
+    """Puts what the library logs into the trace; no secret may be in it."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        self._world.note("log", text)
+        self._world.require("rt-" not in text and "at-" not in text, "no token in a log", text)
+
+
+@contextmanager
+def _logged(world: World) -> Iterator[None]:
+    logger = logging.getLogger("httpx_refresh")
+    before: tuple[Any, ...] = logger.level, logger.propagate
+    handler = _Log(world)
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before

@@ -1,0 +1,129 @@
+"""The protocol in thousands of simulated worlds: several processes, one store, one server, and what goes wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.simulation import __main__ as command
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.plan import Plan
+from tests.simulation.run import simulate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[2]
+
+# The reasons for which a person may have to log in again: no other one may be found.
+REASONS = {
+    # Somebody wanted it so.
+    "logout",
+    "emptied",
+    "revoked by the server",
+    "no refresh token",
+    # The answer never came, or came when nobody waited for it any more: the new token is lost.
+    "lost answer",
+    "late answer",
+    "error after",
+    "garbage",
+    "lost request",
+    "late request",
+    "error before",
+    "not sent",
+    "busy",
+    "refused",
+    # Whoever spent the token did not come to save the new one before its claim was abandoned.
+    "crash",
+    "stop",
+    "sleep",
+    "pause",
+    "shutdown",
+    "slow store",
+    "store failed",
+    "store resent",
+    # The one assumption about wall clocks.
+    "clocks that differ by more than five minutes",
+}
+
+
+def test_two_thousand_worlds_keep_every_promise() -> None:
+    for seed in range(2000):
+        outcome = simulate(seed)
+        assert outcome.violation is None, outcome.trace
+        assert REASONS.issuperset(outcome.reasons)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_broken_protocol_is_caught(
+    mutant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutant(monkeypatch)
+    caught = next((seed for seed in range(2000) if simulate(seed).violation), None)
+    assert caught is not None
+
+
+def test_a_seed_repeats_exactly_in_another_process_with_other_hashes() -> None:
+    script = (
+        "from tests.simulation.run import simulate\n"
+        "print(*(simulate(seed).digest for seed in range(30)))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "77"}
+    there = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert there.stdout.split() == [simulate(seed).digest for seed in range(30)]
+
+
+def test_what_its_flight_had_waited_is_not_taken_from_a_request() -> None:
+    """Two hosts whose clocks differ by more than a lifetime refresh one after the other, and the server takes long."""
+    for seed in range(300):
+        plan = Plan(processes=3, skew=60.0, refresh_timeout=2.0, latency={"store": 0.01, "server": 0.26})
+        outcome = simulate(seed, plan)
+        assert outcome.violation is None, outcome.trace
+
+
+def test_without_faults_one_generation_costs_one_token_request() -> None:
+    for seed in range(100):
+        outcome = simulate(seed, Plan(processes=4, callers=3))
+        assert outcome.violation is None, outcome.trace
+        assert outcome.token_requests == outcome.generation > 2
+
+
+def test_the_command_finds_nothing_and_says_what_it_saw(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["simulate", "--from", "10", "--seeds", "20"])
+    assert command.main() == 0
+    assert "20 seeds" in capsys.readouterr().out
+
+
+def test_the_command_prints_the_first_seed_that_fails_and_its_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    MUTANTS[0](monkeypatch)
+    monkeypatch.setattr(sys, "argv", ["simulate"])
+    assert command.main() == 1
+    said = capsys.readouterr().out
+    seed = said.rpartition("--seed ")[2].split()[0]
+    monkeypatch.setattr(sys, "argv", ["simulate", "--seed", seed, "--trace"])
+    assert command.main() == 1
+    trace = capsys.readouterr().out
+    assert trace.startswith(f"seed {seed}\n")
+    assert "VIOLATION: " in trace
+    monkeypatch.setattr(sys, "argv", ["simulate", "--seed", seed])
+    assert command.main() == 1
+    assert capsys.readouterr().out in trace.partition("VIOLATION: ")[2]
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "argv", ["simulate", "--seed", seed])
+    assert command.main() == 0

@@ -1,0 +1,299 @@
+"""What must hold at every step, and the list of reasons for which a person may have to log in again."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from httpx_refresh import ReauthorizationRequired, RefreshAuthError, _record
+from httpx_refresh._errors import StoreError
+from tests.simulation.server import Spending
+
+if TYPE_CHECKING:
+    from httpx_refresh._record import Claim, Record
+    from tests.simulation.process import Process
+    from tests.simulation.world import World
+
+
+@dataclass(slots=True, eq=False)
+class Claimed:
+    """What is known of one claim."""
+
+    by: str
+    nonce: str
+    made_at: float
+    written_at: float = -1.0
+    record: Record | None = None
+    replaced: bool = False
+    taken_over: bool = False
+    maybe_spent: bool = False
+    first_sent: float | None = None
+    outcome: str = "not_sent"
+
+
+class Watch:
+    """Sees everything: every write, every sending, every answer."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._plan = world.plan
+        self._apart = world.plan.skew > 150.0
+        """Whether clocks may differ by more than five minutes: a live claim may then be taken for an old one."""
+        self._claims: dict[str, Claimed] = {}
+        self._claim_of: dict[asyncio.Task[Any] | None, Claimed] = {}
+        self._sending: list[Spending] = []
+        self._seen: set[str] = set()
+        self._raised: dict[int, RefreshAuthError] = {}
+        self.claims_made = 0
+        self.slowest = 0.0
+        self.logins: set[str] = set()
+        """Access tokens of logins that the application itself puts into the store."""
+        self.faults: dict[str, list[tuple[float, str]]] = {}
+        """What went wrong for each process, and when."""
+        self.reasons: list[str] = []
+        """Why a person has to log in again."""
+
+    # -- claims ------------------------------------------------------------------------------------------------
+
+    def new_nonce(self, process: Process) -> str:
+        """Name a claim after its owner."""
+        self.claims_made += 1
+        claimed = Claimed(process.name, f"{process.name}#{self.claims_made}", self._world.now)
+        self._claims[claimed.nonce] = claimed
+        self._claim_of[asyncio.current_task()] = claimed
+        return claimed.nonce
+
+    def sends(self, process: Process, refresh_token: str) -> Spending:
+        """Judge whether this refresh token may be sent now."""
+        world, plan, require = self._world, self._plan, self._world.require
+        claimed = self._claim_of[asyncio.current_task()]
+        spending = Spending(process.name, claimed.nonce, refresh_token, claimed.made_at)
+        record = claimed.record
+        if record is None or record.token is None:
+            require(False, "nothing is sent without a claim in the store", spending)
+            return spending
+        require(
+            record.token.refresh_token == refresh_token,
+            "what is sent is what was claimed",
+            spending,
+        )
+        require(self._apart or not claimed.taken_over, "nothing is sent under a claim that was taken over", spending)
+        late = world.now - claimed.made_at - plan.refresh_timeout
+        require(late <= 1e-6 + world.now * plan.drift, "nothing is sent after its time", late)
+        for other in self._sending:
+            if other.refresh_token == refresh_token:
+                require(
+                    self._apart
+                    or (other.nonce != claimed.nonce and self._claims[other.nonce].replaced),
+                    "no two requests with one refresh token at once, but for a takeover",
+                    other,
+                    spending,
+                )
+        spent = world.server.refresh_tokens[refresh_token].spent
+        forgiven = (
+            claimed.first_sent is not None and world.now - claimed.first_sent < plan.client_grace
+        )
+        require(
+            spent is None or record.uncertain is not None or forgiven,
+            "no spent refresh token is sent, unless the outcome was marked unknown",
+            spending,
+        )
+        require(
+            not claimed.maybe_spent or forgiven,
+            "sent and no answer: sent again only where that is forgiven",
+            spending,
+        )
+        claimed.first_sent = world.now if claimed.first_sent is None else claimed.first_sent
+        claimed.maybe_spent = True
+        self._sending.append(spending)
+        return spending
+
+    def has_sent(self, spending: Spending, outcome: str) -> None:
+        """Take note of what the sender knows now."""
+        self._sending.remove(spending)
+        claimed = self._claims[spending.nonce]
+        if outcome in ("not_sent", "busy", "refused") and claimed.outcome != "unknown":
+            claimed.maybe_spent = False
+        else:
+            claimed.outcome = "unknown"
+
+    def why_reused(self, *spendings: Spending) -> str:
+        """Find the reason why a spent refresh token comes back."""
+        for spending in spendings:
+            for at, what in self.faults.get(spending.by, []):
+                if at >= spending.claimed_at:
+                    self.reasons.append(what)
+                    return what
+        self._world.require(
+            self._apart, "a spent refresh token comes back for no reason", *spendings
+        )
+        self.reasons.append("clocks that differ by more than five minutes")
+        return self.reasons[-1]
+
+    # -- writes ------------------------------------------------------------------------------------------------
+
+    def written(self, writer: Process | None, before: Record, after: Record) -> None:
+        """Judge what is written into the cell."""
+        if after.token is not None:
+            self._seen.add(after.token.access_token)
+        if before.redeeming is not None and after.redeeming != before.redeeming:
+            self._claims[before.redeeming.nonce].replaced = True
+        if writer is None:
+            return
+        require = self._world.require
+        if after.token is None:
+            require(False, "a refresh keeps or replaces the token")
+        elif after.token.access_token in self.logins and (
+            before.token is None or before.token.access_token != after.token.access_token
+        ):
+            require(after.generation > before.generation, "the generation grows with a login")
+        elif after.redeeming is not None:
+            self._claim_written(writer, before, after, after.redeeming)
+        elif before.token is None or after.token.access_token != before.token.access_token:
+            self._result_written(writer, before, after)
+        else:
+            self._release_written(writer, before, after)
+
+    def _claim_written(
+        self, writer: Process, before: Record, after: Record, claim: Claim
+    ) -> None:
+        require, claimed = self._world.require, self._claims[claim.nonce]
+        require(claimed.by == writer.name == claim.by, "a claim is its writer's", claim)
+        require(after.same_base(before), "a claim changes nothing but the claim", claim)
+        require(not before.is_dead(), "a dead grant is not asked for again", claim)
+        require(before.uncertain is None or after.uncertain is not None, "doubt stays", claim)
+        require(writer.forces or self._is_needed(writer, before), "no refresh without need", claim)
+        if before.redeeming is not None:
+            old = self._claims[before.redeeming.nonce]
+            old.taken_over = True
+            self._require_abandoned(writer, before.redeeming)
+            require(
+                after.uncertain is not None or old.first_sent is None,
+                "a takeover of what was sent is marked unknown",
+                claim,
+            )
+        claimed.written_at, claimed.record = self._world.now, after
+
+    def _result_written(self, writer: Process, before: Record, after: Record) -> None:
+        require, server = self._world.require, self._world.server
+        assert after.token is not None
+        spending = server.spent.get(after.token.access_token)
+        require(spending is not None, "a result is the server's", after.token.access_token)
+        spent = spending and spending.refresh_token
+        held = None if before.token is None else before.token.refresh_token
+        require(
+            before.text is None or held == spent,
+            "a result replaces the token that was spent for it, and no other",
+            held,
+            spent,
+        )
+        require(after.generation > before.generation, "the generation grows with a result")
+        if before.redeeming is not None and before.redeeming.by != writer.name:
+            self._require_abandoned(writer, before.redeeming)
+
+    def _release_written(self, writer: Process, before: Record, after: Record) -> None:
+        require, held = self._world.require, after.token
+        assert held is not None
+        require(after.generation == before.generation, "the generation never falls")
+        require(after.same_base(before), "a release keeps the token")
+        if after.dead is not None:
+            require(
+                held.refresh_token in self._world.server.refused,
+                "dead is what the server refused for good",
+                held.refresh_token,
+            )
+            return
+        claim = before.redeeming
+        if claim is None or claim.by != writer.name:
+            require(False, "a claim is released by its owner", writer.name, claim)
+            return
+        require(
+            after.uncertain is not None or not self._claims[claim.nonce].maybe_spent,
+            "what may be spent is marked so",
+            claim,
+        )
+
+    def _require_abandoned(self, writer: Process, claim: Claim) -> None:
+        world, plan, old = self._world, self._plan, self._claims[claim.nonce]
+        stood = world.now - old.written_at
+        ancient = writer.wall() - claim.since + writer.machine.stepped > 300.0
+        world.require(
+            stood * (1.0 + plan.drift) >= 1.5 * plan.refresh_timeout
+            or ancient
+            or (old.by == writer.name and all(one.nonce != old.nonce for one in self._sending)),
+            "a claim is left alone until it is abandoned",
+            claim,
+            writer.name,
+            stood,
+        )
+
+    def _is_needed(self, writer: Process, before: Record) -> bool:
+        """Whether this process has a reason to replace the token that it claims."""
+        token, plan = before.token, self._plan
+        assert token is not None
+        if token.access_token in writer.refused:
+            return True
+        if token.expires_at is None:
+            return False
+        lead = min(plan.refresh_before, plan.lifetime / 5 if token.extra else plan.refresh_before)
+        return writer.wall() + writer.machine.stepped >= token.expires_at - lead
+
+    def store_failed(self, process: Process) -> None:
+        """Take note that the store failed for a process: rule 3's exception, for what it got until now."""
+        for access_token, spending in self._world.server.spent.items():
+            if spending.by == process.name:
+                process.unsaved.add(access_token)
+
+    # -- callers -----------------------------------------------------------------------------------------------
+
+    def handed_out(self, process: Process, access_token: str) -> None:
+        """Judge a token that a caller got."""
+        self._world.require(
+            access_token in self._seen or access_token in process.unsaved,
+            "nobody gets a token that was not in the store",
+            access_token,
+        )
+
+    def failed(self, error: RefreshAuthError, began: float) -> None:
+        """Judge an error that a caller got who began to ask at that time."""
+        require, cause = self._world.require, error.__cause__
+        require(id(error) not in self._raised, "every caller gets an error of its own")
+        self._raised[id(error)] = error
+        if isinstance(error, StoreError):
+            while cause is not None and not isinstance(cause, ConnectionError):
+                cause = cause.__cause__
+            require(cause is not None, "a store's failure is the store's", error)
+            return
+        same = type(cause) is type(error) and str(cause) == str(error)
+        require(same, "waiters of one flight get equal errors", error)
+        if isinstance(error, ReauthorizationRequired):
+            require(self.reasons, "a login is asked for with a reason from the list", error)
+            cell, plan = self._world.cell, self._plan
+            held_up = plan.faults & {"stop", "sleep", "slow store"}
+            require(
+                held_up
+                or cell.record.token is None
+                or cell.record.token.refresh_token is None
+                or cell.record.is_dead()
+                or cell.since > began - 1.1 - 10 * plan.latency["store"],
+                "a login elsewhere is seen within about a second",
+                error,
+            )
+
+    def answered(self, took: float, claims: int) -> None:
+        """Judge how long a caller waited, while so many claims were made."""
+        bound = (2 + claims) * 1.5 * self._plan.refresh_timeout + 10.0
+        self.slowest = max(self.slowest, took / bound)
+        self._world.require(took <= bound, "everybody is answered in time", took, bound)
+
+    def needs_login(self) -> bool:
+        """Whether only a person can help, as things are in the store and at the server."""
+        record, server = self._world.cell.record, self._world.server
+        token = record.token
+        if token is None or token.refresh_token is None:
+            return True
+        family = server.family_of(token.refresh_token)
+        return record.is_dead() and (
+            family.ended is not None or token.refresh_token in server.refused
+        )

@@ -1,0 +1,105 @@
+"""The world: one time, one source of chance, and everything that happens, in order."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from typing import TYPE_CHECKING
+
+from tests.simulation.server import Server
+from tests.simulation.store import Cell
+from tests.simulation.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.simulation.loop import Loop
+    from tests.simulation.plan import Plan
+    from tests.simulation.process import Process
+
+_MOST_STEPS_AT_A_MOMENT = 50_000
+
+
+class Violation(AssertionError):
+    """An invariant did not hold."""
+
+
+class World:
+    """Runs the handles of all event loops in one order that the seed decides, on virtual time."""
+
+    def __init__(self, seed: int, plan: Plan) -> None:
+        self.seed = seed
+        self.plan = plan
+        self.random = random.Random(seed)
+        self.now = 0.0
+        self.calm = False
+        """True at the end, when nothing fails any more."""
+        self.awake: list[Loop] = []
+        self.notes: list[tuple[float, str, str]] = []
+        self.broken: list[str] = []
+        self.unhandled: list[str] = []
+        self.loops: list[Loop] = []
+        self.processes: dict[str, Process] = {}
+        self.cell = Cell(self)
+        self.server = Server(self)
+        self.watch = Watch(self)
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
+        self._events_set = 0
+
+    def note(self, who: str, what: str) -> None:
+        """Put a line into the trace."""
+        self.notes.append((self.now, who, what))
+
+    def require(self, holds: object, rule: str, *details: object) -> None:
+        """Note a violation unless `holds`.
+
+        It is raised by the world itself: the code under test runs around whoever asks this.
+        """
+        self.broken += [] if holds else [": ".join([rule, *map(str, details)])]
+
+    def at(self, moment: float, event: Callable[[], object]) -> None:
+        """Let something happen at that moment."""
+        self._events_set += 1
+        heapq.heappush(self._events, (moment, self._events_set, event))
+
+    def after(self, seconds: float, event: Callable[[], object]) -> None:
+        """Let something happen in so many seconds."""
+        self.at(self.now + seconds, event)
+
+    def chance(self, likelihood: float) -> bool:
+        """Whether something goes wrong now: never once the world is calm."""
+        return self.random.random() < likelihood and not self.calm
+
+    def about(self, seconds: float) -> float:
+        """Return a duration near this one."""
+        return seconds * self.random.uniform(0.3, 1.7)
+
+    def all_answered(self) -> bool:
+        """Whether no caller waits for anything any more."""
+        return not any(process.calling for process in self.processes.values())
+
+    def run(self, done: Callable[[], bool], *, until: float) -> bool:
+        """Let time go by until something is done, or `until`; return whether it is done.
+
+        Raises:
+            Violation: an invariant did not hold.
+        """
+        steps, moment = 0, self.now
+        while not done():
+            if self.awake:
+                one = len(self.awake) > 1 and self.random.randrange(len(self.awake))
+                self.awake[one].step()
+                steps += 1
+            elif not self._events or self._events[0][0] > until:
+                return False
+            else:
+                at, _, event = heapq.heappop(self._events)
+                self.now = max(self.now, at)
+                if self.now != moment:
+                    steps, moment = 0, self.now
+                event()
+            self.require(steps < _MOST_STEPS_AT_A_MOMENT, "time goes on")
+            self.require(not self.unhandled, "every exception is somebody's", self.unhandled)
+            if self.broken:
+                raise Violation("\n".join(self.broken))
+        return True
