@@ -68,7 +68,7 @@ class Loopback:
     async def __aenter__(self) -> Loopback:
         place = self._place
         try:
-            self._listener = await anyio.create_tcp_listener(
+            self.listener = await anyio.create_tcp_listener(
                 local_host="127.0.0.1", local_port=place.port
             )
         except OSError as error:
@@ -79,8 +79,8 @@ class Loopback:
                 + ". Free it, or choose another with --port, one that is registered with the provider",
                 Exit.LOGIN_FAILED,
             ) from None
-        await self._stack.enter_async_context(self._listener)
-        port = self._listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - not Django's
+        await self._stack.enter_async_context(self.listener)
+        port = self.listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - not Django's
         self._hosts = (f"127.0.0.1:{port}", f"localhost:{port}", "127.0.0.1", "localhost")
         self.redirect_uri = f"http://{place.host}:{port}{place.path}"
         return self
@@ -103,7 +103,7 @@ class Loopback:
         """
         self._complete = complete
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._listener.serve, self._handle)
+            tasks.start_soon(self.listener.serve, self._handle)
             tasks.start_soon(begin)
             with anyio.move_on_after(timeout):
                 await self._done.wait()
@@ -130,7 +130,7 @@ class Loopback:
             status, body = mine or await self._redirected(head.target.decode("ascii", "replace"))
             # The window may be closed by now; the login counts all the same.
             with suppress(anyio.BrokenResourceError):
-                await _write(stream, connection, status, body)
+                await _write(stream, connection, status, body, head.method)
             if mine is None:
                 self._done.set()
 
@@ -182,9 +182,14 @@ async def _read(stream: anyio.abc.ByteStream) -> tuple[h11.Connection, h11.Reque
 
 
 async def _write(
-    stream: anyio.abc.ByteStream, connection: h11.Connection, status: int, body: bytes
+    stream: anyio.abc.ByteStream,
+    connection: h11.Connection,
+    status: int,
+    body: bytes,
+    method: bytes,
 ) -> None:
     length = (b"content-length", str(len(body)).encode())
     response = h11.Response(status_code=status, headers=[*HEADERS, length])
-    for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+    data = h11.Data(data=b"" if method == b"HEAD" else body)
+    for event in (response, data, h11.EndOfMessage()):
         await stream.send(connection.send(event) or b"")

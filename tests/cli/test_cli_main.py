@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from httpx_refresh import __main__
+from httpx_refresh.cli import _console
+from httpx_refresh.cli._console import Exit
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Run
+
+COMMANDS = ["login", "status", "refresh", "revoke", "watch", "keep-alive", "generate-key", "demo"]
+
+
+def test_the_help_names_every_command_and_explains_the_exit_codes(run: Run) -> None:
+    said = run("--help").stdout
+    for command in COMMANDS:
+        assert f" {command} " in said
+    for code in Exit:
+        assert f" {code} " in said
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_help_and_every_option_a_line_in_it(run: Run, command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage: httpx-refresh" in result.stdout
+
+
+def test_an_unknown_option_is_wrong_usage(run: Run) -> None:
+    result = run("status", "--colour")
+    assert result.exit_code == Exit.USAGE
+    assert "No such option" in result.stderr
+
+
+def test_a_key_is_of_the_kind_that_a_key_file_holds(run: Run) -> None:
+    one, two = (run("generate-key").stdout.strip() for _ in range(2))
+    assert len(one) == 44
+    assert one != two
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_demo_ends_with_its_own_exit_code(
+    run: Run, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr("httpx_refresh.cli.demo.main", lambda: code)
+    assert run("demo").exit_code == code
+
+
+def test_the_module_is_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["httpx-refresh", "--help"])
+    monkeypatch.delitem(sys.modules, "httpx_refresh.__main__")
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("httpx_refresh", run_name="__main__")
+    assert not caught.value.code
+    assert "Usage: httpx-refresh" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("absent", ["typer", "rich", "h11"])
+def test_without_the_extra_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, absent: str
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("httpx_refresh.cli")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, absent, None)
+    with pytest.raises(SystemExit, match=r"pip install 'httpx-refresh\[cli\]'"):
+        __main__.main()
+
+
+def test_an_import_that_fails_for_another_reason_is_not_explained_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "httpx_refresh.cli.app", None)
+    with pytest.raises(ImportError, match=r"httpx_refresh\.cli\.app"):
+        __main__.main()
+
+
+@pytest.mark.slow
+def test_the_library_imports_nothing_of_the_command_line() -> None:
+    # Not rich: httpx has a command line of its own, and imports rich for that if it is there.
+    code = "import httpx_refresh, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert "httpx_refresh" in imported
+    assert not {"typer", "httpx_refresh.cli", "httpx_refresh.testing"} & imported
+
+
+@pytest.mark.slow
+def test_the_installed_command_runs_in_a_pipe_without_colours_and_without_a_traceback(
+    tmp_path: Path,
+) -> None:
+    command = Path(sys.executable).with_name("httpx-refresh")
+    environment = {**os.environ, "HTTPX_REFRESH_STORE": f"file:{tmp_path}/absent/token.json"}
+    done = subprocess.run(
+        [str(command), "status"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == Exit.STORE
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: FileStore(")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mistake_of_the_program_is_not_made_a_message() -> None:
+    with pytest.raises(ZeroDivisionError), _console.reporting():
+        raise ZeroDivisionError
+
+
+def test_a_terminal_is_asked_for_as_it_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path(os.devnull).open() as nobody:
+        monkeypatch.setattr(sys, "stdin", nobody)
+        assert not _console.at_terminal()
