@@ -62,20 +62,13 @@ def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Authoriz
 
     def start(server: AuthorizationServer) -> None:
         for library, transport in ((httpx, server.transport), (httpx2, server.transport2)):
-            original: Any = library.AsyncClient
+            routes = routed(server, transport(), library.AsyncBaseTransport)
 
-            def make(
-                *args: Any,
-                original: Any = original,
-                library: Any = library,
-                transport: Any = transport,
-                **options: Any,
-            ) -> Any:
-                if "transport" not in options:
-                    options["transport"] = routed(server, transport(), library.AsyncBaseTransport)
-                return original(*args, **options)
+            class Client(library.AsyncClient):  # type: ignore[name-defined, misc]  # either library's
+                def __init__(self, *args: Any, routes: Any = routes, **options: Any) -> None:
+                    super().__init__(*args, **{"transport": routes, **options})
 
-            monkeypatch.setattr(library, "AsyncClient", make)
+            monkeypatch.setattr(library, "AsyncClient", Client)
         monkeypatch.chdir(tmp_path)
 
     return start
