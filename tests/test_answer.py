@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
+import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -371,6 +373,14 @@ def test_what_cannot_be_unpacked_is_none() -> None:
     assert unpacked(b"not packed", "gzip", 10) is None
     assert unpacked(b"packed by another", "br", 10) is None
     assert unpacked(b"as it is", " Identity ", 10) == b"as it is"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_no_more_is_unpacked_than_is_asked_for(encoding: str) -> None:
+    body = b" " * 1_000_000
+    packed = gzip.compress(body) if encoding == "gzip" else zlib.compress(body)
+    assert unpacked(packed, encoding, 100) == b" " * 101
+    assert unpacked(packed, encoding, 1_000_000) == body
 
 
 SECRET = 'r3fresh/t0ken+with"odd&=<ends>==é'
