@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import types
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 import trio
@@ -12,33 +13,25 @@ import trio.abc
 Act = Callable[[], None]
 
 
-class _Counted(Coroutine[Any, Any, Any]):
-    """A task's coroutine that reports each of its steps."""
-
-    def __init__(self, coroutine: Any, stepped: Act) -> None:
-        self._coroutine = coroutine
-        self._stepped = stepped
-
-    def send(self, value: Any) -> Any:
+@types.coroutine
+def _counted(coroutine: Coroutine[Any, Any, Any], stepped: Act) -> Generator[Any, Any, Any]:
+    """Run a coroutine as it is, and report each of its steps."""
+    value, error = None, None
+    while True:
         try:
-            return self._coroutine.send(value)
+            waits_for = coroutine.send(value) if error is None else coroutine.throw(error)
+        except StopIteration as end:
+            return end.value
         finally:
-            self._stepped()
-
-    def throw(self, *error: Any) -> Any:
+            stepped()
         try:
-            return self._coroutine.throw(*error)
-        finally:
-            self._stepped()
+            value, error = (yield waits_for), None
+        except BaseException as thrown:  # What the loop throws in goes where it was meant to go.
+            value, error = None, thrown
 
-    def close(self) -> None:
-        self._coroutine.close()
 
-    def __await__(self) -> Any:
-        return self._coroutine.__await__()
-
-    def __getattr__(self, name: str) -> Any:  # cr_frame and the like, which anyio looks at
-        return getattr(self._coroutine, name)
+async def _task(coroutine: Coroutine[Any, Any, Any], stepped: Act) -> Any:
+    return await _counted(coroutine, stepped)
 
 
 class Steps(trio.abc.Instrument):
@@ -69,7 +62,10 @@ class Steps(trio.abc.Instrument):
         """
 
         def factory(loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-            return asyncio.Task(_Counted(coroutine, self._stepped), loop=loop, **options)
+            task = asyncio.Task(_task(coroutine, self._stepped), loop=loop, **options)
+            # One that is cancelled before its first step never awaits it.
+            task.add_done_callback(lambda _: coroutine.close())
+            return task
 
         async def counted() -> None:
             asyncio.get_running_loop().set_task_factory(factory)

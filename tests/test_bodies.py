@@ -264,3 +264,23 @@ async def test_a_long_body_that_a_redirect_dropped_does_not_stand_in_the_way(htt
         response = await client.post(where, content=generator(), follow_redirects=True)
         assert response.status_code == 200
     assert (server.token_requests, server.api_requests) == (1, 3)
+
+
+async def test_closing_the_recording_closes_the_body(http: Any) -> None:
+    closed: list[bool] = []
+
+    class Body(http.AsyncByteStream):  # type: ignore[misc]
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield WHOLE
+
+        async def aclose(self) -> None:
+            closed.append(True)
+
+    server = AuthorizationServer()
+    async with refused_once(server, http) as client:
+        request = client.build_request("POST", "/echo", content=b"")
+        request.stream = Body()
+        request.headers["Content-Length"] = str(len(WHOLE))
+        assert arrived_whole(await client.send(request))
+        await request.stream.aclose()
+    assert closed == [True]

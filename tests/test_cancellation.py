@@ -6,7 +6,7 @@ import asyncio
 import gc
 import sys
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import anyio
@@ -14,12 +14,12 @@ import pytest
 
 from httpx_refresh import RefreshAuth, RefreshUnavailable, Token
 from httpx_refresh.testing import Gate
-from tests.fakes import Endpoint, Store, claims, no_write, results
+from tests.fakes import Endpoint, Store, claims, loop_wall, no_write, results, use_loop_time
 
 # -- the ways to cancel a caller -------------------------------------------------------------------
 
 
-async def _cancel(caller: Callable[[], Awaitable[Any]], arrived: Gate) -> None:
+async def _cancel(caller: Callable[[], Coroutine[Any, Any, Any]], arrived: Gate) -> None:
     task = asyncio.ensure_future(caller())
     await arrived.arrived()
     task.cancel()
@@ -27,20 +27,20 @@ async def _cancel(caller: Callable[[], Awaitable[Any]], arrived: Gate) -> None:
         await task
 
 
-async def _wait_for(caller: Callable[[], Awaitable[Any]], arrived: Gate) -> None:
+async def _wait_for(caller: Callable[[], Coroutine[Any, Any, Any]], arrived: Gate) -> None:
     task = asyncio.ensure_future(asyncio.wait_for(caller(), 0.01))
     await arrived.arrived()
     with pytest.raises(asyncio.TimeoutError):
         await task
 
 
-async def _timeout(caller: Callable[[], Awaitable[Any]], arrived: Gate) -> None:
+async def _timeout(caller: Callable[[], Coroutine[Any, Any, Any]], arrived: Gate) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):  # type: ignore[attr-defined,unused-ignore]
             await caller()
 
 
-async def _sibling(caller: Callable[[], Awaitable[Any]], arrived: Gate) -> None:
+async def _sibling(caller: Callable[[], Coroutine[Any, Any, Any]], arrived: Gate) -> None:
     async def fail() -> None:
         await arrived.arrived()
         raise KeyError("sibling")
@@ -55,14 +55,14 @@ async def _sibling(caller: Callable[[], Awaitable[Any]], arrived: Gate) -> None:
     assert [type(one) for one in caught.value.exceptions] == [KeyError]
 
 
-async def _scope(caller: Callable[[], Awaitable[Any]], arrived: Gate) -> None:
+async def _scope(caller: Callable[[], Coroutine[Any, Any, Any]], arrived: Gate) -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(caller)
         await arrived.arrived()
         group.cancel_scope.cancel()
 
 
-async def _deadline(caller: Callable[[], Awaitable[Any]], arrived: Gate) -> None:
+async def _deadline(caller: Callable[[], Coroutine[Any, Any, Any]], arrived: Gate) -> None:
     with pytest.raises(TimeoutError), anyio.fail_after(0.01):
         await caller()
 
@@ -149,15 +149,14 @@ async def test_cancelled_followers_hurt_neither_the_leader_nor_each_other() -> N
 
 
 class _Fragile(Store):
-    """Waits, at its first look, for a future that nothing but the waiting task keeps alive."""
+    """Waits, when it is looked at, for a future that nothing but the waiting task keeps alive."""
 
     pending: weakref.ref[asyncio.Future[None]] | None = None
 
     async def load(self) -> str | None:
-        if self.pending is None:
-            future = asyncio.get_running_loop().create_future()
-            self.pending = weakref.ref(future)
-            await future
+        future = asyncio.get_running_loop().create_future()
+        self.pending = weakref.ref(future)
+        await future
         return await super().load()
 
 
@@ -207,3 +206,55 @@ async def test_a_pair_is_handed_over_when_the_loop_ends_and_the_store_fails(when
     store.fails = no_write
     assert (await auth.refresh()).access_token == "SECRET-a2"
     assert endpoint.asked == ["SECRET-r0", "SECRET-r1"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_what_can_be_saved_as_the_loop_ends_is_saved_and_not_handed_over() -> None:
+    endpoint = Endpoint()
+    store = Store(endpoint.text(expires_in=-1))
+    store.fails = results
+    unsaved: list[Token] = []
+    auth = RefreshAuth(endpoint, store, on_unsaved=unsaved.append)
+    token = await auth.token()
+    store.fails = no_write
+    (flight,) = [one for one in asyncio.all_tasks() if one.get_name() == "httpx-refresh"]
+    flight.cancel()
+    await asyncio.wait([flight])
+    assert (store.record.token, unsaved) == (token, [])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio+virtual"], indirect=True)
+@pytest.mark.parametrize("stage", ["claiming", "saving"])
+async def test_a_store_that_hangs_holds_an_ending_loop_no_longer_than_refresh_timeout(
+    stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_loop_time(monkeypatch)
+    endpoint = Endpoint(clock=loop_wall)
+    store = Store(endpoint.text(expires_in=-1))
+    unsaved: list[Token] = []
+    auth = RefreshAuth(endpoint, store, refresh_timeout=10.0, on_unsaved=unsaved.append)
+    if stage == "claiming":
+        store.holds = claims
+        store.delays = lambda record: not claims(record)
+    else:
+        store.delays = results
+    caller = asyncio.create_task(auth.token())
+    await store.gate.arrived()
+    (flight,) = [one for one in asyncio.all_tasks() if one.get_name() == "httpx-refresh"]
+    before = anyio.current_time()
+    flight.cancel()
+    await asyncio.wait([flight])
+    assert anyio.current_time() - before == pytest.approx(10)
+    with pytest.raises(RefreshUnavailable):
+        await caller
+    # The claim still stands; in this process it is known to be nobody's.
+    store.delays = store.holds = no_write
+    assert (await auth.refresh()).access_token == (
+        "SECRET-a1" if stage == "claiming" else "SECRET-a2"
+    )
+    assert anyio.current_time() - before == pytest.approx(10)
+    assert [token.access_token for token in unsaved] == (
+        [] if stage == "claiming" else ["SECRET-a1"]
+    )

@@ -159,8 +159,8 @@ async def test_whatever_a_token_endpoint_answers_no_secret_is_shown(
         for call in (lambda: client.get("/ping"), auth.refresh, auth.token):
             try:
                 await call()
-            except RefreshAuthError as error:
-                raised.append(error)
+            except RefreshAuthError as why:
+                raised.append(why)
             await anyio.sleep(2)
     text = logged(caplog) + repr(auth) + repr(auth._session.endpoint)
     for error in raised:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -21,6 +21,16 @@ LIMIT = 65_536
 
 def says_expired(body: Any) -> bool:
     return isinstance(body, dict) and body.get("error") == "token_expired"
+
+
+def noting(seen: list[Any]) -> Callable[[Any], bool]:
+    """A rule's body that takes nothing for an expiry, and notes what it was shown."""
+
+    def body(value: Any) -> bool:
+        seen.append(value)
+        return False
+
+    return body
 
 
 class Site:
@@ -51,7 +61,7 @@ def piecewise(body: bytes, pieces: int) -> AsyncIterator[bytes]:
 
 async def test_a_predicate_on_the_response_decides_in_the_place_of_the_status(http: Any) -> None:
     def rule(response: Any) -> bool:
-        return response.headers.get("x-token") == "expired"
+        return bool(response.headers.get("x-token") == "expired")
 
     expired = Site(http, rule, lambda http: http.Response(400, headers={"x-token": "expired"}))
     good = Site(http, rule, lambda http: http.Response(401))
@@ -103,7 +113,7 @@ async def test_a_401_that_is_not_about_expiry_is_passed_on_without_a_refresh(htt
 )  # fmt: skip
 async def test_a_body_that_is_no_json_is_none_to_the_rule(http: Any, body: bytes) -> None:
     seen: list[Any] = []
-    site = Site(http, ExpiryRule(seen.append), lambda http: http.Response(401, content=body))
+    site = Site(http, ExpiryRule(noting(seen)), lambda http: http.Response(401, content=body))
     async with site.client:
         assert (await site.client.get("/")).content == body
     assert (seen, site.replays) == ([None], 0)
@@ -120,7 +130,7 @@ async def test_a_body_of_more_than_64_kib_is_none_to_the_rule_and_arrives_whole(
         headers = {"content-length": str(len(body))} if announced else {}
         return http.Response(401, headers=headers, content=piecewise(body, 10))
 
-    site = Site(http, ExpiryRule(seen.append), make)
+    site = Site(http, ExpiryRule(noting(seen)), make)
     async with site.client:
         assert (await site.client.get("/")).content == body
         async with site.client.stream("GET", "/") as response:
@@ -157,7 +167,7 @@ async def test_an_absurd_content_length_is_not_looked_into(http: Any, length: st
     def make(http: Any) -> Any:
         return http.Response(401, headers={"content-length": length}, content=piecewise(EXPIRED, 1))
 
-    site = Site(http, ExpiryRule(seen.append), make)
+    site = Site(http, ExpiryRule(noting(seen)), make)
     async with site.client:
         await site.client.get("/")
     assert seen == [None]
@@ -193,7 +203,7 @@ async def test_a_body_that_a_hook_of_the_client_has_read_is_looked_at_if_it_is_k
     def make(http: Any) -> Any:
         return http.Response(401, content=piecewise(EXPIRED, 2))
 
-    site = Site(http, ExpiryRule(seen.append), make)
+    site = Site(http, ExpiryRule(noting(seen)), make)
     site.client.event_hooks = {"response": [hook]}
     async with site.client, site.client.stream("GET", "/"):
         pass

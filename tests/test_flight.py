@@ -18,8 +18,11 @@ from httpx_refresh import (
     StoreError,
     Token,
 )
+from httpx_refresh._flight import Flight
+from httpx_refresh._journal import Journal
+from httpx_refresh._messages import reauthorization_required
 from httpx_refresh.testing import Gate
-from tests.fakes import Endpoint, Store, claims, loop_wall, no_write, use_loop_time
+from tests.fakes import Api, Endpoint, Store, claims, loop_wall, no_write, use_loop_time
 from tests.virtual_time import virtual_time
 
 if TYPE_CHECKING:
@@ -63,6 +66,7 @@ async def test_an_empty_store_is_named_and_a_login_is_asked_for(tmp_path: Path) 
         ('{"access_token": "SECRET\\r\\nX-Evil: 1"}', "printable ASCII"),
         ('{"access_token": "SECRET\\u0000"}', "printable ASCII"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"access_token": "a", "x": ' + "[" * 50 + "]" * 50 + "}", "nested too deeply"),
     ],
 )
 async def test_a_file_that_holds_no_token_is_named_and_left_as_it_is(
@@ -552,3 +556,78 @@ async def test_a_latch_from_an_impossible_time_is_told_without_one(since: float)
     store = Store(endpoint.text(expires_in=-1, dead=dead))
     with pytest.raises(ReauthorizationRequired, match="at an unknown time"):
         await RefreshAuth(endpoint, store).token()
+
+
+@pytest.mark.anyio
+async def test_a_spent_refresh_token_that_was_put_back_is_refused_once_and_latched() -> None:
+    endpoint = Endpoint()
+    store = Store(endpoint.text(expires_in=-1))
+    old = store.text
+    auth = RefreshAuth(endpoint, store)
+    await auth.token()
+    store.text = old  # A backup was restored.
+    for _ in range(2):
+        with pytest.raises(ReauthorizationRequired, match="invalid_grant"):
+            await auth.refresh()
+    assert endpoint.asked == ["SECRET-r0", "SECRET-r0"]
+
+
+@pytest.mark.anyio
+async def test_a_refusal_is_not_answered_with_the_very_token_that_was_refused() -> None:
+    endpoint = Endpoint()
+
+    class Slow(Store):
+        async def load(self) -> str | None:
+            first = self.loads == 0
+            text = await super().load()
+            if first:
+                await gate.hold()
+            return text
+
+    store, gate = Slow(endpoint.text()), Gate()
+    auth = RefreshAuth(endpoint, store)
+    api = Api("SECRET-a0".__ne__)
+    async with api.client(auth) as client, anyio.create_task_group() as group:
+        group.start_soon(auth.token)  # Any token will do for this one.
+        await gate.arrived()
+        # Another event loop has read the same token meanwhile.
+        auth._session.publish(endpoint.current)
+
+        async def call() -> None:
+            assert (await client.get("/")).status_code == 200
+
+        group.start_soon(call)
+        await anyio.wait_all_tasks_blocked()
+        gate.release()
+    assert api.seen == ["SECRET-a0", "SECRET-a1"]
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+@in_loop_time
+async def test_a_claim_that_was_taken_over_stays_uncertain_if_nothing_was_sent() -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    endpoint.script.append(RefreshUnavailable("busy", outcome="busy", retry_after=100))
+    claim = {"by": "elsewhere:1", "nonce": "n1", "since": loop_wall() - 400}
+    store = Store(endpoint.text(expires_in=-1, redeeming=claim))
+    with pytest.raises(RefreshUnavailable):
+        await RefreshAuth(endpoint, store).token()
+    record = store.record
+    assert record.redeeming is None
+    assert record.uncertain is not None
+    assert record.uncertain.nonce == "n1"
+
+
+@pytest.mark.anyio
+async def test_results_are_not_to_be_had_before_there_are_any() -> None:
+    endpoint = Endpoint()
+    session = RefreshAuth(endpoint, Store(endpoint.text()))._session
+    record = await session.slot.read()
+    assert record.token is not None
+    flight = Flight(session, object(), None)
+    journal = Journal(session.slot, record, record.token, refresh_timeout=1.0)
+    with pytest.raises(AssertionError, match="brought no token"):
+        flight.result()
+    with pytest.raises(AssertionError, match="no result yet"):
+        journal.new_token  # noqa: B018 - it raises
+    with pytest.raises(AssertionError, match="not known to be dead"):
+        reauthorization_required(record, endpoint, session.slot.store)

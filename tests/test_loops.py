@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,27 +53,15 @@ def test_four_threads_with_an_event_loop_each_share_one_refresh_an_expiry(
     auth = auth_of(server, store)
     rounds = 5
     barrier = threading.Barrier(4, action=server.expire_access_tokens, timeout=30)
-    failures: list[BaseException] = []
 
     async def serve() -> None:
         for _ in range(rounds):
             barrier.wait()  # On purpose: all four loops begin each round at one moment.
             await _refuse_and_call(server, auth)
 
-    def thread() -> None:
-        try:
-            asyncio.run(serve())
-        except BaseException as error:
-            failures.append(error)
-            barrier.abort()
-            raise
-
-    threads = [threading.Thread(target=thread) for _ in range(4)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
-    assert failures == []
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(lambda: asyncio.run(serve())) for _ in range(4)]:
+            future.result()
     assert (server.token_requests, server.reuses_detected) == (rounds, 0)
     assert server.api_accepted == 4 * rounds * 5
 
@@ -108,3 +97,26 @@ def test_a_claim_whose_writer_waits_for_the_answer_is_not_taken_by_another_loop(
     second.close()
     assert endpoint.asked == ["SECRET-r0"]
     assert store.loads > 10  # The other loop has looked, again and again.
+
+
+def test_aclose_waits_for_no_flight_of_another_loop() -> None:
+    endpoint = Endpoint()
+    store = Store(endpoint.text(expires_in=-1))
+    auth = RefreshAuth(endpoint, store)
+    first = VirtualTimeLoop()
+
+    async def ask() -> asyncio.Task[Token]:
+        endpoint.gate = Gate()
+        caller = asyncio.create_task(auth.token())
+        await endpoint.gate.arrived()
+        return caller
+
+    async def go_on(caller: asyncio.Task[Token]) -> Token:
+        assert endpoint.gate is not None
+        endpoint.gate.release()
+        return await caller
+
+    caller = first.run_until_complete(ask())
+    asyncio.run(asyncio.wait_for(auth.aclose(), 10))
+    assert first.run_until_complete(go_on(caller)) == store.record.token
+    first.close()

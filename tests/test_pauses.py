@@ -6,9 +6,11 @@ import logging
 from itertools import pairwise
 
 import anyio
+import httpx
 import pytest
 
 from httpx_refresh import ReauthorizationRequired, RefreshAuth, RefreshUnavailable, Token
+from httpx_refresh.testing import Gate
 from tests.fakes import Api, Endpoint, Store, loop_wall, use_loop_time
 from tests.virtual_time import virtual_time
 
@@ -297,3 +299,26 @@ async def test_tokens_refused_near_their_time_or_of_unknown_lifetime_make_none(
             assert (await client.get("/")).status_code == 200
     assert len(endpoint.asked) == 10
     assert not [one for one in caplog.messages if "another deployment" in one]
+
+
+async def test_an_older_token_that_is_accepted_late_proves_nothing_of_the_fresh_one() -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=3600)))
+    gate = Gate()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.headers["Authorization"] != "Bearer SECRET-a0":
+            return httpx.Response(401)
+        await gate.hold()
+        return httpx.Response(200)
+
+    async with httpx.AsyncClient(
+        auth=auth, transport=httpx.MockTransport(answer), base_url="https://api.test"
+    ) as client:
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.get, "/")
+            await gate.arrived()
+            await auth.refresh()
+            gate.release()
+        assert (await client.get("/")).status_code == 401
+    assert endpoint.asked == ["SECRET-r0"]

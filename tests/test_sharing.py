@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import httpx
 import pytest
 
 from httpx_refresh import MemoryStore, RefreshAuth, Token
@@ -146,3 +148,29 @@ async def test_a_refresh_token_that_is_not_sent_again_or_the_same_is_kept(rotate
     assert second.extra["id_token"] == "kept"
     assert second.extra["instance_url"] == "https://two.example"
     assert server.token_requests == 2
+
+
+@pytest.mark.anyio
+async def test_a_token_that_came_while_a_refusal_was_read_is_used_and_not_refreshed() -> None:
+    endpoint = Endpoint()
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=3600)))
+    gate = Gate()
+
+    async def slow() -> AsyncIterator[bytes]:
+        await gate.hold()
+        yield b"refused"
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.headers["Authorization"] == "Bearer SECRET-a0":
+            return httpx.Response(401, content=slow())
+        return httpx.Response(200)
+
+    async with (
+        httpx.AsyncClient(auth=auth, transport=httpx.MockTransport(answer)) as client,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(client.get, "https://api.test/")
+        await gate.arrived()
+        await auth.refresh()
+        gate.release()
+    assert endpoint.asked == ["SECRET-r0"]

@@ -113,7 +113,8 @@ class Session:
             # Somebody may have logged in again because of it, elsewhere.
             if not self.pauses.may_look():
                 return None, False
-            return (await self._join(access_token, need=Need.LOOK)).known, False
+            await self._join(access_token, need=Need.LOOK)
+            return self.held(refused), False
         flight = await self._join(access_token)
         if flight.spent and not flight.counted:
             flight.counted = True  # One token died, however many waited for the next.
