@@ -183,6 +183,7 @@ class Process:
         Gently: as `async with auth` does, which waits for what is under way.
         """
         self._ending.append(loop)
+        self.world.watch.not_saved(self)
         for task in _left(loop):
             if not gently or task.get_name() == CALLER:
                 task.cancel()

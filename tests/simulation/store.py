@@ -85,7 +85,7 @@ class Store:
             if (fails and before) or (cell.is_down(process.name) and not world.calm):
                 process.fault("store failed")
                 world.note(process.name, f"{name} fails")
-                world.watch.store_failed(process)
+                world.watch.not_saved(process)
                 world.after(back, lambda: process.raises(answer, ConnectionError("store")))
                 if late:  # It was in a queue somewhere, and is done after all.
                     world.after(world.random.uniform(0.0, 2.0 * plan.refresh_timeout), work)
@@ -100,7 +100,7 @@ class Store:
             elif fails and after:
                 process.fault("store failed")
                 world.note(process.name, f"the answer to {name} is lost")
-                world.watch.store_failed(process)
+                world.watch.not_saved(process)
                 world.after(back, lambda: process.raises(answer, ConnectionError("store")))
             else:
                 world.after(back, lambda: process.hands(answer, result))

@@ -38,12 +38,12 @@ class Watch:
     def __init__(self, world: World) -> None:
         self._world = world
         self._plan = world.plan
-        self._apart = world.plan.skew > 150.0
-        """Whether clocks may differ by more than five minutes: a live claim may then be taken for an old one."""
         self._claims: dict[str, Claimed] = {}
         self._claim_of: dict[asyncio.Task[Any] | None, Claimed] = {}
         self._sending: list[Spending] = []
         self._seen: set[str] = set()
+        self._rescued: set[str] = set()
+        """Refresh tokens that were put into an emptied slot, by a process that did not know what became of them."""
         self._raised: dict[int, RefreshAuthError] = {}
         self.claims_made = 0
         self.slowest = 0.0
@@ -53,6 +53,14 @@ class Watch:
         """What went wrong for each process, and when."""
         self.reasons: list[str] = []
         """Why a person has to log in again."""
+
+    @property
+    def _apart(self) -> bool:
+        """Whether clocks may differ by five minutes or more: a live claim may then be taken for an old one."""
+        machines = [process.machine for process in self._world.processes.values()]
+        ahead = max(machine.skew + machine.stepped for machine in machines)
+        behind = min(machine.skew - machine.stepped for machine in machines)
+        return ahead - behind > 300.0 - 1.5 * self._plan.refresh_timeout
 
     # -- claims ------------------------------------------------------------------------------------------------
 
@@ -95,7 +103,10 @@ class Watch:
             claimed.first_sent is not None and world.now - claimed.first_sent < plan.client_grace
         )
         require(
-            spent is None or record.uncertain is not None or forgiven,
+            spent is None
+            or record.uncertain is not None
+            or forgiven
+            or refresh_token in self._rescued,
             "no spent refresh token is sent, unless the outcome was marked unknown",
             spending,
         )
@@ -139,15 +150,17 @@ class Watch:
             self._seen.add(after.token.access_token)
         if before.redeeming is not None and after.redeeming != before.redeeming:
             self._claims[before.redeeming.nonce].replaced = True
-        if writer is None:
+        if writer is None or after.text == before.text:
             return
         require = self._world.require
         if after.token is None:
             require(False, "a refresh keeps or replaces the token")
-        elif after.token.access_token in self.logins and (
-            before.token is None or before.token.access_token != after.token.access_token
+        elif (
+            after.token.access_token in self.logins
+            and after.redeeming is None
+            and after.generation > before.generation
         ):
-            require(after.generation > before.generation, "the generation grows with a login")
+            return  # The application's own login; a client may have sent it twice.
         elif after.redeeming is not None:
             self._claim_written(writer, before, after, after.redeeming)
         elif before.token is None or after.token.access_token != before.token.access_token:
@@ -169,7 +182,9 @@ class Watch:
             old.taken_over = True
             self._require_abandoned(writer, before.redeeming)
             require(
-                after.uncertain is not None or old.first_sent is None,
+                after.uncertain is not None
+                or old.first_sent is None
+                or (old.by == writer.name and not old.maybe_spent),
                 "a takeover of what was sent is marked unknown",
                 claim,
             )
@@ -189,6 +204,8 @@ class Watch:
             spent,
         )
         require(after.generation > before.generation, "the generation grows with a result")
+        if before.text is None and after.token.refresh_token is not None:
+            self._rescued.add(after.token.refresh_token)
         if before.redeeming is not None and before.redeeming.by != writer.name:
             self._require_abandoned(writer, before.redeeming)
 
@@ -239,8 +256,10 @@ class Watch:
         lead = min(plan.refresh_before, plan.lifetime / 5 if token.extra else plan.refresh_before)
         return writer.wall() + writer.machine.stepped >= token.expires_at - lead
 
-    def store_failed(self, process: Process) -> None:
-        """Take note that the store failed for a process: rule 3's exception, for what it got until now."""
+    def not_saved(self, process: Process) -> None:
+        """Take note that the store failed for a process, or that the process ends: what it got until now is unsaved,
+        and handed out all the same (rule 3's exception).
+        """
         for access_token, spending in self._world.server.spent.items():
             if spending.by == process.name:
                 process.unsaved.add(access_token)
