@@ -290,6 +290,20 @@ async def test_no_login_goes_over_plain_http(name: str) -> None:
         LoginSettings(**{name: "http://server.test/x"})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "url, words",
+    [
+        ("https://server.test:x/", "is no URL"),
+        ("https:///authorize", "must name a host"),
+        ("https://user@server.test/authorize", "no user information"),
+        ("https://server.test/authorize#here", "no fragment"),
+    ],
+)
+async def test_an_endpoint_for_logins_is_a_plain_url(url: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        LoginSettings(authorization_endpoint=url)
+
+
 # Each preset knows what a login needs; the figures are those of the providers' own pages.
 @pytest.mark.parametrize(
     "make, host, scope",

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from httpx_refresh import TokenEndpoint
+from httpx_refresh import DeviceAuthorization, FileStore, TokenEndpoint
 from httpx_refresh.cli import _login
 from httpx_refresh.cli._console import Exit
 from httpx_refresh.cli._login import ask_hidden
@@ -93,6 +93,15 @@ def test_what_the_redirect_brings_is_kept_and_shown(
     assert token()["realmId"] == "4620816365"
     assert "realmId: 4620816365" in result.stdout
     assert "scope=com.intuit.quickbooks.accounting" in browser.opened[0]
+
+
+def test_what_the_redirect_does_not_bring_is_not_missed(
+    run: Run, at: list[str], browser: Browser, server: AuthorizationServer
+) -> None:
+    urls = ["--token-url", server.token_url, "--authorization-url", f"{server.issuer}/authorize"]
+    result = run("login", "quickbooks", *urls, *at[2:])
+    assert result.exit_code == Exit.DONE, result.output
+    assert "realmId" not in result.output
 
 
 def test_a_login_without_a_refresh_token_is_warned_of(
@@ -241,6 +250,25 @@ def test_a_read_only_database_is_found_out_before_the_browser_opens(
     assert len(browser.opened) == 1
 
 
+def test_a_slot_that_somebody_else_writes_to_meanwhile_is_tried_again(
+    run: Run, at: list[str], browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refresh by somebody else comes between the look at the slot and the write that tries it."""
+    Path("token.json").write_text(OLD)
+    newer = OLD.replace("OLD", "NEWER")
+    replace, seen = FileStore.replace, list[str | None]()
+
+    async def raced(self: FileStore, old: str | None, new: str) -> bool:
+        if not seen:
+            assert await replace(self, old, newer)
+        seen.append(old)
+        return await replace(self, old, new)
+
+    monkeypatch.setattr(FileStore, "replace", raced)
+    assert run("login", *at).exit_code == Exit.DONE
+    assert seen[:3] == [OLD, newer, f"{newer} "]
+
+
 def test_a_login_makes_the_table_that_it_needs_and_encrypts_what_it_writes(
     run: Run, at: list[str], browser: Browser, tmp_path: Path
 ) -> None:
@@ -367,6 +395,19 @@ def test_a_device_login_shows_a_code_and_waits_for_the_person(
     assert f"{server.issuer}/device" in result.stderr
     assert device_codes[0] not in result.output
     assert token()["refresh_token"]
+
+
+def test_a_device_login_needs_no_address_with_the_code_in_it(
+    run: Run, at: list[str], server: AuthorizationServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def begin(*_: object, **__: object) -> DeviceAuthorization:
+        return DeviceAuthorization("device", "USER-CODE", "https://x.test/go", None, 1e9, 5.0)
+
+    monkeypatch.setattr(TokenEndpoint, "device_authorization", begin)
+    result = run("login", *at, "--device", "--timeout", "0.1")
+    assert result.exit_code == Exit.LOGIN_FAILED
+    assert "open https://x.test/go and enter this code" in result.stderr
+    assert "Or open" not in result.stderr
 
 
 def test_a_device_login_that_nobody_decides_about_ends(run: Run, at: list[str]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import enum
 import sys
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from itertools import repeat
 from typing import TypeVar
 
 import anyio
@@ -106,9 +108,12 @@ async def _to_its_end(function: Callable[[], Awaitable[_T]]) -> _T:
     finally:
         # A connection of aiosqlite that could not be opened is ended behind our back: its thread still tells the
         # event loop so, and would die with a traceback if that was gone.
-        for thread in threading.enumerate():
-            if "_connection_worker_thread" in thread.name:
-                await anyio.to_thread.run_sync(thread.join, 1.0)
+        await anyio.to_thread.run_sync(_join_drivers)
+
+
+def _join_drivers() -> None:
+    drivers = [one for one in threading.enumerate() if "_connection_worker_thread" in one.name]
+    deque(map(threading.Thread.join, drivers, repeat(1.0)), maxlen=0)
 
 
 @contextmanager

@@ -1,0 +1,145 @@
+"""A web service that connects a Xero organisation, and a background job that uses it.
+
+    pip install httpx-refresh fastapi uvicorn
+    export XERO_CLIENT_ID=… XERO_CLIENT_SECRET=…
+    uvicorn --factory examples.fastapi_xero:app_of_the_environment
+
+Register http://localhost:8000/callback as a redirect URI of the app at Xero, and open http://localhost:8000.
+
+The page sends the browser to Xero, `/callback` exchanges the code for a token and saves it, and the job asks Xero for
+invoices again and again. Any number of such services may share the store: they share each refresh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator
+from html import escape
+
+import httpx
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from httpx_refresh import (
+    AuthorizationRequest,
+    LoginFailed,
+    ReauthorizationRequired,
+    RefreshAuth,
+    RefreshAuthError,
+    TokenEndpoint,
+    open_store,
+)
+from httpx_refresh.providers import xero
+
+logger = logging.getLogger("fastapi_xero")
+
+COOKIE = "login"
+MOST_LOGINS = 1000
+
+
+def page(title: str, text: str, link: str = "") -> str:
+    return (
+        f"<!doctype html><meta charset=utf-8><title>{escape(title)}</title>"
+        f"<h1>{escape(title)}</h1><p>{escape(text)}</p>{link}"
+    )
+
+
+class Job:
+    """Asks the API for invoices, as long as the service runs."""
+
+    def __init__(self, client: httpx.AsyncClient, url: str, every: float) -> None:
+        self.client = client
+        self.url = url
+        self.every = every
+        self.state = "Nothing was asked yet."
+        self.wake = asyncio.Event()
+
+    async def run(self) -> None:
+        while True:
+            self.wake.clear()
+            self.state = await self.once()
+            # A login wakes it; else it is time again after a while.
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.wake.wait(), self.every)
+
+    async def once(self) -> str:
+        try:
+            response = await self.client.get(self.url)
+        except ReauthorizationRequired:
+            return "Xero is not connected."
+        except (RefreshAuthError, httpx.HTTPError) as error:
+            logger.warning("Xero could not be asked: %s", error)
+            return "Xero cannot be reached just now."
+        return f"Xero answered with status {response.status_code}."
+
+
+def create_app(
+    endpoint: TokenEndpoint, auth: RefreshAuth, client: httpx.AsyncClient, *, url: str, every: float
+) -> FastAPI:
+    """Make the service.
+
+    `client` sends `auth` along, `url` is what the job asks for every so many seconds.
+    """
+    job = Job(client, url, every)
+    # Begun logins, by their state. With more than one process they belong into a shared place.
+    begun: dict[str, AuthorizationRequest] = {}
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        running = asyncio.create_task(job.run())
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await auth.aclose()
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/", response_class=HTMLResponse)
+    async def index() -> str:
+        return page("Invoices", job.state, '<p><a href="/connect">Connect Xero</a></p>')
+
+    @app.get("/connect")
+    async def connect(request: Request) -> Response:
+        login = endpoint.authorization_url(str(request.url_for("callback")))
+        while len(begun) >= MOST_LOGINS:
+            del begun[next(iter(begun))]
+        begun[login.state] = login
+        response = RedirectResponse(login.url, status_code=303)
+        # The login belongs to this browser: nobody can slip in a code of their own (RFC 9700 §4.7).
+        secure = request.url.scheme == "https"
+        response.set_cookie(COOKIE, login.state, httponly=True, samesite="lax", secure=secure)
+        return response
+
+    @app.get("/callback", response_class=HTMLResponse)
+    async def callback(request: Request) -> Response:
+        login = begun.pop(request.cookies.get(COOKIE, ""), None)
+        if login is None:
+            return HTMLResponse(page("Not connected", "This browser began no login."), 400)
+        try:
+            token = await endpoint.exchange_code(dict(request.query_params), login)
+            await auth.set_token(token)
+        except LoginFailed as error:
+            return HTMLResponse(page("Not connected", str(error)), 400)
+        job.wake.set()
+        response = RedirectResponse("/", status_code=303)
+        response.delete_cookie(COOKIE)
+        return response
+
+    return app
+
+
+def app_of_the_environment() -> FastAPI:
+    """Make the service from XERO_CLIENT_ID, XERO_CLIENT_SECRET and TOKEN_STORE."""
+    endpoint = xero(
+        os.environ["XERO_CLIENT_ID"],
+        os.environ.get("XERO_CLIENT_SECRET"),
+        scope="accounting.transactions.read",
+    )
+    auth = RefreshAuth(endpoint, open_store(os.environ.get("TOKEN_STORE", "file:xero-token.json")))
+    url = "https://api.xero.com/api.xro/2.0/Invoices"
+    return create_app(endpoint, auth, httpx.AsyncClient(auth=auth), url=url, every=300)

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import anyio
+import httpx
+import pytest
+
+from httpx_refresh import MemoryStore, RefreshAuth, TokenEndpoint
+from httpx_refresh.testing import AuthorizationServer, Outage
+from tests.test_login import changed
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+# FastAPI is asyncio's.
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.parametrize("anyio_backend", ["asyncio"], scope="module"),
+]
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    """examples/fastapi_xero.py, imported from where it is."""
+    spec = importlib.util.spec_from_file_location("fastapi_xero", EXAMPLES / "fastapi_xero.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Its annotations are looked up by the module's name.
+    sys.modules["fastapi_xero"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Service:
+    """The example with its job, a server in Xero's place, and a person's browser."""
+
+    def __init__(self, example: ModuleType, server: AuthorizationServer) -> None:
+        self.server = server
+        self.world = httpx.AsyncClient(transport=server.transport())
+        self.endpoint = TokenEndpoint(
+            server.token_url,
+            "client",
+            "secret",
+            authorization_endpoint=f"{server.issuer}/authorize",
+            client=self.world,
+        )
+        self.auth = RefreshAuth(self.endpoint, MemoryStore())
+        self.asked = anyio.Event()
+        self.api = httpx.AsyncClient(
+            auth=self.auth,
+            transport=server.transport(),
+            event_hooks={"response": [self.note]},
+        )
+        self.app: FastAPI = example.create_app(
+            self.endpoint, self.auth, self.api, url=f"{server.api_url}/ping", every=3600
+        )
+        transport = httpx.ASGITransport(self.app)
+        self.browser = httpx.AsyncClient(transport=transport, base_url="https://service.test")
+
+    async def note(self, response: httpx.Response) -> None:
+        self.asked.set()
+
+    async def connect(self, **fields: str | None) -> httpx.Response:
+        """Click on the link, log in, and come back; with other `fields` in the redirect."""
+        sent = await self.browser.get("/connect")
+        assert sent.status_code == 303
+        returned = await self.world.get(sent.headers["location"])
+        return await self.browser.get(changed(returned.headers["location"], **fields))
+
+    async def says(self) -> str:
+        return (await self.browser.get("/")).text
+
+
+@asynccontextmanager
+async def running(example: ModuleType, server: AuthorizationServer) -> AsyncIterator[Service]:
+    service = Service(example, server)
+    async with (
+        service.world,
+        service.api,
+        service.browser,
+        service.app.router.lifespan_context(service.app),
+    ):
+        yield service
+
+
+async def test_a_person_connects_and_the_job_uses_the_token_through_refreshes(
+    example: ModuleType,
+) -> None:
+    server = AuthorizationServer()
+    async with running(example, server) as service:
+        assert "Connect Xero" in await service.says()
+        back = await service.connect()
+        assert back.status_code == 303
+        await service.asked.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert "Xero answered with status 200." in await service.says()
+        for _ in range(3):
+            server.expire_access_tokens()
+            assert (await service.api.get(f"{server.api_url}/ping")).status_code == 200
+    assert server.rotations == 3
+    assert server.reuses_detected == 0
+
+
+async def test_before_a_login_the_job_says_what_is_missing(example: ModuleType) -> None:
+    async with running(example, AuthorizationServer()) as service:
+        await anyio.wait_all_tasks_blocked()
+        assert "Xero is not connected." in await service.says()
+
+
+async def test_a_job_that_meets_an_outage_goes_on(example: ModuleType) -> None:
+    server = AuthorizationServer()
+    async with running(example, server) as service:
+        await service.connect()
+        await service.asked.wait()
+        server.expire_access_tokens()
+        server.script(Outage(500))
+        job = example.Job(service.api, f"{server.api_url}/ping", 3600)
+        assert await job.once() == "Xero cannot be reached just now."
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"state": "another"}, "its state is another one"),
+        ({"code": None, "error": "access_denied"}, "was denied"),
+    ],
+)
+async def test_a_login_that_fails_is_explained_and_saves_nothing(
+    example: ModuleType, fields: dict[str, str | None], words: str
+) -> None:
+    async with running(example, AuthorizationServer()) as service:
+        answer = await service.connect(**fields)
+        assert answer.status_code == 400
+        assert words in answer.text
+        await anyio.wait_all_tasks_blocked()
+        assert "Xero is not connected." in await service.says()
+
+
+async def test_a_redirect_that_comes_to_another_browser_is_refused(example: ModuleType) -> None:
+    async with running(example, AuthorizationServer()) as service:
+        sent = await service.browser.get("/connect")
+        returned = await service.world.get(sent.headers["location"])
+        service.browser.cookies.clear()
+        answer = await service.browser.get(returned.headers["location"])
+    assert answer.status_code == 400
+    assert "This browser began no login." in answer.text
+
+
+async def test_logins_that_nobody_finishes_are_forgotten(
+    example: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(example, "MOST_LOGINS", 1)
+    async with running(example, AuthorizationServer()) as service:
+        sent = await service.browser.get("/connect")
+        held = dict(service.browser.cookies)
+        await service.browser.get("/connect")
+        service.browser.cookies.clear()
+        service.browser.cookies.update(held)
+        returned = await service.world.get(sent.headers["location"])
+        assert (await service.browser.get(returned.headers["location"])).status_code == 400
+
+
+async def test_the_example_starts_from_the_environment(
+    example: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XERO_CLIENT_ID", "client")
+    monkeypatch.setenv("TOKEN_STORE", "memory:")
+    app = example.app_of_the_environment()
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8000") as browser:
+        sent = await browser.get("/connect")
+    assert sent.headers["location"].startswith("https://login.xero.com/identity/connect/authorize?")
+    assert "redirect_uri=http%3A%2F%2Flocalhost%3A8000%2Fcallback" in sent.headers["location"]
