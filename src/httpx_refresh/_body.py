@@ -40,13 +40,14 @@ class Recording(StreamBase):
             )
         for chunk in self._chunks:
             yield chunk
-        if self._rest is None:
-            self._rest = self._body.__aiter__()
+        rest = self._rest
+        if rest is None:
+            rest = self._rest = self._body.__aiter__()
         # Not `async for` over the body: this generator is abandoned where a connection breaks, and the body has
         # to go on from there.
         while True:
             try:
-                chunk = await self._rest.__anext__()
+                chunk = await rest.__anext__()
             except StopAsyncIteration:
                 return
             except BaseException:

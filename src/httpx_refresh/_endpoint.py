@@ -88,7 +88,7 @@ class TokenEndpoint:
         refresh_not_before_expiry: float | None = None,
         **login: Unpack[LoginOptions],
     ) -> None:
-        self.url = checked_url(url, "url")
+        self.url: str = checked_url(url, "url")
         method = checked_method(token_endpoint_auth_method, client_id, client_secret)
         if name is not None and not isinstance(name, str):
             raise TypeError("name must be a str or None")
@@ -97,20 +97,20 @@ class TokenEndpoint:
         compiled(origins)  # Raises what is wrong with them.
         self.client_id = client_id
         self.token_endpoint_auth_method: AuthMethod = method
-        self.reuse_grace = checked.seconds("reuse_grace", reuse_grace)
-        self.name = name or httpx.URL(url).host
+        self.reuse_grace: float = checked.seconds("reuse_grace", reuse_grace)
+        self.name: str = name or httpx.URL(url).host
         self.origins = origins
-        self.is_expired = checked.expiry(is_expired)
-        self.authorization_scheme = checked.scheme(authorization_scheme)
-        self.params = checked.params(params)
-        self.dead = checked.refusals("dead", dead)
-        self.transient = checked.refusals("transient", transient)
-        self.refresh_not_before_expiry = (
+        self.is_expired: ExpiryRule | Callable[[Any], bool] | None = checked.expiry(is_expired)
+        self.authorization_scheme: str = checked.scheme(authorization_scheme)
+        self.params: dict[str, str] = checked.params(params)
+        self.dead: tuple[Refusal, ...] = checked.refusals("dead", dead)
+        self.transient: tuple[Refusal, ...] = checked.refusals("transient", transient)
+        self.refresh_not_before_expiry: float | None = (
             None
             if refresh_not_before_expiry is None
             else checked.seconds("refresh_not_before_expiry", refresh_not_before_expiry)
         )
-        self.login = LoginSettings(**login)
+        self.login: LoginSettings = LoginSettings(**login)
         self._client: AsyncClient | None = checked.client(client)
         self._client_secret = client_secret
         self._prepare = authentication(method, client_id, client_secret, audience=url)

@@ -37,7 +37,7 @@ from ._options import (
     TokenUrl,
 )
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="httpx-refresh",
     help="Log in with OAuth 2.0, and keep the token alive: show it, refresh it, give it back.",
     epilog="Settings come from options, then HTTPX_REFRESH_… variables, then the configuration file. Exit codes: 0 "

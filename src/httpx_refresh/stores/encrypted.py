@@ -10,10 +10,16 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import anyio.to_thread
-from joserfc import jwe
-from joserfc.errors import JoseError
-from joserfc.jwk import OctKey
-from joserfc.registry import HeaderParameter
+
+try:
+    from joserfc import jwe
+    from joserfc.errors import JoseError
+    from joserfc.jwk import OctKey
+    from joserfc.registry import HeaderParameter
+except ImportError:
+    raise ImportError(
+        "EncryptedStore needs joserfc: pip install 'httpx-refresh[encrypted]'"
+    ) from None
 
 from .._errors import StoreError
 from .base import TokenStore

@@ -7,13 +7,17 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import inspect
-from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import StaticPool
+try:
+    from sqlalchemy import inspect
+    from sqlalchemy.exc import DBAPIError, IntegrityError
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.pool import StaticPool
+
+    from ._sql_table import SLOT_LIMIT, statements, token_table
+except ImportError:
+    raise ImportError("SQLStore needs SQLAlchemy: pip install 'httpx-refresh[sql]'") from None
 
 from ._sql_errors import is_conflict, without_texts
-from ._sql_table import SLOT_LIMIT, statements, token_table
 from .base import decode_text, encode_text, require_asyncio
 
 if TYPE_CHECKING:

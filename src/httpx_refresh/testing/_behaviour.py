@@ -33,8 +33,8 @@ class Gate:
     __slots__ = ("_released", "_stirred", "count", "name")
 
     def __init__(self, name: str | None = None) -> None:
-        self.name = name or secrets.token_hex(4)
-        self.count = 0
+        self.name: str = name or secrets.token_hex(4)
+        self.count: int = 0
         self._released = anyio.Event()
         self._stirred = anyio.Event()
 

@@ -51,11 +51,11 @@ class AuthorizationServer(Settings):
         self.token_calls: list[Call] = []
         self.token_behaviour: Behaviour | None = None
         self.api_behaviour: Behaviour | None = None
-        self.token_requests = 0
-        self.api_requests = 0
-        self.api_accepted = 0
-        self.api_refused = 0
-        self.padding_sent = 0
+        self.token_requests: int = 0
+        self.api_requests: int = 0
+        self.api_accepted: int = 0
+        self.api_refused: int = 0
+        self.padding_sent: int = 0
         self._token_script: deque[Behaviour] = deque()
         self._api_script: deque[Behaviour] = deque()
         self._lock = threading.RLock()
