@@ -1,0 +1,1 @@
+"""What this library costs, against its peers, on one machine, in one run: `python -m benchmarks`."""

@@ -1,0 +1,65 @@
+"""Start-up: what importing the library adds, and its largest parts."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import subprocess
+import sys
+from typing import Any
+
+from .measure import Spread, interleaved
+
+_CASES = {
+    "python": "pass",
+    "httpx and httpx2": "import httpx, httpx2",
+    "with httpx_refresh": "import httpx, httpx2, httpx_refresh",
+    "with a TokenEndpoint": (
+        "import httpx, httpx2, httpx_refresh;"
+        "httpx_refresh.TokenEndpoint('https://as.test/token', 'client', 'secret')"
+    ),
+}
+
+
+async def run(*, smoke: bool) -> dict[str, Any]:
+    """Measure processor time of processes of their own."""
+
+    async def once(code: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    cases = {name: lambda code=code: once(code) for name, code in _CASES.items()}
+    figures = await interleaved(cases, 2 if smoke else 31)
+    bare, base, ours, ready = figures.values()
+    return {
+        "httpx_and_httpx2_milliseconds": _difference(base, bare),
+        "httpx_refresh_milliseconds": _difference(ours, base),
+        "token_endpoint_milliseconds": _difference(ready, ours),
+        "ratio": Spread.of(
+            [(o - b) / (b - n) for o, b, n in zip(ours, base, bare, strict=True)]
+        ).json(),
+        "largest_parts_milliseconds": _parts(),
+    }
+
+
+def _difference(more: list[float], less: list[float]) -> dict[str, float]:
+    return Spread.of([(a - b) * 1e3 for a, b in zip(more, less, strict=True)]).json()
+
+
+def _parts() -> dict[str, float]:
+    """The modules that cost most by themselves, of those that come with us and not with the libraries."""
+    code = _CASES["with httpx_refresh"]
+    command = [sys.executable, "-X", "importtime", "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    parts: list[tuple[str, float]] = []
+    ours = False
+    for line in done.stderr.splitlines():
+        own, _, name = line.removeprefix("import time:").split("|")
+        if ours and own.strip().isdigit():
+            parts.append((name.strip(), int(own) / 1e3))
+        # Each module is listed after those it imports: what follows httpx2 comes with us.
+        ours = ours or (name.strip() == "httpx2" and not name.startswith("  "))
+    parts.sort(key=lambda part: -part[1])
+    return dict(parts[:8])

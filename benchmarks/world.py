@@ -1,0 +1,128 @@
+"""An authorization server and its API in the process, as small as can be: what is measured is the client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from types import ModuleType
+from typing import Any
+from urllib.parse import parse_qs
+
+import httpx
+import httpx2
+
+BASE = "https://api.test"
+PING = f"{BASE}/ping"
+TOKEN_URL = f"{BASE}/token"
+_PONG = b'{"pong":true}'
+_REFUSED = b'{"error":"invalid_token"}'
+
+
+class World:
+    """One grant whose refresh token rotates: spent a second time, it is refused and counted.
+
+    Args:
+        lifetime: seconds after which the API refuses an access token by itself; None: only after `expire()`.
+        latency: seconds that the token endpoint takes.
+        tell: whether the token response says `expires_in`.
+    """
+
+    def __init__(
+        self, *, lifetime: float | None = None, latency: float = 0.0, tell: bool = True
+    ) -> None:
+        self.lifetime = lifetime
+        self.latency = latency
+        self.tell = tell
+        self.generation = 0
+        self.ends_at = float("inf")
+        self.api_requests = 0
+        self.refused = 0
+        self.token_requests = 0
+        self.reuses = 0
+        self._issue()
+
+    def _issue(self) -> None:
+        self.generation += 1
+        self.access_token = f"access-{self.generation:032d}"
+        self.refresh_token = f"refresh-{self.generation:032d}"
+        self._authorization = f"Bearer {self.access_token}"
+        if self.lifetime is not None:
+            self.ends_at = time.monotonic() + self.lifetime
+
+    def expire(self) -> None:
+        """Refuse the access token that is out; the refresh token stays good."""
+        self._authorization = ""
+
+    def response(self) -> dict[str, Any]:
+        """The token response of the tokens that are out."""
+        fields = {
+            "access_token": self.access_token,
+            "refresh_token": self.refresh_token,
+            "token_type": "Bearer",
+        }
+        return {**fields, "expires_in": self.lifetime or 3600} if self.tell else fields
+
+    def api(self, authorization: str | None) -> tuple[int, bytes]:
+        """Answer one request of the API."""
+        self.api_requests += 1
+        if authorization == self._authorization and time.monotonic() < self.ends_at:
+            return 200, _PONG
+        self.refused += 1
+        return 401, _REFUSED
+
+    def token(self, body: bytes) -> tuple[int, bytes]:
+        """Answer one token request."""
+        self.token_requests += 1
+        form = parse_qs(body.decode())
+        if form.get("refresh_token") != [self.refresh_token]:
+            self.reuses += 1
+            return 400, b'{"error":"invalid_grant"}'
+        self._issue()
+        return 200, json.dumps(self.response()).encode()
+
+    def transport(self, library: ModuleType) -> Any:
+        """A transport of `httpx` or `httpx2` that is this world."""
+        return (_Transport if library is httpx else _Transport2)(self)
+
+    def sync_transport(self) -> httpx.BaseTransport:
+        """The same for `httpx.Client`, which blocks as it does on a socket."""
+        return _SyncTransport(self)
+
+
+_JSON = {"content-type": "application/json"}
+
+
+class _Transport(httpx.AsyncBaseTransport):
+    library: Any = httpx
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def handle_async_request(self, request: Any) -> Any:
+        await asyncio.sleep(0)
+        path = request.url.path
+        if path == "/ping":
+            status, body = self._world.api(request.headers.get("authorization"))
+        elif path == "/token":
+            status, body = self._world.token(await request.aread())
+            await asyncio.sleep(self._world.latency)
+        else:
+            status, body = 404, b"{}"
+        return self.library.Response(status, headers=_JSON, content=body)
+
+
+class _Transport2(httpx2.AsyncBaseTransport):
+    library: Any = httpx2
+    __init__ = _Transport.__init__
+    handle_async_request = _Transport.handle_async_request
+
+
+class _SyncTransport(httpx.BaseTransport):
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        status, body = self._world.token(request.read())
+        time.sleep(self._world.latency)
+        return httpx.Response(status, headers=_JSON, content=body)
