@@ -149,8 +149,8 @@ class Caller:
         took = world.now - began - (process.time_stopped - stopped)
         world.note(self._name, f"{ask.__name__} {said} after {took:.2f} s")
         world.watch.answered(took, world.watch.claims_made - claims)
-        undisturbed = not world.plan.faults and world.plan.skew <= 1.0 and not world.calm
-        world.require(good or not undisturbed, "where nothing fails, everybody is served", said)
+        disturbed = world.plan.faults or world.plan.skew > 1.0 or world.plan.forces or world.calm
+        world.require(good or disturbed, "where nothing fails, everybody is served", said)
         return good
 
     async def _cancelled(self, ask: Callable[[], Awaitable[bool]]) -> None:

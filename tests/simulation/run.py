@@ -37,6 +37,10 @@ class Outcome:
     slowest: float
     token_requests: int
     generation: int
+    operations: int
+    """Of the store, until nothing failed any more and everybody had an answer."""
+    last_operations: int
+    """Those of the last expiry, which comes after that and finds everybody asking at once."""
 
     @property
     def digest(self) -> str:
@@ -67,6 +71,8 @@ def simulate(seed: int, plan: Plan | None = None) -> Outcome:
         watch.slowest,
         len(world.server.spent),
         world.cell.record.generation,
+        world.operations,
+        world.cell.operations - world.operations,
     )
 
 
@@ -86,6 +92,7 @@ def _play(world: World) -> None:
     _calm(world)
     world.run(world.all_answered, until=world.now + _LONG)
     world.require(world.all_answered(), "everybody is answered in the end")
+    world.operations = world.cell.operations
     if not world.watch.needs_login():
         _one_more_expiry(world)
     world.run(lambda: False, until=world.now)  # Raises what is broken.

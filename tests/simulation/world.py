@@ -34,6 +34,7 @@ class World:
         self.now = 0.0
         self.calm = False
         """True at the end, when nothing fails any more."""
+        self.operations = 0
         self.awake: list[Loop] = []
         self.notes: list[tuple[float, str, str]] = []
         self.broken: list[str] = []
