@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from . import hot, processes, report, startup, storm, tenants, throughput
+from . import hot, plots, processes, report, startup, storm, tenants, throughput
 from .measure import machine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,7 +61,7 @@ def main() -> None:
 
 def _show(results: dict[str, Any], directory: Path, console: Console) -> None:
     report.tables(results, console)
-    for path in report.plots(results, directory):
+    for path in plots.draw(results, directory):
         console.print(f"drawn: {path.name}")
 
 

@@ -1,28 +1,14 @@
-"""The figures as tables for people, and as plots."""
+"""The figures as tables for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from . import peers, storm
-
-_COLOURS = {
-    peers.STATIC: "#8c8c8c",
-    "plain Auth": "#b5b5b5",
-    peers.TWICE: "#8c8c8c",
-    peers.OURS: "#0b7a5b",
-    "httpx-refresh, ahead of expiry": "#0b7a5b",
-    "httpx-refresh, on refusal": "#63b59c",
-    "asyncio.Lock recipe": "#c98a1b",
-    "Authlib": "#3867b8",
-    "httpx-auth": "#8a4fae",
-    "MCP SDK": "#b8433f",
-}
 
 
 def tables(results: dict[str, Any], console: Console) -> None:
@@ -51,7 +37,7 @@ def _spread(spread: dict[str, float], digits: int = 3) -> str:
     return f"{spread['median']:.{digits}f} ({spread['low']:.{digits}f}-{spread['high']:.{digits}f})"
 
 
-def _groups(rows: Iterable[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], list[Any]]:
+def groups(rows: Iterable[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], list[Any]]:
     groups: dict[tuple[Any, ...], list[Any]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
@@ -59,7 +45,7 @@ def _groups(rows: Iterable[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...],
 
 
 def _hot(rows: list[dict[str, Any]]) -> Iterable[Table]:
-    for (library, way), group in _groups(rows, "library", "way").items():
+    for (library, way), group in groups(rows, "library", "way").items():
         title = f"Hot path: {library}, {way}"
         table = _table(title, "", "µs a request", "best µs", "times the static header")
         for row in group:
@@ -73,7 +59,7 @@ def _hot(rows: list[dict[str, Any]]) -> Iterable[Table]:
 
 
 def _storm(rows: list[dict[str, Any]]) -> Iterable[Table]:
-    for (library, expiry), group in _groups(rows, "library", "expiry").items():
+    for (library, expiry), group in groups(rows, "library", "expiry").items():
         base = peers.TWICE if expiry == storm.REFUSED else "every request once"
         columns = ("callers", "", "ms", f"times {base}", "best", "stall p50 ms", "p99 ms")
         table = _table(
@@ -101,7 +87,7 @@ def _storm(rows: list[dict[str, Any]]) -> Iterable[Table]:
 
 
 def _throughput(rows: list[dict[str, Any]]) -> Iterable[Table]:
-    for (library, callers), group in _groups(rows, "library", "callers").items():
+    for (library, callers), group in groups(rows, "library", "callers").items():
         table = _table(
             f"Across refreshes: {library}, {callers} callers in a loop",
             "",
@@ -208,112 +194,4 @@ _SECTIONS = {
     "processes": _processes,
     "tenants": _tenants,
     "startup": _startup,
-}
-
-
-def plots(results: dict[str, Any], directory: Path) -> list[Path]:
-    """Draw what was measured, one SVG a question."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    # Text stays text, and the same figures make the same file.
-    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "httpx-refresh", "font.size": 9})
-    directory.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    for section, draw in _PLOTS.items():
-        if section in results:
-            figure = draw(results[section])
-            path = directory / f"{section}.svg"
-            figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
-            drawn.append(path)
-    return drawn
-
-
-def _axes(columns: int, width: float = 4.2) -> tuple[Any, list[Any]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width * columns, 3.2), layout="constrained")
-    axes = [figure.add_subplot(1, columns, number + 1) for number in range(columns)]
-    for one in axes:
-        one.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _draw_hot(rows: list[dict[str, Any]]) -> Any:
-    groups = _groups([row for row in rows if row["way"] != "loopback"], "library")
-    figure, axes = _axes(len(groups))
-    for one, ((library,), group) in zip(axes, groups.items(), strict=True):
-        names = [row["peer"] for row in group]
-        values = [row["ratio"]["median"] for row in group]
-        ends = [
-            [row["ratio"]["median"] - row["ratio"]["low"] for row in group],
-            [row["ratio"]["high"] - row["ratio"]["median"] for row in group],
-        ]
-        one.barh(names, values, xerr=ends, color=[_COLOURS[name] for name in names])
-        one.axvline(1, color="#333333", linewidth=0.8)
-        one.invert_yaxis()
-        one.set_title(f"{library}: a request with a good token")
-        one.set_xlabel("times a static header")
-    return figure
-
-
-def _draw_storm(rows: list[dict[str, Any]]) -> Any:
-    groups = _groups(rows, "expiry", "library")
-    figure, axes = _axes(len(groups))
-    for one, ((expiry, library), group) in zip(axes, groups.items(), strict=True):
-        for (name,), line in _groups(group, "peer").items():
-            broken = any(row["failed"] for row in line)
-            one.plot(
-                [row["callers"] for row in line],
-                [row["milliseconds"]["median"] for row in line],
-                color=_COLOURS[name],
-                linestyle=":" if broken else "-",
-                marker="x" if broken else "o",
-                markersize=4,
-                label=f"{name} (calls fail)" if broken else name,
-            )
-        one.set_xscale("log")
-        one.set_yscale("log")
-        one.set_title(f"{library}: {expiry}", fontsize=8)
-        one.set_xlabel("callers")
-        one.set_ylabel("ms until all are answered")
-        one.legend(fontsize=6, frameon=False)
-    return figure
-
-
-def _draw_throughput(rows: list[dict[str, Any]]) -> Any:
-    groups = _groups(rows, "library")
-    figure, axes = _axes(len(groups), 4.8)
-    for one, ((library,), group) in zip(axes, groups.items(), strict=True):
-        names = [row["peer"] for row in group]
-        values = [row["longest_stall_milliseconds"]["median"] for row in group]
-        one.barh(names, values, color=[_COLOURS[name] for name in names])
-        one.invert_yaxis()
-        one.set_title(f"{library}: {group[0]['callers']} callers across 20 expiries")
-        one.set_xlabel("longest wait of a request, ms")
-    return figure
-
-
-def _draw_processes(results: dict[str, Any]) -> Any:
-    figure, (one,) = _axes(1, 5.0)
-    for (backend,), line in _groups(results["expiries"], "backend").items():
-        one.plot(
-            [row["processes"] for row in line],
-            [row["stall_milliseconds"]["median"] for row in line],
-            marker="o",
-            label=backend,
-        )
-    one.set_title("One expiry, many processes")
-    one.set_xlabel("processes")
-    one.set_ylabel("median stall, ms")
-    one.set_ylim(bottom=0)
-    one.legend(frameon=False)
-    return figure
-
-
-_PLOTS = {
-    "hot": _draw_hot,
-    "storm": _draw_storm,
-    "throughput": _draw_throughput,
-    "processes": _draw_processes,
 }
