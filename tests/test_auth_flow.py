@@ -367,3 +367,38 @@ async def test_another_object_than_a_token_endpoint_serves_if_it_has_refresh() -
     auth = RefreshAuth(Mine(), store)
     assert (await auth.refresh()).access_token == "SECRET-mine"
     assert "Mine" in repr(auth)
+
+
+@pytest.mark.anyio
+async def test_three_sends_are_the_most_however_many_new_tokens_others_bring() -> None:
+    endpoint = Endpoint()
+    store = Store(endpoint.text())
+
+    def refuse(_: str) -> bool:
+        endpoint.issued += 1  # Somebody else refreshes, each time.
+        store.text = endpoint.text(generation=endpoint.issued)
+        return False
+
+    api = Api(refuse)
+    async with api.client(RefreshAuth(endpoint, store)) as client:
+        assert (await client.get("/")).status_code == 401
+    assert api.seen == ["SECRET-a0", "SECRET-a1", "SECRET-a2"]
+    assert endpoint.asked == []
+
+
+@pytest.mark.anyio
+async def test_one_request_refreshes_once_also_if_others_are_accepted_with_the_new_token() -> None:
+    endpoint = Endpoint()
+    auth = RefreshAuth(endpoint, Store(endpoint.text()))
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/good":
+            return httpx.Response(200)
+        await client.get("/good")
+        return httpx.Response(401)
+
+    async with httpx.AsyncClient(
+        auth=auth, transport=httpx.MockTransport(answer), base_url="https://api.test"
+    ) as client:
+        assert (await client.get("/bad")).status_code == 401
+    assert endpoint.asked == ["SECRET-r0"]

@@ -49,6 +49,17 @@ async def test_a_thousand_coroutines_at_one_expiry_make_one_token_request(http: 
 
 
 @pytest.mark.anyio
+async def test_a_thousand_waiters_look_at_the_store_once_and_write_to_it_twice() -> None:
+    endpoint = Endpoint()
+    store = Store(endpoint.text(expires_in=-1))
+    auth = RefreshAuth(endpoint, store)
+    async with anyio.create_task_group() as group:
+        for _ in range(1000):
+            group.start_soon(auth.token)
+    assert (store.loads, store.tries, len(endpoint.asked)) == (1, 2, 1)
+
+
+@pytest.mark.anyio
 async def test_twelve_staggered_refusals_of_one_old_token_make_one_token_request() -> None:
     server = AuthorizationServer()
     auth = auth_of(server)
@@ -77,7 +88,8 @@ async def test_twelve_staggered_refusals_of_one_old_token_make_one_token_request
 @pytest.mark.anyio
 async def test_a_late_refusal_of_an_older_token_is_replayed_and_not_refreshed() -> None:
     server = AuthorizationServer()
-    auth = auth_of(server)
+    store = Store(json.dumps(server.login()))
+    auth = auth_of(server, store)
     gate = Gate()
     async with client_of(server, auth=auth) as client, anyio.create_task_group() as group:
         await auth.token()
@@ -86,8 +98,10 @@ async def test_a_late_refusal_of_an_older_token_is_replayed_and_not_refreshed() 
         group.start_soon(client.get, "/ping")
         await gate.arrived()
         await auth.refresh()
+        looks = store.loads
         gate.release()
     assert (server.token_requests, server.api_accepted) == (1, 1)
+    assert store.loads == looks
 
 
 @pytest.mark.anyio
