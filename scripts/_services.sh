@@ -14,6 +14,7 @@ install_servers() { # PYTHON
         Redis) absent+=(redis-server) ;;
         PostgreSQL) absent+=(postgresql) ;;
         MariaDB) absent+=(mariadb-server) ;;
+        Chromium) absent+=(chromium chromium-driver) ;;
         esac
     done < <(missing_servers "$1")
     [ ${#absent[@]} -gt 0 ] || return 0

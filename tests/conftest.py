@@ -19,7 +19,7 @@ pytest_plugins = ["tests.services"]
 
 # The fixtures that start a server, and the folders whose tests start processes or run for long.
 _SERVERS = {"redis_url", "redis_cluster_url", "postgres_url", "mariadb_url"}
-_SLOW_FOLDERS = {"processes", "simulation"}
+_SLOW_FOLDERS = {"browser", "processes", "simulation"}
 
 Backend = tuple[str, dict[str, Any]]
 

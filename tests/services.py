@@ -29,6 +29,7 @@ _PROGRAMS = {
     "Redis": ("redis-server",),
     "PostgreSQL": ("initdb", "postgres"),
     "MariaDB": ("mariadb-install-db", "mariadbd"),
+    "Chromium": ("chromium", "chromedriver"),
 }
 
 
@@ -39,7 +40,7 @@ def find_program(name: str) -> str | None:
 
 
 def missing_services() -> list[str]:
-    """Name the database servers that this machine cannot start; their tests skip."""
+    """Name the servers, and the browser, that this machine cannot start; their tests skip."""
     return [
         service
         for service, programs in _PROGRAMS.items()

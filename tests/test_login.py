@@ -152,6 +152,8 @@ async def test_fields_of_the_redirect_that_matter_are_kept_with_the_token() -> N
         ({"iss": None}, "does not name its issuer"),
         ({"code": None, "error": "access_denied"}, "was denied"),
         ({"code": None, "error": "access_denied", "state": None}, "was denied"),
+        ({"code": None, "error": "access_denied", "iss": None}, "was denied"),
+        ({"code": None, "error": "access_denied", "iss": "https://x.test"}, "another issuer"),
         ({"code": None, "error": "access_denied", "state": "another"}, "its state is another one"),
         ({"code": None, "error": "invalid_scope"}, "turned the login down (invalid_scope)"),
     ],

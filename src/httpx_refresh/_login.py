@@ -128,7 +128,11 @@ def code_of(
             + ". It may belong to an earlier login, or somebody tried to slip in theirs (RFC 9700 §4.7). Nothing was "
             "redeemed. Start the login again."
         )
-    _check_issuer(settings, fields.get("iss"), name)
+    iss = fields.get("iss")
+    if (
+        iss is not None or error is None
+    ):  # Some leave it out of an error, which redeems nothing anyway.
+        _check_issuer(settings, iss, name)
     if error is not None:
         own = (request.state, request.code_verifier or "", fields.get("code", ""))
         error = redacted(error, own, 64)

@@ -19,7 +19,7 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("bare_machine")
 def test_a_missing_server_is_named() -> None:
-    assert services.missing_services() == ["Redis", "PostgreSQL", "MariaDB"]
+    assert services.missing_services() == ["Redis", "PostgreSQL", "MariaDB", "Chromium"]
 
 
 @pytest.mark.usefixtures("bare_machine")
