@@ -295,6 +295,7 @@ class Watch:
                 or cell.record.token is None
                 or cell.record.token.refresh_token is None
                 or cell.record.is_dead()
+                or cell.record.token.refresh_token in self._world.server.refused  # and it was not noted
                 or cell.since > began - 1.1 - 10 * plan.latency["store"],
                 "a login elsewhere is seen within about a second",
                 error,
