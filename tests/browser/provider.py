@@ -1,6 +1,6 @@
 """A real provider for the tests: django-oauth-toolkit on a loopback port, with its own login and consent pages.
 
-`python -m tests.browser.provider FOLDER` prints one line of JSON (`url`, the accounts, the client) and serves until its
+`python -m tests.browser FOLDER` prints one line of JSON (`url`, the accounts, the client) and serves until its
 standard input is closed. Its database is FOLDER/provider.sqlite3. Besides the toolkit's endpoints it has an API,
 `/api/ping`, and `/control/expire` and `/control/tokens` for a test to act on its tokens and to count them.
 """
@@ -8,7 +8,6 @@ standard input is closed. Its database is FOLDER/provider.sqlite3. Besides the t
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 from datetime import timedelta
@@ -169,12 +168,7 @@ def main() -> None:
     print(json.dumps({**line, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}), flush=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    while os.read(0, 4096):
-        pass
+    sys.stdin.read()
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-if __name__ == "__main__":
-    main()

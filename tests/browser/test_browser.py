@@ -42,7 +42,7 @@ class Provider(NamedTuple):
 @pytest.fixture
 def provider(tmp_path: Path) -> Iterator[Provider]:
     """django-oauth-toolkit, in a process of its own."""
-    command = [sys.executable, "-m", "tests.browser.provider", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.browser", str(tmp_path)]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -25,6 +26,14 @@ def test_the_help_names_every_command_and_explains_the_exit_codes(run: Run) -> N
         assert f" {command} " in said
     for code in Exit:
         assert f" {code} " in said
+
+
+def test_the_page_of_the_command_line_lists_every_command_and_every_exit_code() -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "cli.md").read_text("utf-8")
+    commands = text.partition("# Commands")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `([a-z-]+)", commands, re.MULTILINE) == COMMANDS
+    codes = text.partition("# Exit codes")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| (\d+) \|", codes, re.MULTILINE) == [str(int(code)) for code in Exit]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
