@@ -1,0 +1,89 @@
+"""HTTP/2: many requests on one connection, refused and sent again, bodies and all."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+from httpx_refresh import BodyNotReplayable
+from httpx_refresh.testing import AuthorizationServer
+from tests.fakes import auth_of
+
+# Hypercorn's server is asyncio's here; the client under test is the same on every event loop.
+pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+
+@asynccontextmanager
+async def listening(server: AuthorizationServer) -> AsyncIterator[str]:
+    """Serve HTTP/2 with prior knowledge (RFC 9113 §3.3) on a socket of loopback."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]  # The server's from now on: it closes it.
+    config.loglevel = "CRITICAL"
+    stop = anyio.Event()
+    app: Any = server.app
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: serve(app, config, shutdown_trigger=stop.wait))
+        yield url
+        stop.set()
+
+
+async def chunks(count: int) -> AsyncGenerator[bytes]:
+    for number in range(count):
+        yield b"%04d" % number * 1024
+
+
+@pytest.mark.anyio
+async def test_bodies_and_streams_are_sent_again_whole_on_one_connection() -> None:
+    server = AuthorizationServer()
+    auth = auth_of(server)
+    async with (
+        listening(server) as url,
+        httpx.AsyncClient(auth=auth, http1=False, http2=True, base_url=f"{url}/api") as client,
+    ):
+        server.expire_access_tokens()
+        responses: list[httpx.Response] = []
+
+        async def post() -> None:
+            responses.append(await client.post("/things", content=chunks(20)))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(post)
+        async with client.stream("GET", "/ping") as streamed:
+            assert await streamed.aread()
+    whole = b"".join(b"%04d" % number * 1024 for number in range(20))
+    assert {response.http_version for response in responses} == {"HTTP/2"}
+    assert [response.status_code for response in responses] == [200] * 20
+    assert {response.json()["sha256"] for response in responses} == {
+        hashlib.sha256(whole).hexdigest()
+    }
+    assert server.token_requests == 1
+    assert server.api_refused == 20
+
+
+@pytest.mark.anyio
+async def test_a_body_over_the_limit_is_not_sent_again_and_the_next_request_carries_the_new_token() -> (
+    None
+):
+    server = AuthorizationServer()
+    auth = auth_of(server, replay_limit=1024)
+    async with (
+        listening(server) as url,
+        httpx.AsyncClient(auth=auth, http1=False, http2=True, base_url=f"{url}/api") as client,
+    ):
+        server.expire_access_tokens()
+        with pytest.raises(BodyNotReplayable):
+            await client.post("/things", content=chunks(20))
+        assert (await client.post("/things", content=chunks(20))).json()["length"] == 20 * 4096
+    assert server.token_requests == 1
