@@ -178,6 +178,13 @@ async def test_an_issuer_that_is_not_known_here_is_not_compared() -> None:
     assert token.refresh_token is not None
 
 
+async def test_a_server_need_not_name_its_issuer_if_it_does_not_promise_to() -> None:
+    async with asked(AuthorizationServer(send_iss=False)) as (client, endpoint):
+        request = endpoint.authorization_url(REDIRECT)
+        token = await endpoint.exchange_code(await visit(client, request), request)
+    assert token.refresh_token is not None
+
+
 async def test_a_parameter_that_comes_twice_is_refused() -> None:
     async with asked(AuthorizationServer()) as (client, endpoint):
         request = endpoint.authorization_url(REDIRECT)

@@ -9,10 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import typer
 
-from httpx_refresh import __main__
+from httpx_refresh import (
+    LoginFailed,
+    OriginNotAllowed,
+    ReauthorizationRequired,
+    RefreshUnavailable,
+    RevocationFailed,
+    StoreError,
+    __main__,
+)
 from httpx_refresh.cli import _console
-from httpx_refresh.cli._console import Exit
+from httpx_refresh.cli._console import Exit, Problem
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Run
@@ -116,6 +125,29 @@ def test_the_installed_command_runs_in_a_pipe_without_colours_and_without_a_trac
     assert done.stdout == ""
     assert done.stderr.startswith("Error: FileStore(")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [
+        (Problem("words"), Exit.USAGE),
+        (ReauthorizationRequired("words"), Exit.LOG_IN),
+        (RefreshUnavailable("words", outcome="busy"), Exit.TRY_LATER),
+        (RefreshUnavailable("words", outcome="refused"), Exit.REFUSED),
+        (RevocationFailed("words"), Exit.TRY_LATER),
+        (StoreError("words"), Exit.STORE),
+        (LoginFailed("words"), Exit.LOGIN_FAILED),
+        (OriginNotAllowed("words"), Exit.USAGE),
+        (KeyboardInterrupt(), Exit.INTERRUPTED),
+    ],
+)
+def test_each_failure_has_an_exit_code(
+    error: BaseException, code: Exit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as caught, _console.reporting():
+        raise error
+    assert caught.value.exit_code == code
+    assert capsys.readouterr().out == ""
 
 
 def test_a_mistake_of_the_program_is_not_made_a_message() -> None:
