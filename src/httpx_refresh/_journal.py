@@ -37,6 +37,7 @@ class Journal:
         maybe_spent: whether the refresh token may be spent, for all this process knows.
         result: what the slot shall hold in the end, once the server has answered with a new token.
         dead: the server's refusal, once it refused for good.
+        lost: whether the slot was found to hold something that is not ours to replace.
     """
 
     def __init__(self, slot: Slot, base: Record, held: Token, *, refresh_timeout: float) -> None:
@@ -44,6 +45,7 @@ class Journal:
         self.maybe_spent = False
         self.result: Token | None = None
         self.dead: Dead | None = None
+        self.lost = False
         self._slot = slot
         self._base = base
         self._held = held
@@ -126,6 +128,7 @@ class Journal:
             final = self.result is not None or self.dead is not None
             if not final or not (emptied or there.same_base(self._base)) or self._is_held(there):
                 self._ended = not there.same_base(self._base)
+                self.lost = True
                 return there
             self._text = there.text
         self._text, self._ended = text, True

@@ -68,7 +68,8 @@ class Redemption:
                 answer = await self._ask()
                 journal.result = _record.merged(self._held, answer, now=self._host.wall())
             except RefreshUnavailable:
-                await journal.put_or_warn()
+                if await journal.put_or_warn() and journal.lost:
+                    return None  # Others were not held up as we were: there may be a token.
                 raise
             except ReauthorizationRequired as refusal:
                 journal.dead = Dead(
