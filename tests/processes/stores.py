@@ -1,0 +1,78 @@
+"""The stores that processes share, by URL, with an engine or a client of the process's own."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from httpx_refresh import FileStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from httpx_refresh.stores.base import TokenStore
+
+
+@asynccontextmanager
+async def opened(url: str, key: str) -> AsyncIterator[TokenStore]:
+    """The store under this URL; `key` names the slot, where there is more than one."""
+    scheme, _, rest = url.partition(":")
+    if scheme == "file":
+        yield FileStore(rest)
+    elif scheme == "redis":  # Imported here: a process that starts quickly needs no database.
+        from redis.asyncio import Redis
+
+        from httpx_refresh.stores.redis import RedisStore
+
+        client = Redis.from_url(url)
+        try:
+            yield RedisStore(client, key)
+        finally:
+            await client.aclose()
+    else:
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        from httpx_refresh.stores.sql import SQLStore
+
+        engine = create_async_engine(url)
+        store = SQLStore(engine, key)
+        await store.create_table()
+        try:
+            yield store
+        finally:
+            await engine.dispose()
+
+
+class Slot:
+    """What a test does with the slot, from outside of any event loop."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.url = url
+        self.key = key
+
+    def fill(self, fields: dict[str, Any]) -> None:
+        """Put a token response there, as another tool does."""
+
+        async def fill() -> None:
+            async with opened(self.url, self.key) as store:
+                assert await store.replace(await store.load(), json.dumps(fields))
+
+        anyio.run(fill)
+
+    def read(self) -> dict[str, Any]:
+        """The text that is there."""
+
+        async def read() -> str | None:
+            async with opened(self.url, self.key) as store:
+                return await store.load()
+
+        fields: dict[str, Any] = json.loads(anyio.run(read) or "")
+        return fields
+
+    def notes(self) -> dict[str, Any]:
+        """The library's own notes in it."""
+        notes: dict[str, Any] = self.read()["httpx_refresh"]
+        return notes

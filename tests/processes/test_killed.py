@@ -1,0 +1,73 @@
+"""The process that refreshes is killed after the server rotated the token and before it could save the new one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from httpx_refresh.testing import Answer, Gate, RunningServer, TokenEvent, running_server
+from tests.processes.fleet import Fleet, Worker
+
+if TYPE_CHECKING:
+    from tests.processes.stores import Slot
+
+TIMEOUT = 0.6
+"""The `refresh_timeout` of all workers, in seconds."""
+
+
+def rounds(slot: Slot) -> int:
+    """Twenty on a file; three on a database, for those take longer."""
+    return 20 if slot.url.startswith("file:") else 3
+
+
+def kill_the_claimant(server: RunningServer, fleet: Fleet, worker: Worker, witness: Worker) -> None:
+    """Let `worker` begin a refresh, `witness` wait for it, and kill `worker` when the server has done its work."""
+    gate = Gate()
+    server.expire()
+    server.script(Answer(gate=gate))
+    worker.ask(5)
+    server.arrived(gate)
+    witness.ask(5)
+    fleet.kill(worker)
+    server.release(gate)
+
+
+def test_where_reuse_is_forgiven_the_callers_of_others_see_nothing_but_a_delay(slot: Slot) -> None:
+    """Twenty rounds on a file, three on each database."""
+    with running_server(reuse_grace=60.0) as server, Fleet(server, slot) as fleet:
+        slot.fill(server.token)
+        options = {"refresh_timeout": TIMEOUT, "reuse_grace": 60.0}
+        worker, witness = fleet.worker(**options), fleet.worker(**options)
+        for number in range(rounds(slot)):
+            witness.wait_until_ready()
+            kill_the_claimant(server, fleet, worker, witness)
+            worker, following = witness, fleet.worker(**options)
+            assert witness.answer()["ends"] == {"200": 5}
+            assert slot.notes() == {"generation": number + 1}
+            witness = following
+        requests = [event for event in server.events() if isinstance(event, TokenEvent)]
+        assert [event.outcome for event in requests] == ["issued", "reissued"] * rounds(slot)
+        waits = [
+            second.at - first.at for first, second in zip(requests[::2], requests[1::2], strict=True)
+        ]
+        # Not sooner than a live claim may still be in use, and not later than the claim is known to be abandoned, and
+        # a poll. The rest is a busy machine's.
+        assert min(waits) >= 1.5 * TIMEOUT
+        assert sorted(waits)[len(waits) // 2] <= 1.5 * TIMEOUT + 1.0
+
+
+def test_where_it_is_not_the_attempt_is_made_once_and_the_interruption_is_named(slot: Slot) -> None:
+    with running_server() as server, Fleet(server, slot) as fleet:
+        slot.fill(server.token)
+        worker, witness, third = (fleet.worker(refresh_timeout=TIMEOUT) for _ in range(3))
+        witness.wait_until_ready()
+        kill_the_claimant(server, fleet, worker, witness)
+        answer = witness.answer()
+        assert answer["ends"] == {"ReauthorizationRequired": 5}
+        (said,) = answer["said"]
+        assert "had been interrupted" in said
+        assert f":{worker.pid} " in said
+        third.ask(5)
+        assert third.answer() == answer
+        assert server.stats()["token_requests"] == 2

@@ -1,0 +1,61 @@
+"""A process with many callers: each line of its input is a number of requests to make at once.
+
+The answer is a line of JSON: how many ended with which status or error, and what an error said.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import httpx
+
+from httpx_refresh import RefreshAuth, RefreshAuthError, TokenEndpoint
+from tests.processes.stores import opened
+
+
+async def work(setup: dict[str, Any]) -> None:
+    async with (
+        opened(setup["store"], setup["key"]) as store,
+        httpx.AsyncClient(trust_env=False) as token_client,
+    ):
+        endpoint = TokenEndpoint(
+            setup["token_url"],
+            setup["client_id"],
+            setup["client_secret"],
+            reuse_grace=setup["reuse_grace"],
+            client=token_client,
+        )
+        auth = RefreshAuth(endpoint, store, refresh_timeout=setup["refresh_timeout"])
+        limits = httpx.Limits(max_connections=None)
+        async with auth, httpx.AsyncClient(auth=auth, trust_env=False, limits=limits, timeout=60) as client:
+            print(json.dumps("ready"), flush=True)
+            while line := await anyio.to_thread.run_sync(sys.stdin.readline):
+                print(json.dumps(await make_requests(client, setup["api_url"], int(line))), flush=True)
+
+
+async def make_requests(client: httpx.AsyncClient, api_url: str, count: int) -> dict[str, Any]:
+    ends: Counter[str] = Counter()
+    said: set[str] = set()
+
+    async def make_one() -> None:
+        try:
+            response = await client.get(f"{api_url}/ping")
+        except RefreshAuthError as error:
+            ends[type(error).__name__] += 1
+            said.add(str(error))
+        else:
+            ends[str(response.status_code)] += 1
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(count):
+            tasks.start_soon(make_one)
+    return {"ends": ends, "said": sorted(said)}
+
+
+if __name__ == "__main__":
+    anyio.run(work, json.loads(sys.argv[1]))
