@@ -70,6 +70,20 @@ async def test_a_store_by_url_keeps_the_contract_with_a_connection_for_each_call
 
 @asyncio_only
 @pytest.mark.anyio
+@pytest.mark.slow
+@pytest.mark.parametrize("database", ["postgres_url", "mariadb_url"])
+async def test_a_database_by_url_swaps(database: str, request: pytest.FixtureRequest) -> None:
+    store = open_store(f"{request.getfixturevalue(database)}?key=xero&table=by_url")
+    assert isinstance(store, SQLStore)
+    await store.create_table()
+    assert await store.replace(None, "one")
+    assert not await store.replace(None, "two")
+    assert await store.replace("one", "two")
+    assert await store.load() == "two"
+
+
+@asyncio_only
+@pytest.mark.anyio
 async def test_redis_by_url_swaps_and_leaves_no_connection_open(redis_url: str) -> None:
     store = open_store(f"{redis_url}?key=xero")
     assert await store.load() is None

@@ -88,16 +88,27 @@ class Browser:
     """
 
     def __init__(self) -> None:
-        self.pages: list[httpx.Response] = []
         self.change: Callable[[str], str] = str
         self.opened: list[str] = []
+        self._pages: list[httpx.Response] = []
+        self._seen = threading.Condition()
 
     def open(self, url: str) -> bool:
         self.opened.append(url)
         with httpx.Client(trust_env=False) as client:
             redirect = client.get(url).headers["location"]
-            self.pages.append(client.get(self.change(redirect)))
+            page = client.get(self.change(redirect))
+        with self._seen:
+            self._pages.append(page)
+            self._seen.notify_all()
         return True
+
+    @property
+    def pages(self) -> list[httpx.Response]:
+        """What it has ended on, once it has: the command may be done before."""
+        with self._seen:
+            self._seen.wait_for(lambda: len(self._pages) == len(self.opened), timeout=60)
+            return self._pages
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import typer
 
 from httpx_refresh import Token, TokenEndpoint, open_store
 from httpx_refresh._record import Claim, Dead, fingerprint, parse, write
+from httpx_refresh._slot import THIS_HOST, Slot
 from httpx_refresh.cli import _care
 from httpx_refresh.cli._console import Exit, reporting
 from httpx_refresh.cli._settings import Settings
@@ -304,14 +305,13 @@ async def test_revoke_waits_for_a_refresh_and_gives_back_what_that_brings(
 
     async def meanwhile(self: object) -> None:
         waits.append("waited")
-        endpoint = TokenEndpoint(server.token_url, "client", "secret")
         assert await store.replace(claimed, write(await endpoint.refresh(logged_in), 5))
 
     monkeypatch.setattr("httpx_refresh._slot.Poll.sleep", meanwhile)
-    settings = Settings(
-        issuer=server.issuer, client_id="client", client_secret="secret", store="file:token.json"
+    endpoint = TokenEndpoint(
+        server.token_url, "client", "secret", revocation_endpoint=f"{server.issuer}/revoke"
     )
-    await _care.revoke(settings, confirm=lambda question: True)
+    assert await _care._revoke(endpoint, Slot(store, THIS_HOST))
     assert waits == ["waited"]
     assert server.rotations == 1
     assert server.families[0].revoked

@@ -4,7 +4,10 @@ import getpass
 import hashlib
 import json
 import secrets
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -432,10 +435,25 @@ def test_a_provider_that_logs_nobody_in_is_reported(run: Run, server: Authorizat
 def test_an_interrupted_login_says_what_became_of_the_token(
     run: Run, at: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(settings: object) -> None:
+    def interrupt(prompt: str) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_login, "prepare", interrupt)
-    result = run("login", *at)
+    monkeypatch.setattr(_login, "ask_hidden", interrupt)
+    result = run("login", *at, "--no-browser")
     assert result.exit_code == Exit.INTERRUPTED
     assert "The token in the store is as it was" in result.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_question_at_once(at: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "httpx_refresh", "login", *at, "--no-browser"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stderr is not None
+        said = ""
+        while "Paste it here" not in said:
+            said += process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == Exit.INTERRUPTED
+    assert err == "Interrupted. The token in the store is as it was, or newer.\n"

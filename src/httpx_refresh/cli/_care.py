@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import anyio
 
 from .. import _record
 from .._auth import RefreshAuth
+from .._endpoint import TokenEndpoint
 from .._errors import ReauthorizationRequired, StoreError
 from .._record import Record
 from .._slot import Poll, Slot
 from .._token import Token
-from ._console import EXPECTED, Exit, Problem, exit_code, moment, say, tell, warn
+from ._console import EXPECTED, Exit, Problem, exit_code, moment, run, say, tell, warn
 from ._settings import Settings
 from ._slots import NEEDS_LOGIN, describe, lines, open_slot, refresh_token_expires_at, state_of
 
@@ -61,37 +63,45 @@ async def refresh(settings: Settings) -> None:
     say(f"Refreshed {settings.label}: generation {record.generation}{until}.", "green")
 
 
-async def revoke(settings: Settings, *, confirm: Callable[[str], bool]) -> None:
+def revoke(settings: Settings, *, confirm: Callable[[str], bool]) -> None:
     """Give the token back (RFC 7009), then empty the slot."""
-    endpoint = await settings.endpoint()
     slot = open_slot(settings)
-    record = await slot.read()
+    endpoint, record = run(partial(_look_before, settings, slot))
     if record.token is None:
         say(f"There is no token in {slot.store!r}: nothing to revoke.")
         return
-    knows = endpoint.login.revocation_endpoint is not None
-    if not knows:
+    if endpoint.login.revocation_endpoint is None:
         warn(
             f"{endpoint.name} is not known to revoke tokens: the slot is emptied, and the token stays good until it "
             "expires."
         )
+    # Asked while no event loop runs: Ctrl-C is to end the question at once.
     if not confirm(f"Revoke the token in {slot.store!r}? Whoever uses it must log in again."):
         raise Problem("nothing was revoked", Exit.DONE)
+    revoked = run(partial(_revoke, endpoint, slot))
+    done = f"Revoked at {endpoint.name}, and" if revoked else "Not revoked, but"
+    say(f"{done} emptied: {slot.store!r}.", "green")
+
+
+async def _look_before(settings: Settings, slot: Slot) -> tuple[TokenEndpoint, Record]:
+    return await settings.endpoint(), await slot.read()
+
+
+async def _revoke(endpoint: TokenEndpoint, slot: Slot) -> bool:
+    """Empty the slot; return whether the provider has revoked what was in it."""
     poll, revoked = Poll(slot.host), False
+    record = await slot.read()
     while record.token is not None:
         # A refresh under way would bring another token: it is waited for, unless it is nobody's any more.
         if record.redeeming is not None and not slot.is_abandoned(record, REFRESH_TIMEOUT * 1.5):
             await poll.sleep()
         else:
-            if knows and not record.is_dead():
+            if endpoint.login.revocation_endpoint is not None and not record.is_dead():
                 await endpoint.revoke(record.token)
                 revoked = True
             await slot.swap(record.text, _record.revoked(record, since=time.time()))
         record = await slot.read()
-    say(
-        f"{'Revoked at ' + endpoint.name + ', and' if revoked else 'Not revoked, but'} emptied: {slot.store!r}.",
-        "green",
-    )
+    return revoked
 
 
 async def watch(

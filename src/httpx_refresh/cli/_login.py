@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import getpass
 import sys
+import threading
 import webbrowser
 from dataclasses import dataclass
 from functools import partial
 
-import anyio.to_thread
+import anyio
 
 from .._auth import RefreshAuth
 from .._endpoint import TokenEndpoint
 from .._errors import LoginFailed
 from .._login import AuthorizationRequest
+from .._slot import Slot
 from .._token import Token
-from ._console import Problem, at_terminal, say, tell, warn
+from ._console import Problem, at_terminal, run, say, tell, warn
 from ._loopback import Loopback, place_of
 from ._settings import Settings
 from ._slots import prepare
@@ -30,21 +32,18 @@ class How:
     timeout: float
 
 
-async def log_in(settings: Settings, how: How) -> None:
+def log_in(settings: Settings, how: How) -> None:
     """Log in and save the token; whatever fails, the token that was there stays."""
-    endpoint = await settings.endpoint()
-    if settings.scope is None and not endpoint.login.scope:
-        tell("No --scope was given: the provider decides what the token may do.")
-    slot = await prepare(settings)
+    endpoint, slot = run(partial(_prepare, settings))
     auth = RefreshAuth(endpoint, slot.store)
-    if how.device:
-        token = await _with_device(endpoint, settings, how)
-        await auth.set_token(token)
-    elif how.paste:
-        token = await _with_paste(endpoint, settings)
-        await auth.set_token(token)
+    if how.paste:
+        # Asked for while no event loop runs: Ctrl-C is to end the question at once.
+        redirect, request = _ask_for_redirect(endpoint, settings)
+        token = run(partial(_exchange, endpoint, auth, redirect, request))
+    elif how.device:
+        token = run(partial(_with_device, endpoint, settings, how, auth))
     else:
-        token = await _with_browser(endpoint, settings, how, auth)
+        token = run(partial(_with_browser, endpoint, settings, how, auth))
     say(f"Logged in at {endpoint.name}. The token is in {slot.store!r}.", "green")
     for name in endpoint.login.redirect_fields:
         if name in token.extra:
@@ -54,6 +53,22 @@ async def log_in(settings: Settings, how: How) -> None:
             f"{endpoint.name} gave no refresh token, so this one ends when its access token does. Most providers give "
             "one for the scope offline_access only."
         )
+
+
+async def _prepare(settings: Settings) -> tuple[TokenEndpoint, Slot]:
+    """Find out what can be found out before a person is asked for anything."""
+    endpoint = await settings.endpoint()
+    if settings.scope is None and not endpoint.login.scope:
+        tell("No --scope was given: the provider decides what the token may do.")
+    return endpoint, await prepare(settings)
+
+
+async def _exchange(
+    endpoint: TokenEndpoint, auth: RefreshAuth, redirect: str, request: AuthorizationRequest
+) -> Token:
+    token = await endpoint.exchange_code(redirect, request)
+    await auth.set_token(token)
+    return token
 
 
 async def _with_browser(
@@ -68,13 +83,12 @@ async def _with_browser(
                 f"Opening a browser at {endpoint.name}. If none opens, go to this address yourself:"
             )
             say(request.url)
-            # Where a browser for terminals is the default, this returns when that is left.
-            await anyio.to_thread.run_sync(webbrowser.open, request.url, abandon_on_cancel=True)
+            # A browser for terminals returns when it is left. Nobody waits for it, not even at the end.
+            threading.Thread(target=webbrowser.open, args=(request.url,), daemon=True).start()
 
         async def complete(redirect: str) -> None:
-            tokens.append(await endpoint.exchange_code(redirect, request))
             # Saved before the person is told so.
-            await auth.set_token(tokens[0])
+            tokens.append(await _exchange(endpoint, auth, redirect, request))
 
         await server.serve(begin, complete, timeout=how.timeout)
     return tokens[0]
@@ -87,7 +101,9 @@ def _begin(endpoint: TokenEndpoint, redirect_uri: str, settings: Settings) -> Au
         raise Problem(str(error)) from None
 
 
-async def _with_paste(endpoint: TokenEndpoint, settings: Settings) -> Token:
+def _ask_for_redirect(
+    endpoint: TokenEndpoint, settings: Settings
+) -> tuple[str, AuthorizationRequest]:
     redirect_uri = settings.redirect_uri
     if redirect_uri is None:
         port = "" if settings.port is None else f":{settings.port}"
@@ -99,15 +115,15 @@ async def _with_paste(endpoint: TokenEndpoint, settings: Settings) -> Token:
         f"It ends at an address that begins with {redirect_uri}, on a page that need not load. Copy that address from "
         "the address bar."
     )
-    redirect = await anyio.to_thread.run_sync(
-        partial(ask_hidden, "Paste it here (it is not shown): "), abandon_on_cancel=True
-    )
+    redirect = ask_hidden("Paste it here (it is not shown): ")
     if not redirect:
         raise LoginFailed("No address was pasted. Nothing has changed.")
-    return await endpoint.exchange_code(redirect, request)
+    return redirect, request
 
 
-async def _with_device(endpoint: TokenEndpoint, settings: Settings, how: How) -> Token:
+async def _with_device(
+    endpoint: TokenEndpoint, settings: Settings, how: How, auth: RefreshAuth
+) -> Token:
     if endpoint.login.device_authorization_endpoint is None:
         raise Problem(
             f"{endpoint.name} is not known to log in devices; give --device-authorization-url if it does"
@@ -118,7 +134,9 @@ async def _with_device(endpoint: TokenEndpoint, settings: Settings, how: How) ->
     if device.verification_uri_complete is not None:
         tell(f"Or open {device.verification_uri_complete}")
     with anyio.move_on_after(how.timeout):
-        return await endpoint.device_token(device)
+        token = await endpoint.device_token(device)
+        await auth.set_token(token)
+        return token
     raise LoginFailed(
         f"Nobody decided about the login within {how.timeout:g} s (--timeout). Nothing has changed."
     )

@@ -82,7 +82,7 @@ def login(
     address that the browser ended at.
     """
     with reporting():
-        run(partial(log_in, settings_of(context), How(device, not browser, timeout)))
+        log_in(settings_of(context), How(device, not browser, timeout))
 
 
 @app.command()
@@ -152,7 +152,7 @@ def revoke(
         return typer.confirm(question, err=True)
 
     with reporting():
-        run(partial(_care.revoke, settings_of(context), confirm=confirm))
+        _care.revoke(settings_of(context), confirm=confirm)
 
 
 @app.command()
