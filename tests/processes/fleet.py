@@ -62,6 +62,11 @@ class Worker:
         answer: dict[str, Any] = self._line()
         return answer
 
+    def served(self, count: int) -> bool:
+        """Whether the API accepts that many requests that it makes now."""
+        self.ask(count)
+        return bool(self.answer()["ends"] == {"200": count})
+
     def wait_until_ready(self) -> None:
         """Wait until it has imported everything."""
         if not self._ready:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from httpx_refresh.testing import Answer, Gate, RunningServer, TokenEvent, running_server
 from tests.processes.fleet import Fleet, Worker
 
@@ -49,7 +47,8 @@ def test_where_reuse_is_forgiven_the_callers_of_others_see_nothing_but_a_delay(s
         requests = [event for event in server.events() if isinstance(event, TokenEvent)]
         assert [event.outcome for event in requests] == ["issued", "reissued"] * rounds(slot)
         waits = [
-            second.at - first.at for first, second in zip(requests[::2], requests[1::2], strict=True)
+            second.at - first.at
+            for first, second in zip(requests[::2], requests[1::2], strict=True)
         ]
         # Not sooner than a live claim may still be in use, and not later than the claim is known to be abandoned, and
         # a poll. The rest is a busy machine's.

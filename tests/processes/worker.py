@@ -32,10 +32,15 @@ async def work(setup: dict[str, Any]) -> None:
         )
         auth = RefreshAuth(endpoint, store, refresh_timeout=setup["refresh_timeout"])
         limits = httpx.Limits(max_connections=None)
-        async with auth, httpx.AsyncClient(auth=auth, trust_env=False, limits=limits, timeout=60) as client:
+        async with (
+            auth,
+            httpx.AsyncClient(auth=auth, trust_env=False, limits=limits, timeout=60) as client,
+        ):
             print(json.dumps("ready"), flush=True)
             while line := await anyio.to_thread.run_sync(sys.stdin.readline):
-                print(json.dumps(await make_requests(client, setup["api_url"], int(line))), flush=True)
+                print(
+                    json.dumps(await make_requests(client, setup["api_url"], int(line))), flush=True
+                )
 
 
 async def make_requests(client: httpx.AsyncClient, api_url: str, count: int) -> dict[str, Any]:

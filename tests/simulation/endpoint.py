@@ -61,7 +61,9 @@ class Endpoint:
         if plan.has("endpoint") and world.chance(plan.endpoint_fails):
             fault = world.random.choice(_FAULTS)
             process.fault(fault)
-        if world.random.random() < 0.3:  # A connection is made first: whoever is stopped there sends late.
+        if (
+            world.random.random() < 0.3
+        ):  # A connection is made first: whoever is stopped there sends late.
             connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             world.after(world.about(plan.latency["server"]), lambda: process.hands(connected, None))
             await connected

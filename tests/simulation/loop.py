@@ -53,13 +53,14 @@ class Machine:
 EPOCH = 1_700_000_000.0
 
 
-class Loop(asyncio.AbstractEventLoop):
-    """One event loop of a process."""
+class Loop:
+    """One event loop of a process: as much of `asyncio.AbstractEventLoop` as tasks, futures and timers ask for."""
 
     def __init__(self, world: World, machine: Machine, *, shuffled: bool) -> None:
         world.loops.append(self)
         self.world = world
         self.machine = machine
+        self._loop: Any = self
         self.shuffled = shuffled
         self.running = True
         """False while the process is stopped, and for good once it is dead."""
@@ -80,7 +81,7 @@ class Loop(asyncio.AbstractEventLoop):
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = asyncio.Handle(callback, args, self._loop, context)
         self._enqueue(handle)
         return handle
 
@@ -91,7 +92,7 @@ class Loop(asyncio.AbstractEventLoop):
         *args: Any,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = asyncio.TimerHandle(when, callback, args, self._loop, context)
         self._set(handle)
         return handle
 
@@ -108,12 +109,12 @@ class Loop(asyncio.AbstractEventLoop):
         """A cancelled timer stays where it is, and does nothing when its time comes."""
 
     def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
+        return asyncio.Future(loop=self._loop)
 
     def create_task(
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, **options: Any
     ) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name, **options)
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self._loop, name=name, **options)
         self.tasks.append(task)
         return task
 
@@ -172,7 +173,7 @@ class Loop(asyncio.AbstractEventLoop):
         if not ready:
             self.world.awake.remove(self)
         if not handle.cancelled():
-            asyncio._set_running_loop(self)
+            asyncio._set_running_loop(self._loop)
             try:
                 handle._run()
             finally:
@@ -181,7 +182,7 @@ class Loop(asyncio.AbstractEventLoop):
 
     def dispose(self) -> None:
         """Let go of what never ended, after the simulation, as quietly as a killed process does."""
-        asyncio._set_running_loop(self)
+        asyncio._set_running_loop(self._loop)
         try:
             for task in self.tasks:
                 if not task.done():
@@ -195,10 +196,10 @@ class Loop(asyncio.AbstractEventLoop):
 
 def _close(task: asyncio.Task[Any], loop: Loop) -> None:
     coroutine: Any = task.get_coro()
-    asyncio.tasks._enter_task(loop, task)
+    asyncio.tasks._enter_task(loop._loop, task)
     try:
         coroutine.throw(Killed())
     except (Killed, StopIteration):
         pass
     finally:
-        asyncio.tasks._leave_task(loop, task)
+        asyncio.tasks._leave_task(loop._loop, task)

@@ -7,7 +7,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from httpx_refresh import ReauthorizationRequired, RefreshUnavailable, StoreError, _record
-from httpx_refresh import _flight as flights
 from httpx_refresh import _session as sessions
 from httpx_refresh._flight import Flight
 from httpx_refresh._journal import Journal, NotSaved
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from httpx_refresh import Token
     from httpx_refresh._record import Record
+
 
 def token_read_before_the_claim(patch: pytest.MonkeyPatch) -> None:
     """The refresh token that is spent is the one that its flight read first, not the one that was claimed."""
@@ -167,7 +167,7 @@ def sent_token_not_compared(patch: pytest.MonkeyPatch) -> None:
         step = decide(record, **state)
         return "spend" if step == "adopt" and state["stale"] is not None else step
 
-    patch.setattr(flights._record, "decide", spends)
+    patch.setattr(_record, "decide", spends)
 
 
 def retried_without_grace(patch: pytest.MonkeyPatch) -> None:

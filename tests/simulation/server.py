@@ -43,7 +43,7 @@ class _Access:
 
 
 class Server:
-    """Strict: a spent refresh token that comes back ends its family (RFC 9700 §4.14.2), if the plan does not say else."""
+    """Strict: a spent refresh token that comes back ends its family (RFC 9700 §4.14.2), as the plan has it."""
 
     def __init__(self, world: World) -> None:
         self._world = world

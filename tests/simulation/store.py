@@ -60,9 +60,7 @@ class Store:
 
     async def replace(self, old: str | None, new: str) -> bool:
         process = self._process
-        won: bool = await self._ask(
-            "replace", lambda: self._world.cell.swap(process, old, new)
-        )
+        won: bool = await self._ask("replace", lambda: self._world.cell.swap(process, old, new))
         return won
 
     async def _ask(self, name: str, work: Callable[[], Any]) -> Any:

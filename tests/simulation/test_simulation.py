@@ -88,7 +88,9 @@ def test_a_seed_repeats_exactly_in_another_process_with_other_hashes() -> None:
 def test_what_its_flight_had_waited_is_not_taken_from_a_request() -> None:
     """Two hosts whose clocks differ by more than a lifetime refresh one after the other, and the server takes long."""
     for seed in range(300):
-        plan = Plan(processes=3, skew=60.0, refresh_timeout=2.0, latency={"store": 0.01, "server": 0.26})
+        plan = Plan(
+            processes=3, skew=60.0, refresh_timeout=2.0, latency={"store": 0.01, "server": 0.26}
+        )
         outcome = simulate(seed, plan)
         assert outcome.violation is None, outcome.trace
 

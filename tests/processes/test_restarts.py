@@ -1,0 +1,51 @@
+"""The store's server dies in the middle of a refresh, and comes back."""
+
+from __future__ import annotations
+
+import secrets
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from httpx_refresh.testing import Answer, Gate, running_server
+from tests.processes import servers
+from tests.processes.fleet import Fleet, wait_until
+from tests.processes.stores import Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+
+@pytest.mark.parametrize(
+    "start, rounds", [(servers.redis, 10), (servers.postgres, 3), (servers.mariadb, 3)]
+)
+def test_the_new_token_is_served_while_the_store_is_down_and_saved_when_it_is_back(
+    start: Callable[[], AbstractContextManager[servers.Restartable]], rounds: int
+) -> None:
+    """Ten rounds with Redis, three with PostgreSQL and MariaDB, which take longer to come back."""
+    with start() as store, running_server() as server:
+        slot = Slot(store.url, secrets.token_hex(8))
+        slot.fill(server.token)
+        with Fleet(server, slot) as fleet:
+            worker, other = fleet.worker(), fleet.worker()
+            for number in range(rounds):
+                gate = Gate()
+                server.expire()
+                server.script(Answer(gate=gate))
+                worker.ask(5)
+                server.arrived(gate)
+                assert slot.notes()["redeeming"]["by"].endswith(f":{worker.pid}")
+                store.kill()
+                server.release(gate)
+                assert worker.answer()["ends"] == {"200": 5}
+                store.start()
+                wait_until(partial(_holds, slot, number + 1))
+                # Its old connections are broken; each fails one look at the store, which the next request makes anew.
+                wait_until(partial(other.served, 1))
+                assert server.stats()["token_requests"] == number + 1
+
+
+def _holds(slot: Slot, generation: int) -> bool:
+    return slot.notes() == {"generation": generation}

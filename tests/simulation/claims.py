@@ -1,0 +1,140 @@
+"""What is known of every claim, and whether what is sent under it may be sent."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.server import Spending
+
+if TYPE_CHECKING:
+    from httpx_refresh._record import Record
+    from tests.simulation.process import Process
+    from tests.simulation.world import World
+
+
+@dataclass(slots=True, eq=False)
+class Claimed:
+    """What is known of one claim."""
+
+    by: str
+    nonce: str
+    made_at: float
+    written_at: float = -1.0
+    record: Record | None = None
+    replaced: bool = False
+    taken_over: bool = False
+    maybe_spent: bool = False
+    first_sent: float | None = None
+    outcome: str = "not_sent"
+
+
+class Claims:
+    """Sees every claim and every sending."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._plan = world.plan
+        self._claims: dict[str, Claimed] = {}
+        self._claim_of: dict[asyncio.Task[Any] | None, Claimed] = {}
+        self._sending: list[Spending] = []
+        self._rescued: set[str] = set()
+        """Refresh tokens that were put into an emptied slot, by a process that did not know what became of them."""
+        self.claims_made = 0
+        self.faults: dict[str, list[tuple[float, str]]] = {}
+        """What went wrong for each process, and when."""
+        self.reasons: list[str] = []
+        """Why a person has to log in again."""
+
+    @property
+    def _apart(self) -> bool:
+        """Whether clocks may differ by five minutes or more: a live claim may then be taken for an old one."""
+        machines = [process.machine for process in self._world.processes.values()]
+        ahead = max(machine.skew + machine.stepped for machine in machines)
+        behind = min(machine.skew - machine.stepped for machine in machines)
+        return ahead - behind > 300.0 - 1.5 * self._plan.refresh_timeout
+
+    # -- claims ------------------------------------------------------------------------------------------------
+
+    def new_nonce(self, process: Process) -> str:
+        """Name a claim after its owner."""
+        self.claims_made += 1
+        claimed = Claimed(process.name, f"{process.name}#{self.claims_made}", self._world.now)
+        self._claims[claimed.nonce] = claimed
+        self._claim_of[asyncio.current_task()] = claimed
+        return claimed.nonce
+
+    def sends(self, process: Process, refresh_token: str) -> Spending:
+        """Judge whether this refresh token may be sent now."""
+        world, plan, require = self._world, self._plan, self._world.require
+        claimed = self._claim_of[asyncio.current_task()]
+        spending = Spending(process.name, claimed.nonce, refresh_token, claimed.made_at)
+        record = claimed.record
+        if record is None or record.token is None:
+            require(False, "nothing is sent without a claim in the store", spending)
+            return spending
+        require(
+            record.token.refresh_token == refresh_token,
+            "what is sent is what was claimed",
+            spending,
+        )
+        require(
+            self._apart or not claimed.taken_over,
+            "nothing is sent under a claim that was taken over",
+            spending,
+        )
+        late = world.now - claimed.made_at - plan.refresh_timeout
+        require(late <= 1e-6 + world.now * plan.drift, "nothing is sent after its time", late)
+        for other in self._sending:
+            if other.refresh_token == refresh_token:
+                require(
+                    self._apart
+                    or (other.nonce != claimed.nonce and self._claims[other.nonce].replaced),
+                    "no two requests with one refresh token at once, but for a takeover",
+                    other,
+                    spending,
+                )
+        spent = world.server.refresh_tokens[refresh_token].spent
+        forgiven = (
+            claimed.first_sent is not None and world.now - claimed.first_sent < plan.client_grace
+        )
+        require(
+            spent is None
+            or record.uncertain is not None
+            or forgiven
+            or refresh_token in self._rescued,
+            "no spent refresh token is sent, unless the outcome was marked unknown",
+            spending,
+        )
+        require(
+            not claimed.maybe_spent or forgiven,
+            "sent and no answer: sent again only where that is forgiven",
+            spending,
+        )
+        claimed.first_sent = world.now if claimed.first_sent is None else claimed.first_sent
+        claimed.maybe_spent = True
+        self._sending.append(spending)
+        return spending
+
+    def has_sent(self, spending: Spending, outcome: str) -> None:
+        """Take note of what the sender knows now."""
+        self._sending.remove(spending)
+        claimed = self._claims[spending.nonce]
+        if outcome in ("not_sent", "busy", "refused") and claimed.outcome != "unknown":
+            claimed.maybe_spent = False
+        else:
+            claimed.outcome = "unknown"
+
+    def why_reused(self, *spendings: Spending) -> str:
+        """Find the reason why a spent refresh token comes back."""
+        for spending in spendings:
+            for at, what in self.faults.get(spending.by, []):
+                if at >= spending.claimed_at:
+                    self.reasons.append(what)
+                    return what
+        self._world.require(
+            self._apart, "a spent refresh token comes back for no reason", *spendings
+        )
+        self.reasons.append("clocks that differ by more than five minutes")
+        return self.reasons[-1]
