@@ -12,7 +12,8 @@ def main() -> None:
     except ImportError as error:
         if "httpx-refresh[" not in str(error):
             raise
-        sys.exit(str(error))
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
     app(prog_name="httpx-refresh")
 
 

@@ -152,10 +152,11 @@ def test_status_knows_when_a_refresh_token_dies_of_disuse(
 def test_a_pipe_gets_plain_lines_of_any_length_and_a_terminal_may_have_colours(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(Token("a", "r", extra={"scope": "scope " * 40}))
+    scope = " ".join(["scope"] * 40)
+    put(Token("a", "r", extra={"scope": scope}))
     plain = run("status", "--store", "file:token.json")
     assert "\x1b[" not in plain.output
-    assert f"scope          {'scope ' * 40}" in plain.stdout
+    assert f"scope          {scope}" in plain.stdout
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
     assert "\x1b[32m" in run("status", "--store", "file:token.json").stdout
