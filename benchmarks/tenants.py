@@ -45,11 +45,10 @@ class _Tenant(World):
         self._number = number
         super().__init__()
 
-    def _issue(self) -> None:
-        super()._issue()
+    def _let_in(self) -> None:
         self.access_token = f"tenant-{self._number}-access-{self.generation:020d}"
         self.refresh_token = f"tenant-{self._number}-refresh-{self.generation:020d}"
-        self._authorization = f"Bearer {self.access_token}"
+        super()._let_in()
 
 
 class _Accepting(httpx.AsyncBaseTransport):

@@ -35,7 +35,7 @@ class World:
         self.latency = latency
         self.tell = tell
         self.generation = 0
-        self.ends_at = float("inf")
+        self._good: dict[str, float] = {}
         self.api_requests = 0
         self.refused = 0
         self.token_requests = 0
@@ -46,13 +46,17 @@ class World:
         self.generation += 1
         self.access_token = f"access-{self.generation:032d}"
         self.refresh_token = f"refresh-{self.generation:032d}"
-        self._authorization = f"Bearer {self.access_token}"
-        if self.lifetime is not None:
-            self.ends_at = time.monotonic() + self.lifetime
+        self._let_in()
+
+    def _let_in(self) -> None:
+        """Accept the access token until its time is over; those before it go on until theirs is."""
+        now = time.monotonic()
+        self._good = {header: ends_at for header, ends_at in self._good.items() if ends_at > now}
+        self._good[f"Bearer {self.access_token}"] = now + (self.lifetime or float("inf"))
 
     def expire(self) -> None:
-        """Refuse the access token that is out; the refresh token stays good."""
-        self._authorization = ""
+        """Refuse the access tokens that are out; the refresh token stays good."""
+        self._good = {}
 
     def response(self) -> dict[str, Any]:
         """The token response of the tokens that are out."""
@@ -66,7 +70,7 @@ class World:
     def api(self, authorization: str | None) -> tuple[int, bytes]:
         """Answer one request of the API."""
         self.api_requests += 1
-        if authorization == self._authorization and time.monotonic() < self.ends_at:
+        if time.monotonic() < self._good.get(authorization or "", 0.0):
             return 200, _PONG
         self.refused += 1
         return 401, _REFUSED

@@ -71,7 +71,7 @@ class Session:
 
     async def good(self) -> Known:
         """Return a token that holds: at once while one does, after a refresh if none does."""
-        known = self.known or self._at_once()
+        known = self.known or (None if self._flights else self._at_once())
         if known is None:
             return (await self._join(None)).result()
         now = self.host.wall()
