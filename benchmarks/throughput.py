@@ -26,7 +26,7 @@ LATENCY = 0.02  # seconds that the token endpoint takes
 async def run(*, smoke: bool) -> list[dict[str, Any]]:
     """Measure both libraries."""
     rows = []
-    callers, expiries, lifetime, rounds = (20, 1, 0.5, 1) if smoke else (200, 20, 0.5, 1)
+    callers, expiries, lifetime, rounds = (20, 1, 0.5, 1) if smoke else (200, 20, 1.5, 1)
     for library in (httpx, httpx2):
         rows += await _measure(library, callers, expiries, lifetime, rounds)
     return rows
