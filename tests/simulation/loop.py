@@ -157,9 +157,8 @@ class Loop:
             self._due(handle)
 
     def die(self) -> None:
-        """Run nothing any more: no handler, no `finally`."""
-        if self.running:
-            self.stop_running()
+        """Run nothing any more: no handler, no `finally`. Only a loop that runs can die: it does so at a step."""
+        self.stop_running()
         self.dead = True
         self.ready.clear()
         self.held.clear()

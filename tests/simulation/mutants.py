@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from httpx_refresh import ReauthorizationRequired, RefreshUnavailable, StoreError, _record
+from httpx_refresh import RefreshUnavailable, _record
 from httpx_refresh import _session as sessions
 from httpx_refresh._flight import Flight
 from httpx_refresh._journal import Journal, NotSaved
@@ -69,8 +69,7 @@ def claim_not_fenced(patch: pytest.MonkeyPatch) -> None:
     """Whoever has a result writes it, whatever stands there by now."""
 
     async def put(self: Journal) -> None:
-        while not await self._slot.swap((await self._slot.read()).text, self._next_text()):
-            pass
+        await self._slot.swap((await self._slot.read()).text, self._next_text())
         self._text = self._next_text()
 
     patch.setattr(Journal, "put", put)
@@ -82,8 +81,8 @@ def server_errors_are_death(patch: pytest.MonkeyPatch) -> None:
 
     async def dies(self: Redemption) -> Any:
         answer = await ask_once(self)
-        if isinstance(answer, RefreshUnavailable) and answer.outcome == "unknown":
-            raise ReauthorizationRequired("5xx")
+        unknown = isinstance(answer, RefreshUnavailable) and answer.outcome == "unknown"
+        self.journal.dead = _record.Dead("", None, None, 0.0) if unknown else None
         return answer
 
     patch.setattr(Redemption, "_ask_once", dies)
@@ -95,10 +94,9 @@ def release_by_another(patch: pytest.MonkeyPatch) -> None:
 
     async def tidies(self: Slot) -> Record:
         record = await read(self)
-        if record.redeeming is not None and record.token is not None:
-            text = _record.write(record.token, record.generation, uncertain=record.uncertain)
-            await self.swap(record.text, text)
-            return await read(self)
+        fields = json.loads(record.text or "{}")
+        if fields.get(_record.NOTES, {}).pop("redeeming", None):
+            await self.swap(record.text, json.dumps(fields))
         return record
 
     patch.setattr(Slot, "read", tidies)
@@ -127,7 +125,7 @@ def sent_after_its_time(patch: pytest.MonkeyPatch) -> None:
 
 
 def cut_short(patch: pytest.MonkeyPatch) -> None:
-    """What a flight had waited is taken from the time of its request."""
+    """What a flight had waited is taken from the time of its request: found soonest where much is waited for."""
     claim, run = Redemption.claim, Flight.run
     began: dict[Slot, float] = {}
 
@@ -150,10 +148,9 @@ def unsaved_token_dropped(patch: pytest.MonkeyPatch) -> None:
     """When the save fails, the new token is forgotten and the claim given up."""
 
     async def drops(self: Flight, unsaved: NotSaved) -> None:
-        self.error = StoreError("not saved")
+        self.error = RefreshUnavailable("not saved")
         unsaved.journal.result, unsaved.journal.maybe_spent = None, False
         await unsaved.journal.put_or_warn()
-        self.session.land(self)
 
     patch.setattr(Flight, "_land_unsaved", drops)
 
@@ -212,6 +209,11 @@ def flight_of_its_caller(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sessions, "spawn", spawn)
 
 
+def error_of_nobody(patch: pytest.MonkeyPatch) -> None:
+    """A callback of the event loop fails, where no caller sees it."""
+    patch.setattr(Flight, "over", lambda self: 1 / 0)
+
+
 def _sessions(patch: pytest.MonkeyPatch) -> dict[Slot, Session]:
     """The session of each slot that is made from now on."""
     session_of: dict[Slot, Session] = {}
@@ -236,11 +238,11 @@ MUTANTS: list[Callable[[pytest.MonkeyPatch], None]] = [
     takeover_forgets_the_doubt,
     cancellation_forgets_the_doubt,
     sent_after_its_time,
-    cut_short,
     unsaved_token_dropped,
     sent_token_not_compared,
     retried_without_grace,
     dead_not_noted,
     generation_not_counted,
     flight_of_its_caller,
+    error_of_nobody,
 ]

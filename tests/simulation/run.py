@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -49,7 +50,15 @@ class Outcome:
 
 
 def simulate(seed: int, plan: Plan | None = None) -> Outcome:
-    """Run one seed to its end, or to its first violation."""
+    """Run one seed to its end, or to its first violation.
+
+    In a thread of its own: an event loop that runs in the caller's is none of the world's.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_simulate, seed, plan).result()
+
+
+def _simulate(seed: int, plan: Plan | None) -> Outcome:
     world = World(seed, draw(seed) if plan is None else plan)
     violation = None
     with _logged(world):

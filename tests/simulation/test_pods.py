@@ -27,7 +27,7 @@ def _live(answer_takes: float) -> Outcome:
     plan = Plan(
         processes=PODS,
         callers=1,
-        think=4.0,
+        think=10.0,
         horizon=110.0,
         lifetime=100.0,
         refresh_before=20.0,

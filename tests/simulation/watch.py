@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from httpx_refresh import ReauthorizationRequired, RefreshAuthError, StoreError
-from tests.simulation.claims import Claims
+from tests.simulation.claims import Claimed, Claims
 
 if TYPE_CHECKING:
     from httpx_refresh._record import Claim, Record
@@ -34,16 +35,16 @@ class Watch(Claims):
             self._claims[before.redeeming.nonce].replaced = True
         if writer is None or after.text == before.text:
             return
-        require = self._world.require
-        if after.token is None:
-            require(False, "a refresh keeps or replaces the token")
-        elif (
+        assert (
+            after.token is not None
+        )  # Else the code under test sees the store fail, which is found as well.
+        if (
             after.token.access_token in self.logins
             and after.redeeming is None
             and after.generation > before.generation
         ):
             return  # The application's own login; a client may have sent it twice.
-        elif after.redeeming is not None:
+        if after.redeeming is not None:
             self._claim_written(writer, before, after, after.redeeming)
         elif before.token is None or after.token.access_token != before.token.access_token:
             self._result_written(writer, before, after)
@@ -60,7 +61,7 @@ class Watch(Claims):
         if before.redeeming is not None:
             old = self._claims[before.redeeming.nonce]
             old.taken_over = True
-            self._require_abandoned(writer, before.redeeming)
+            self._require_free(writer, before.redeeming)
             require(
                 after.uncertain is not None
                 or old.first_sent is None
@@ -86,8 +87,7 @@ class Watch(Claims):
         require(after.generation > before.generation, "the generation grows with a result")
         if before.text is None and after.token.refresh_token is not None:
             self._rescued.add(after.token.refresh_token)
-        if before.redeeming is not None and before.redeeming.by != writer.name:
-            self._require_abandoned(writer, before.redeeming)
+        self._require_free(writer, before.redeeming)
 
     def _release_written(self, writer: Process, before: Record, after: Record) -> None:
         require, held = self._world.require, after.token
@@ -102,19 +102,21 @@ class Watch(Claims):
             )
             return
         claim = before.redeeming
-        if claim is None or claim.by != writer.name:
-            require(False, "a claim is released by its owner", writer.name, claim)
-            return
+        by = None if claim is None else claim.by
+        require(by == writer.name, "a claim is released by its owner", writer.name, claim)
+        maybe_spent = claim is not None and self._claims[claim.nonce].maybe_spent
         require(
-            after.uncertain is not None or not self._claims[claim.nonce].maybe_spent,
+            after.uncertain is not None or not maybe_spent,
             "what may be spent is marked so",
             claim,
         )
 
-    def _require_abandoned(self, writer: Process, claim: Claim) -> None:
-        world, plan, old = self._world, self._plan, self._claims[claim.nonce]
+    def _require_free(self, writer: Process, claim: Claim | None) -> None:
+        """Whatever claim stands there, it must be the writer's own and at its end, or abandoned."""
+        world, plan = self._world, self._plan
+        old = Claimed(writer.name, "", 0.0) if claim is None else self._claims[claim.nonce]
         stood = world.now - old.written_at
-        ancient = writer.wall() - claim.since + writer.machine.stepped > 300.0
+        ancient = claim is not None and writer.wall() - claim.since + writer.machine.stepped > 300.0
         world.require(
             stood * (1.0 + plan.drift) >= 1.5 * plan.refresh_timeout
             or ancient
@@ -129,12 +131,12 @@ class Watch(Claims):
         """Whether this process has a reason to replace the token that it claims."""
         token, plan = before.token, self._plan
         assert token is not None
-        if token.access_token in writer.refused:
-            return True
-        if token.expires_at is None:
-            return False
         lead = min(plan.refresh_before, plan.lifetime / 5 if token.extra else plan.refresh_before)
-        return writer.wall() + writer.machine.stepped >= token.expires_at - lead
+        expires_at = math.inf if token.expires_at is None else token.expires_at
+        return (
+            token.access_token in writer.refused
+            or writer.wall() + writer.machine.stepped >= expires_at - lead
+        )
 
     def not_saved(self, process: Process) -> None:
         """Take note that the store failed for a process, or that the process ends: what it got until now is unsaved,
