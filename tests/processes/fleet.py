@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
 
+_RUN = "from tests.processes.worker import main; main()"
+
 
 class Worker:
     """One process; `ask` lets it begin, `answer` waits until it is done."""
@@ -42,7 +44,7 @@ class Worker:
             "reuse_grace": reuse_grace,
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "tests.processes.worker", json.dumps(setup)],
+            [sys.executable, "-W", "error", "-c", _RUN, json.dumps(setup)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -17,11 +17,14 @@ import httpx
 from httpx_refresh import RefreshAuth, RefreshAuthError, TokenEndpoint
 from tests.processes.stores import opened
 
+# Every request has a connection of its own: one that is kept may be closed by the server as it is used again.
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+
 
 async def work(setup: dict[str, Any]) -> None:
     async with (
         opened(setup["store"], setup["key"]) as store,
-        httpx.AsyncClient(trust_env=False) as token_client,
+        httpx.AsyncClient(trust_env=False, limits=LIMITS) as token_client,
     ):
         endpoint = TokenEndpoint(
             setup["token_url"],
@@ -31,10 +34,9 @@ async def work(setup: dict[str, Any]) -> None:
             client=token_client,
         )
         auth = RefreshAuth(endpoint, store, refresh_timeout=setup["refresh_timeout"])
-        limits = httpx.Limits(max_connections=None)
         async with (
             auth,
-            httpx.AsyncClient(auth=auth, trust_env=False, limits=limits, timeout=60) as client,
+            httpx.AsyncClient(auth=auth, trust_env=False, limits=LIMITS, timeout=60) as client,
         ):
             print(json.dumps("ready"), flush=True)
             while line := await anyio.to_thread.run_sync(sys.stdin.readline):
@@ -62,5 +64,6 @@ async def make_requests(client: httpx.AsyncClient, api_url: str, count: int) -> 
     return {"ends": ends, "said": sorted(said)}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run, as the command line's argument says."""
     anyio.run(work, json.loads(sys.argv[1]))
