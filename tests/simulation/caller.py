@@ -149,7 +149,10 @@ class Caller:
         took = world.now - began - (process.time_stopped - stopped)
         world.note(self._name, f"{ask.__name__} {said} after {took:.2f} s")
         world.watch.answered(took, world.watch.claims_made - claims)
-        disturbed = world.plan.faults or world.plan.skew > 1.0 or world.plan.forces or world.calm
+        # A token of which nobody knows how long it lives, and that nobody has used yet, may be refused for a minute.
+        plan = world.plan
+        disturbed = plan.faults or plan.forces or world.calm or not plan.says_lifetime
+        disturbed = disturbed or plan.skew > 1.0
         world.require(good or disturbed, "where nothing fails, everybody is served", said)
         return good
 

@@ -102,7 +102,8 @@ class Claims:
             spent is None
             or record.uncertain is not None
             or forgiven
-            or refresh_token in self._rescued,
+            or refresh_token in self._rescued
+            or self._apart,
             "no spent refresh token is sent, unless the outcome was marked unknown",
             spending,
         )
@@ -127,6 +128,9 @@ class Claims:
 
     def why_reused(self, *spendings: Spending) -> str:
         """Find the reason why a spent refresh token comes back."""
+        if spendings[-1].refresh_token in self._rescued:
+            self.reasons.append("emptied")
+            return "emptied"
         for spending in spendings:
             for at, what in self.faults.get(spending.by, []):
                 if at >= spending.claimed_at:

@@ -11,6 +11,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from httpx_refresh import _detached
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from contextvars import Context
@@ -189,6 +191,8 @@ class Loop:
                     _close(task, self)
         finally:
             asyncio._set_running_loop(None)
+        # A loop that is dead tells nobody that its tasks are done.
+        _detached._running.difference_update(self.tasks)
         self.tasks.clear()
         self.ready.clear()
 
