@@ -37,11 +37,14 @@ async def _measure(
         transport = world.transport(library) if address is None else None
         clients[peer.name] = peer.make(library, world, time.time() + 36_000, transport)
 
+    # In the process nothing waits for anything, and what else the machine does is not to be counted.
+    clock = time.process_time if address is None else time.perf_counter
+
     async def once(client: Any) -> float:
-        start = time.perf_counter()
+        start = clock()
         for _ in range(requests):
             response = await client.get(url)
-        elapsed = time.perf_counter() - start
+        elapsed = clock() - start
         assert response.status_code == 200
         return elapsed / requests
 

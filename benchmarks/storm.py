@@ -35,7 +35,7 @@ class _Outcome:
 async def run(*, smoke: bool) -> list[dict[str, Any]]:
     """Measure both ways of meeting an expiry, with both libraries."""
     logging.getLogger("mcp").setLevel(logging.CRITICAL)  # one traceback for each caller
-    sizes = {10: 1, 50: 1} if smoke else {10: 41, 100: 21, 1_000: 11, 10_000: 3}
+    sizes = {10: 1, 50: 1} if smoke else {10: 41, 100: 21, 1_000: 15, 10_000: 5}
     rows = []
     for library in (httpx, httpx2):
         for expiry in (REFUSED, KNOWN):
@@ -116,9 +116,10 @@ async def _storm(
         return status
 
     gc.collect()
-    start = time.perf_counter()
+    # Processor time: nothing here waits for anything, and what else the machine does is not to be counted.
+    start = time.process_time()
     answers = await asyncio.gather(*[call() for _ in range(callers)], return_exceptions=True)
-    elapsed = time.perf_counter() - start
+    elapsed = time.process_time() - start
     outcome.token_requests.append(world.token_requests)
     outcome.failed.append(sum(answer != 200 for answer in answers))
     outcome.reuses += world.reuses
