@@ -213,8 +213,9 @@ class RefreshAuth(AuthBase):
 def _was_sent(request: Request, known: Known, response: Response) -> bool:
     """Whether the response refuses our token: not so if a redirect led to another origin, which never saw it."""
     answered = response.request
-    return answered.headers.get("Authorization") == known.header and (
-        answered is request or origin_of(answered.url) == origin_of(request.url)
+    return answered is request or (
+        origin_of(answered.url) == origin_of(request.url)
+        and answered.headers.get("Authorization") == known.header
     )
 
 
