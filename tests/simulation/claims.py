@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
+_TOOK_TIME = {"not sent", "lost request", "error before", "busy", "refused"}
+
+
 @dataclass(slots=True, eq=False)
 class Claimed:
     """What is known of one claim."""
@@ -131,11 +134,16 @@ class Claims:
         if spendings[-1].refresh_token in self._rescued:
             self.reasons.append("emptied")
             return "emptied"
-        for spending in spendings:
-            for at, what in self.faults.get(spending.by, []):
-                if at >= spending.claimed_at:
-                    self.reasons.append(what)
-                    return what
+        found = [
+            what
+            for spending in spendings
+            for at, what in self.faults.get(spending.by, [])
+            if at >= spending.claimed_at
+        ]
+        if found:
+            # What left the token unspent took only time: it is the reason if there is no better one.
+            self.reasons.append(min(found, key=_TOOK_TIME.__contains__))
+            return self.reasons[-1]
         self._world.require(
             self._apart, "a spent refresh token comes back for no reason", *spendings
         )

@@ -32,10 +32,11 @@ REASONS = {
     "late answer",
     "error after",
     "garbage",
-    "lost request",
     "late request",
-    "error before",
+    # A first try left so little time that nobody waited for the answer to the second.
     "not sent",
+    "lost request",
+    "error before",
     "busy",
     "refused",
     # Whoever spent the token did not come to save the new one before its claim was abandoned.
