@@ -44,19 +44,21 @@ def main() -> None:
         return
     # The MCP SDK says that it will move to httpx2; that is no news to those who measure it.
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="mcp")
-    results: dict[str, Any] = {"smoke": asked.smoke, "machine": machine()}
+    results: dict[str, Any] = {}
+    if asked.only and not asked.smoke and asked.results.exists():
+        results = json.loads(asked.results.read_text(encoding="utf-8"))
+    results["machine"] = machine()
     for name in asked.only or SECTIONS:
         start = time.monotonic()
         results[name] = asyncio.run(SECTIONS[name].run(smoke=asked.smoke))
         console.print(f"{name}: measured in {time.monotonic() - start:.0f} s")
+        if not asked.smoke:  # after each: the figures of one are not lost with the next
+            asked.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if asked.smoke:
         with tempfile.TemporaryDirectory() as directory:
             _show(json.loads(json.dumps(results)), Path(directory), console)
-        return
-    if asked.only and asked.results.exists():
-        results = {**json.loads(asked.results.read_text(encoding="utf-8")), **results}
-    asked.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    _show(results, asked.plots, console)
+    else:
+        _show(results, asked.plots, console)
 
 
 def _show(results: dict[str, Any], directory: Path, console: Console) -> None:
