@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+LIBRARIES: tuple[Any, ...] = (httpx,)
+if importlib.util.find_spec("httpx2") is not None:
+    import httpx2
+
+    LIBRARIES = (httpx, httpx2)
+
+
+def _each(*names: str) -> tuple[Any, ...]:
+    return tuple(getattr(library, name) for library in LIBRARIES for name in names)
+
+
 if TYPE_CHECKING:
     import httpx2
 
@@ -20,20 +31,7 @@ if TYPE_CHECKING:
 
     class StreamBase(httpx.AsyncByteStream, httpx2.AsyncByteStream):
         """The `AsyncByteStream` of every library that is installed."""
-
-
-LIBRARIES: tuple[Any, ...] = (httpx,)
-if importlib.util.find_spec("httpx2") is not None:
-    import httpx2
-
-    LIBRARIES = (httpx, httpx2)
-
-
-def _each(*names: str) -> tuple[Any, ...]:
-    return tuple(getattr(library, name) for library in LIBRARIES for name in names)
-
-
-if not TYPE_CHECKING:
+else:
     AuthBase = type("AuthBase", _each("Auth"), {"__slots__": ()})
     StreamBase = type("StreamBase", _each("AsyncByteStream"), {"__slots__": ()})
 
