@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 from rich.console import Console
@@ -35,3 +36,8 @@ def test_the_demo_fails_when_no_token_ends() -> None:
     assert code == 1
     assert "0  refreshes" in output
     assert "WRONG" in output
+
+
+def test_the_script_exits_with_the_code_of_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "demo", lambda console: 7 if console.file is sys.stdout else 8)
+    assert demo.main() == 7
