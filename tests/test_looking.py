@@ -75,9 +75,10 @@ async def look(response: Any) -> Any:
 
 @pytest.mark.anyio
 @both
-async def test_without_a_rule_no_body_is_read(library: Any) -> None:
+async def test_a_predicate_on_the_response_reads_no_body(library: Any) -> None:
     body = Body(b"{}")
-    assert await means_expired(None, await answered(library, body)) is True
+    response = await answered(library, body)
+    assert await means_expired(lambda response: response.status_code == 401, response) is True
     assert body.taken == 0
 
 

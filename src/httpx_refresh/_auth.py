@@ -181,33 +181,32 @@ class RefreshAuth(AuthBase):
             known = await session.good()
         recording = record(request, self._replay_limit)
         request.headers["Authorization"] = known.header
-        response = yield request
-        if self._is_expired is None:
-            refused = response.status_code == 401
-        else:
-            refused = await means_expired(self._is_expired, response)
-        if refused:
-            sends, refreshed = 1, False
-            while refused and sends < _MOST_SENDS and _was_sent(request, known, response):
-                renewed = session.held(known)
-                if renewed is None and refreshed:
-                    return
-                # Read before waiting: it gives the connection back, and a pool of one must work.
-                await response.aread()
+        rule, sends, refreshed = self._is_expired, 0, False
+        while True:
+            response = yield request
+            sends += 1
+            refused = (
+                response.status_code == 401 if rule is None else await means_expired(rule, response)
+            )
+            if not refused:
+                break
+            if sends == _MOST_SENDS or not _was_sent(request, known, response):
+                return
+            renewed = session.held(known)
+            if renewed is None and refreshed:
+                return
+            # Read before waiting: it gives the connection back, and a pool of one must work.
+            await response.aread()
+            if renewed is None:
+                renewed, refreshed = await session.renew(known)
                 if renewed is None:
-                    renewed, refreshed = await session.renew(known)
-                    if renewed is None:
-                        return
-                known = renewed
-                request = _again(response, known, recording)
-                response = yield request
-                sends += 1
-                refused = await means_expired(self._is_expired, response)
-        if not refused:
-            if recording is not None:
-                recording.forget()
-            if not session.pauses.accepting and response.status_code < 500:
-                session.pauses.accepted(known.token.access_token)
+                    return
+            known = renewed
+            request = _again(response, known, recording)
+        if recording is not None:
+            recording.forget()
+        if not session.pauses.accepting and response.status_code < 500:
+            session.pauses.accepted(known.token.access_token)
 
 
 def _was_sent(request: Request, known: Known, response: Response) -> bool:

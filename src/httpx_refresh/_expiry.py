@@ -34,12 +34,8 @@ class ExpiryRule:
     statuses: frozenset[int] = frozenset({401})
 
 
-async def means_expired(
-    rule: ExpiryRule | Callable[[Response], bool] | None, response: Response
-) -> bool:
-    """Whether the API refused the access token, by the rule given (None: 401 means it; RFC 6750 §3.1)."""
-    if rule is None:
-        return response.status_code == 401
+async def means_expired(rule: ExpiryRule | Callable[[Response], bool], response: Response) -> bool:
+    """Whether the API refused the access token, by the rule given."""
     if not isinstance(rule, ExpiryRule):
         return bool(rule(response))
     if response.status_code not in rule.statuses:

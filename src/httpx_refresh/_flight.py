@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from . import _record
-from ._errors import RefreshUnavailable
+from ._errors import RefreshUnavailable, again
 from ._journal import Journal, NotSaved
 from ._messages import reauthorization_required
 from ._redemption import Redemption, describe
@@ -97,6 +97,20 @@ class Flight:
         if self.known is None:
             raise AssertionError("this flight brought no token")
         return self.known
+
+    def serves(self, stale: str | None, need: Need = Need.RESULT, forced: bool = False) -> bool:
+        """Whether this flight, which landed, brought what a waiter asked; if it failed, raise its error anew."""
+        if need is Need.LOOK:
+            return True
+        if forced and not (self.forced or self.spent):
+            return False
+        if self.error is not None:
+            raise again(self.error)
+        known = self.known
+        # Else it did less than is asked, before the waiter joined; or it renewed another token than the waiter's.
+        return known is not None and (
+            self.stale == stale or stale is None or known.token.access_token != stale
+        )
 
     async def run(self) -> None:
         """Fly, land, and, should the store have failed, go on until the result is saved."""

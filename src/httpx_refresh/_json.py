@@ -48,6 +48,8 @@ def is_shallow(value: Any, depth: int = 0) -> bool:
 
 
 def _can_be_written(name: Any, value: Any) -> bool:
+    if type(value) is str:
+        return isinstance(name, str)
     if not is_shallow(value):
         return False
     try:

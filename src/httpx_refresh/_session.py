@@ -115,7 +115,11 @@ class Session:
                 return None, False
             await self._join(access_token, need=Need.LOOK)
             return self.held(refused), False
-        flight = await self._join(access_token)
+        while True:  # As `_join` does, a coroutine less: thousands may wait here at once.
+            flight = self._board(access_token)
+            await flight.landed.wait()
+            if flight.serves(access_token):
+                break
         if flight.spent and not flight.counted:
             flight.counted = True  # One token died, however many waited for the next.
             self.pauses.died(refused.is_early(self.host.wall()), describe(self.endpoint))
@@ -146,32 +150,28 @@ class Session:
     async def _join(
         self, stale: str | None, *, need: Need = Need.RESULT, forced: bool = False
     ) -> Flight:
-        """Wait for this loop's flight, starting one if there is none; return it once it brought what is asked.
+        """Wait for this loop's flight; return it once it brought what is asked."""
+        while True:
+            flight = self._board(stale, need, forced)
+            await flight.landed.wait()
+            if flight.serves(stale, need, forced):
+                return flight
+
+    def _board(self, stale: str | None, need: Need = Need.RESULT, forced: bool = False) -> Flight:
+        """Return this loop's flight, started if there is none.
 
         Between the look at `_flights` and the registration there is no await: that is what makes it one flight.
         """
         loop = current_loop()
-        while True:
-            flight = self._flights.get(loop)
-            if flight is None:
-                if need is Need.RESULT and not forced:
-                    self.pauses.raise_if_just_looked()
-                flight = Flight(self, loop, stale, need=need, forced=forced)
-                self._start(flight)
-            flight.need = max(flight.need, need)
-            await flight.landed.wait()
-            if need is Need.LOOK:
-                return flight
-            if forced and not (flight.forced or flight.spent):
-                continue
-            if flight.error is not None:
-                raise again(flight.error)
-            known = flight.known
-            # Else it did less than we need, before we joined; or it renewed another token than ours.
-            if known is not None and (
-                flight.stale == stale or stale is None or known.token.access_token != stale
-            ):
-                return flight
+        flight = self._flights.get(loop)
+        if flight is None:
+            if need is Need.RESULT and not forced:
+                self.pauses.raise_if_just_looked()
+            flight = Flight(self, loop, stale, need=need, forced=forced)
+            self._start(flight)
+        if flight.need < need:
+            flight.need = need
+        return flight
 
     def _start(self, flight: Flight) -> None:
         self._list(flight.loop, flight)
