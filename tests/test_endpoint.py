@@ -243,6 +243,25 @@ async def test_further_parameters_are_sent() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_token_is_not_believed_longer_than_its_server_believes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server counts from its answer at the latest, and the answer takes a while to come."""
+    now = 1_000_000.0
+    monkeypatch.setattr(time, "time", lambda: now)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal now
+        now += 5
+        return httpx.Response(200, json={"access_token": "new", "expires_in": 600})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        endpoint = TokenEndpoint("https://as.test/token", "id", "secret", client=client)
+        token = await endpoint.refresh(Token("old", "refresh"))
+    assert token.expires_at == 1_000_600.0
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("library", [httpx, httpx2])
 async def test_a_callers_client_lends_its_connections_and_nothing_else(library: Any) -> None:
     server = AuthorizationServer()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -143,12 +144,14 @@ class TokenEndpoint:
         from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
         body = prepare_token_request("refresh_token", refresh_token=refresh_token, **self.params)
+        asked_at = time.time()
         return verdict(
             await self._post(body),
             name=self.name,
             dead=self.dead,
             transient=self.transient,
             secrets=(refresh_token, token.access_token, self._client_secret or ""),
+            now=asked_at,
         )
 
     def authorization_url(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
 from ._answer import Answer, Meaning, Refusal, meaning
@@ -18,6 +17,7 @@ def verdict(
     dead: tuple[Refusal, ...],
     transient: tuple[Refusal, ...],
     secrets: Iterable[str],
+    now: float,
 ) -> Token:
     """Return the token that the answer brings.
 
@@ -27,12 +27,14 @@ def verdict(
         dead: the refusals that mean that the grant is dead.
         transient: the refusals that mean "try again".
         secrets: what was sent, and must not be shown if the server repeats it.
+        now: epoch seconds when it was asked. The server counts `expires_in` from a moment after that: what is
+            reckoned from here ends too early, if anything, never too late.
 
     Raises:
         ReauthorizationRequired: the grant is dead.
         RefreshUnavailable: there is no token.
     """
-    means = meaning(answer, dead=dead, transient=transient, now=time.time())
+    means = meaning(answer, dead=dead, transient=transient, now=now)
     if means.token is not None:
         return means.token
     secrets = tuple(secrets)
