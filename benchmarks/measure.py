@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -65,6 +66,30 @@ async def interleaved(
             gc.collect()
             figures[name].append(await cases[name]())
     return figures
+
+
+class Collector:
+    """What the garbage collector takes, all in all: `seconds`, and the `full` collections.
+
+    When it looks at everything is decided by thresholds. A run that holds hardly more objects than another may meet
+    one such look more, which at very many callers is a tenth of its time.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.full = 0
+        self._began = 0.0
+        gc.callbacks.append(self._note)
+
+    def _note(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = time.perf_counter()
+        else:
+            self.seconds += time.perf_counter() - self._began
+            self.full += info["generation"] == 2
+
+
+COLLECTOR = Collector()
 
 
 def ratios(figures: Mapping[str, Sequence[float]], baseline: str) -> dict[str, Spread]:

@@ -61,10 +61,16 @@ def _hot(rows: list[dict[str, Any]]) -> Iterable[Table]:
 def _storm(rows: list[dict[str, Any]]) -> Iterable[Table]:
     for (library, expiry), group in groups(rows, "library", "expiry").items():
         base = peers.TWICE if expiry == storm.REFUSED else "every request once"
-        columns = ("callers", "", "ms", f"times {base}", "best", "stall p50 ms", "p99 ms")
         table = _table(
             f"Storm: {library}, {expiry}",
-            *columns,
+            "callers",
+            "",
+            "ms",
+            f"times {base}",
+            "without gc",
+            "full gc",
+            "stall p50 ms",
+            "p99 ms",
             "token requests",
             "failed calls",
             "kB a caller",
@@ -76,7 +82,8 @@ def _storm(rows: list[dict[str, Any]]) -> Iterable[Table]:
                 row["peer"],
                 f"{row['milliseconds']['median']:.1f}",
                 _spread(row["ratio"], 2),
-                f"{row['best_ratio']:.2f}",
+                f"{row['ratio_without_collector']['median']:.2f}",
+                f"{row['full_collections']:.0f}",
                 f"{row['stall_p50_milliseconds']:.1f}",
                 f"{row['stall_p99_milliseconds']:.1f}",
                 str(row["token_requests"]),
@@ -95,6 +102,7 @@ def _throughput(rows: list[dict[str, Any]]) -> Iterable[Table]:
             "times the static header",
             "longest wait ms",
             "p99.9 ms",
+            "held by its auth ms",
             "refreshes",
             "401s",
             "failed",
@@ -106,6 +114,7 @@ def _throughput(rows: list[dict[str, Any]]) -> Iterable[Table]:
                 f"{row['ratio']['median']:.3f}",
                 f"{row['longest_stall_milliseconds']['median']:.1f}",
                 f"{row['p999_stall_milliseconds']['median']:.1f}",
+                f"{row['longest_hold_milliseconds']['median']:.2f}",
                 f"{row['refreshes_a_round']:.0f}",
                 f"{row['refused_a_round']:.0f}",
                 str(row["failed"]),
