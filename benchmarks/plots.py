@@ -76,7 +76,7 @@ def _draw_storm(rows: list[dict[str, Any]]) -> Any:
             broken = any(row["failed"] for row in line)
             one.plot(
                 [row["callers"] for row in line],
-                [row["milliseconds"]["median"] for row in line],
+                [row["ratio"]["median"] for row in line],
                 color=_COLOURS[name],
                 linestyle=":" if broken else "-",
                 marker="x" if broken else "o",
@@ -87,7 +87,10 @@ def _draw_storm(rows: list[dict[str, Any]]) -> Any:
         one.set_yscale("log")
         one.set_title(f"{library}: {expiry}", fontsize=8)
         one.set_xlabel("callers")
-        one.set_ylabel("ms until all are answered")
+        one.set_yticks(ticks := [0.5, 1, 1.5, 2, 4, 8], [f"{tick:g}" for tick in ticks])
+        one.minorticks_off()
+        one.set_ylim(0.45, 8)
+        one.set_ylabel("times the bare requests")
         one.legend(fontsize=6, frameon=False)
     return figure
 
@@ -97,11 +100,13 @@ def _draw_throughput(rows: list[dict[str, Any]]) -> Any:
     figure, axes = _axes(len(parts), 4.8)
     for one, ((library,), group) in zip(axes, parts.items(), strict=True):
         names = [row["peer"] for row in group]
-        values = [row["longest_stall_milliseconds"]["median"] for row in group]
-        one.barh(names, values, color=[_COLOURS[name] for name in names])
+        values = [row["longest_hold_milliseconds"]["median"] for row in group]
+        bars = one.barh(names, values, color=[_COLOURS[name] for name in names])
+        one.bar_label(bars, fmt="%.1f", padding=3)
+        one.margins(x=0.15)
         one.invert_yaxis()
         one.set_title(f"{library}: {group[0]['callers']} callers across 20 expiries")
-        one.set_xlabel("longest wait of a request, ms")
+        one.set_xlabel("longest time that the auth held a request, ms")
     return figure
 
 

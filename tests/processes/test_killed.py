@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from httpx_refresh.testing import Answer, Gate, RunningServer, TokenEvent, running_server
-from tests.processes.fleet import Fleet, Worker
+from tests.processes.fleet import ROUNDS, TWENTY, Fleet, Worker
 
 if TYPE_CHECKING:
     from tests.processes.stores import Slot
 
 TIMEOUT = 0.6
 """The `refresh_timeout` of all workers, in seconds."""
-
-
-def rounds(slot: Slot) -> int:
-    """Twenty on a file; three on a database, for those take longer."""
-    return 20 if slot.url.startswith("file:") else 3
 
 
 def kill_the_claimant(server: RunningServer, fleet: Fleet, worker: Worker, witness: Worker) -> None:
@@ -31,13 +28,15 @@ def kill_the_claimant(server: RunningServer, fleet: Fleet, worker: Worker, witne
     server.release(gate)
 
 
-def test_where_reuse_is_forgiven_the_callers_of_others_see_nothing_but_a_delay(slot: Slot) -> None:
-    """Twenty rounds on a file, three on each database."""
+@pytest.mark.parametrize("part", range(TWENTY // ROUNDS))
+def test_where_reuse_is_forgiven_the_callers_of_others_see_nothing_but_a_delay(
+    slot: Slot, part: int
+) -> None:
     with running_server(reuse_grace=60.0) as server, Fleet(server, slot) as fleet:
         slot.fill(server.token)
         options = {"refresh_timeout": TIMEOUT, "reuse_grace": 60.0}
         worker, witness = fleet.worker(**options), fleet.worker(**options)
-        for number in range(rounds(slot)):
+        for number in range(ROUNDS):
             witness.wait_until_ready()
             kill_the_claimant(server, fleet, worker, witness)
             worker, following = witness, fleet.worker(**options)
@@ -45,7 +44,7 @@ def test_where_reuse_is_forgiven_the_callers_of_others_see_nothing_but_a_delay(s
             assert slot.notes() == {"generation": number + 1}
             witness = following
         requests = [event for event in server.events() if isinstance(event, TokenEvent)]
-        assert [event.outcome for event in requests] == ["issued", "reissued"] * rounds(slot)
+        assert [event.outcome for event in requests] == ["issued", "reissued"] * ROUNDS
         waits = [
             second.at - first.at
             for first, second in zip(requests[::2], requests[1::2], strict=True)
