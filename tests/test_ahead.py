@@ -181,6 +181,23 @@ async def test_whoever_comes_past_the_expiry_makes_such_a_flight_wait_for_the_cl
     assert endpoint.asked == []
 
 
+async def test_a_401_that_meets_a_flight_ahead_shares_it_and_waits_for_the_claim_in_it() -> None:
+    endpoint, store, auth = holding(20)
+    await auth.token()
+    claim = {"by": "elsewhere:1", "nonce": "n", "since": loop_wall()}
+    store.text = endpoint.text(expires_in=20, redeeming=claim)
+    loads = store.loads
+    await auth.token()  # The flight starts.
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth._session.renew, auth._session.known)
+        await anyio.sleep(0.01)  # Before a second look is due.
+        assert store.loads - loads == 1
+        endpoint.issued = 3
+        store.text = endpoint.text(expires_in=3600, generation=1)
+    assert (await auth.token()).access_token == "SECRET-a3"
+    assert endpoint.asked == []
+
+
 async def test_a_thousand_objects_on_one_store_make_one_request_and_do_not_poll_in_chorus() -> None:
     endpoint, store, _ = holding(50)
     auths = [RefreshAuth(endpoint, store) for _ in range(1000)]
