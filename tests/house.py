@@ -21,7 +21,7 @@ def read_map(text: str) -> list[str]:
     (block,) = re.findall(rf"^```\w*\nsrc/{PACKAGE}/\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     modules, folder = [], ""
     for line in block.splitlines():
-        indent, name = re.match(r"( *)(\S+)", line).groups()  # type: ignore[union-attr]
+        indent, name = re.match(r"( *)(\S+)", line).groups()  # type: ignore[union-attr]  # each line has a name
         if name.endswith("/"):
             folder = name
         else:
@@ -58,7 +58,7 @@ def imports(path: str, text: str, modules: Mapping[str, str]) -> Iterator[str]:
 
 def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
     only_for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    children = node.orelse if only_for_types else ast.iter_child_nodes(node)  # type: ignore[attr-defined]
+    children = node.orelse if only_for_types else ast.iter_child_nodes(node)  # type: ignore[attr-defined]  # an `if` has one
     for child in children:
         yield child
         yield from _nodes_that_run(child)

@@ -179,7 +179,7 @@ async def test_a_streamed_request_that_never_reached_the_api_can_be_sent_again(h
     server = AuthorizationServer()
     broken = server.transport() if http is httpx else server.transport2()
 
-    class HalfWay(type(broken)):  # type: ignore[misc]
+    class HalfWay(type(broken)):  # type: ignore[misc]  # a base of either library
         tries = 0
 
         async def handle_async_request(self, request: Any) -> Any:
@@ -269,7 +269,7 @@ async def test_a_long_body_that_a_redirect_dropped_does_not_stand_in_the_way(htt
 async def test_closing_the_recording_closes_the_body(http: Any) -> None:
     closed: list[bool] = []
 
-    class Body(http.AsyncByteStream):  # type: ignore[misc]
+    class Body(http.AsyncByteStream):  # type: ignore[misc]  # a base of either library
         async def __aiter__(self) -> AsyncIterator[bytes]:
             yield WHOLE
 

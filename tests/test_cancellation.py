@@ -36,7 +36,7 @@ async def _wait_for(caller: Callable[[], Coroutine[Any, Any, Any]], arrived: Gat
 
 async def _timeout(caller: Callable[[], Coroutine[Any, Any, Any]], arrived: Gate) -> None:
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):  # type: ignore[attr-defined,unused-ignore]
+        async with asyncio.timeout(0.01):  # type: ignore[attr-defined,unused-ignore]  # from Python 3.11 on
             await caller()
 
 
@@ -46,11 +46,11 @@ async def _sibling(caller: Callable[[], Coroutine[Any, Any, Any]], arrived: Gate
         raise KeyError("sibling")
 
     async def family() -> None:
-        async with asyncio.TaskGroup() as group:  # type: ignore[attr-defined,unused-ignore]
+        async with asyncio.TaskGroup() as group:  # type: ignore[attr-defined,unused-ignore]  # from Python 3.11 on
             group.create_task(caller())
             group.create_task(fail())
 
-    with pytest.raises(BaseExceptionGroup) as caught:  # type: ignore[name-defined,unused-ignore]  # noqa: F821
+    with pytest.raises(BaseExceptionGroup) as caught:  # type: ignore[name-defined,unused-ignore]  # noqa: F821  # from Python 3.11 on
         await family()
     assert [type(one) for one in caught.value.exceptions] == [KeyError]
 
@@ -80,7 +80,7 @@ async def test_a_cancelled_caller_is_let_go_at_once_and_the_pair_is_saved(
     way: Callable[..., Awaitable[None]], stage: str, anyio_backend_name: str
 ) -> None:
     if way in WAYS["asyncio"] and anyio_backend_name != "asyncio":
-        pytest.skip("asyncio's own")
+        pytest.skip("a way of cancelling that trio does not have")
     endpoint = Endpoint()
     store = Store(endpoint.text(expires_in=-1))
     auth = RefreshAuth(endpoint, store)

@@ -424,7 +424,7 @@ def test_an_argument_that_cannot_be_meant_is_refused_at_construction(
 
 def test_a_synchronous_client_is_refused() -> None:
     with httpx.Client() as client, pytest.raises(TypeError, match="AsyncClient"):
-        TokenEndpoint(URL, "id", client=client)  # type: ignore[arg-type]
+        TokenEndpoint(URL, "id", client=client)  # type: ignore[arg-type]  # no async client, on purpose
 
 
 def test_what_is_not_said_follows_from_what_is() -> None:

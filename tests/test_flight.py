@@ -253,7 +253,7 @@ async def test_set_token_after_a_login_is_saved_and_in_use_at_once() -> None:
     assert await auth.token() == store.record.token == token
     assert store.record.generation == 1
     with pytest.raises(TypeError, match="from_response"):
-        await auth.set_token({"access_token": "SECRET"})  # type: ignore[arg-type]
+        await auth.set_token({"access_token": "SECRET"})  # type: ignore[arg-type]  # no Token, on purpose
 
 
 @pytest.mark.anyio
@@ -377,7 +377,7 @@ class Strange(Endpoint):
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer  # type: ignore[no-any-return]
+        return answer  # type: ignore[no-any-return]  # whatever the test gives
 
 
 @pytest.mark.anyio

@@ -296,7 +296,7 @@ async def test_what_an_endpoint_cannot_do_it_says() -> None:
 )
 async def test_no_login_goes_over_plain_http(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be https"):
-        LoginSettings(**{name: "http://server.test/x"})  # type: ignore[arg-type]
+        LoginSettings(**{name: "http://server.test/x"})  # type: ignore[arg-type]  # its fields are of several types
 
 
 @pytest.mark.parametrize(

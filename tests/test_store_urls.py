@@ -150,7 +150,7 @@ def test_a_url_that_names_no_store_is_refused_without_being_shown(url: str, word
 
 def test_a_url_is_text() -> None:
     with pytest.raises(TypeError):
-        open_store(Path("x.json"))  # type: ignore[arg-type]
+        open_store(Path("x.json"))  # type: ignore[arg-type]  # no URL, on purpose
 
 
 @pytest.mark.parametrize(

@@ -135,5 +135,5 @@ def test_the_repr_shows_no_secret_and_which_fields_there_are() -> None:
 def test_a_token_cannot_be_changed_and_can_be_a_key() -> None:
     token = Token("a", extra={"scope": ["s"]})
     with pytest.raises(dataclasses.FrozenInstanceError):
-        token.access_token = "b"  # type: ignore[misc]
+        token.access_token = "b"  # type: ignore[misc]  # frozen, and so it raises
     assert {token: 1}[Token("a", extra={"scope": ["s"]})] == 1

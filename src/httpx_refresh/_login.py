@@ -75,7 +75,7 @@ def authorization_request(
                 "is yours to take, pass pkce=False (--no-pkce); that needs a client secret."
             )
         verifier = secrets.token_urlsafe(48)
-        asked["code_challenge"] = create_s256_code_challenge(verifier)  # type: ignore[no-untyped-call]
+        asked["code_challenge"] = create_s256_code_challenge(verifier)  # type: ignore[no-untyped-call]  # Authlib does not type it
         asked["code_challenge_method"] = "S256"
     elif is_public:
         raise ValueError("a client without a secret must use PKCE (RFC 9700 §2.1.1): pkce=True")

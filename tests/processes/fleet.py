@@ -131,7 +131,10 @@ class Fleet:
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
-    """Look until something has happened, for a minute at most."""
+    """Look until something has happened, for a minute at most.
+
+    In real time: what happens, happens in other processes, which tell nobody.
+    """
     deadline = time.monotonic() + PATIENCE
     while not happened():
         assert time.monotonic() < deadline, "it did not happen"

@@ -6,7 +6,7 @@ import signal
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import pymysql  # type: ignore[import-untyped]
+import pymysql  # type: ignore[import-untyped]  # it has no types
 
 from tests import services
 

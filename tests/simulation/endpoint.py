@@ -114,7 +114,7 @@ def _error(world: World, fault: str) -> Exception | None:
 def _token(fields: dict[str, Any], wall: float) -> Token:
     """Read a token response at this host's time; of garbage, return the garbage."""
     if not fields:
-        return fields  # type: ignore[return-value]
+        return fields  # type: ignore[return-value]  # no Token, on purpose
     extra = {name: value for name, value in fields.items() if name == "expires_in"}
     expires_at = wall + extra["expires_in"] if extra else None
     return Token(fields["access_token"], fields.get("refresh_token"), expires_at, "Bearer", extra)

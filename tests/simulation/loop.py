@@ -187,7 +187,7 @@ class Loop:
         try:
             for task in self.tasks:
                 if not task.done():
-                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own, not typed
                     _close(task, self)
         finally:
             asyncio._set_running_loop(None)

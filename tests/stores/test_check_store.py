@@ -237,7 +237,7 @@ async def test_a_handle_that_remembers_what_it_read_is_found() -> None:
 @pytest.mark.anyio
 async def test_what_is_no_store_is_found() -> None:
     with pytest.raises(AssertionError, match="has the methods load and replace"):
-        await check_store(lambda: object())  # type: ignore[arg-type, return-value]
+        await check_store(lambda: object())  # type: ignore[arg-type, return-value]  # no store, on purpose
 
 
 @pytest.mark.anyio

@@ -411,7 +411,7 @@ async def test_a_cancelled_call_gives_its_connection_back(
             swap.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await swap
-            assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+            assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # QueuePool's, which this one is
         assert await store.load() == "old"
 
 
@@ -423,7 +423,7 @@ async def test_no_connection_is_held_between_calls(database: URL, table: str) ->
         await store.create_table()
         await store.replace(None, "x")
         await store.load()
-        assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # QueuePool's, which this one is
         await check_store(lambda: SQLStore(engine, "other", table=table))
 
 

@@ -194,7 +194,7 @@ class _Unreadable(ValueError):
 
 def _import(key: bytes) -> OctKey:
     # joserfc says what this returns to Python 3.11 and later only.
-    return cast("OctKey", OctKey.import_key(key))  # pyright: ignore[reportUnknownMemberType]
+    return cast("OctKey", OctKey.import_key(key))  # pyright: ignore[reportUnknownMemberType]  # joserfc does not type it
 
 
 def _hash(purpose: str, data: bytes) -> str:
