@@ -14,7 +14,7 @@ import pytest
 
 from httpx_refresh import MemoryStore, RefreshAuth, TokenEndpoint
 from httpx_refresh.testing import AuthorizationServer, Outage
-from tests.test_login import changed
+from tests.oauth.test_login import changed
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

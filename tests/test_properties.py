@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from httpx_refresh import INVALID_GRANT, Refusal, Token
-from httpx_refresh._answer import Answer, meaning
-from httpx_refresh._bounded import unpacked
-from httpx_refresh._record import NOTES, BadText, Claim, Dead, Record, merged, parse, write
-from httpx_refresh._redacted import redacted
+from httpx_refresh._http.bounded import unpacked
+from httpx_refresh._oauth.answer import Answer, meaning
+from httpx_refresh._oauth.redaction import redacted
+from httpx_refresh._refresh.record import NOTES, BadText, Claim, Dead, Record, merged, parse, write
 
 EXAMPLES = int(os.environ.get("HYPOTHESIS_MAX_EXAMPLES", "500"))
 

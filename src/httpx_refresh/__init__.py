@@ -1,10 +1,6 @@
 """Keep an async HTTP client's OAuth 2.0 bearer token alive, with one refresh for everybody who shares it."""
 
-from ._answer import INVALID_GRANT, Refusal
 from ._auth import RefreshAuth
-from ._device import DeviceAuthorization
-from ._discovery import discover
-from ._endpoint import TokenEndpoint
 from ._errors import (
     BodyNotReplayable,
     LoginFailed,
@@ -15,12 +11,16 @@ from ._errors import (
     RevocationFailed,
     StoreError,
 )
-from ._expiry import ExpiryRule
-from ._login import AuthorizationRequest
-from ._login_settings import LoginSettings
-from ._store_urls import open_store
+from ._http.challenge import ExpiryRule
+from ._oauth.answer import INVALID_GRANT, Refusal
+from ._oauth.device import DeviceAuthorization
+from ._oauth.discovery import discover
+from ._oauth.endpoint import TokenEndpoint
+from ._oauth.login import AuthorizationRequest
+from ._oauth.login_settings import LoginSettings
 from ._token import Token
 from .stores import FileStore, MemoryStore, TokenStore
+from .stores.urls import open_store
 
 __all__ = [
     "INVALID_GRANT",

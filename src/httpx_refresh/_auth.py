@@ -7,20 +7,20 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._body import Recording, record
 from ._errors import BodyNotReplayable
-from ._expiry import ExpiryRule, means_expired
-from ._known import Known
-from ._libraries import AuthBase
-from ._origins import compiled, origin_of
-from ._redemption import Endpoint
-from ._session import Session
-from ._slot import THIS_HOST, Slot
+from ._http.body import Recording, record
+from ._http.challenge import ExpiryRule, means_expired
+from ._http.libraries import AuthBase
+from ._http.origins import compiled, origin_of
+from ._refresh.known import Known
+from ._refresh.redemption import Endpoint
+from ._refresh.session import Session
+from ._refresh.slot import THIS_HOST, Slot
 from ._token import Token
 from .stores.base import TokenStore
 
 if TYPE_CHECKING:
-    from ._libraries import Request, Response
+    from ._http.libraries import Request, Response
 
 _MOST_SENDS = 3  # refused; adopted from the store and refused; refreshed
 

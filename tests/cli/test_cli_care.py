@@ -11,8 +11,8 @@ import pytest
 import typer
 
 from httpx_refresh import Token, TokenEndpoint, open_store
-from httpx_refresh._record import Claim, Dead, fingerprint, parse, write
-from httpx_refresh._slot import THIS_HOST, Slot
+from httpx_refresh._refresh.record import Claim, Dead, fingerprint, parse, write
+from httpx_refresh._refresh.slot import THIS_HOST, Slot
 from httpx_refresh.cli import _care
 from httpx_refresh.cli._console import Exit, reporting
 from httpx_refresh.cli._settings import Settings
@@ -308,7 +308,7 @@ async def test_revoke_waits_for_a_refresh_and_gives_back_what_that_brings(
         waits.append("waited")
         assert await store.replace(claimed, write(await endpoint.refresh(logged_in), 5))
 
-    monkeypatch.setattr("httpx_refresh._slot.Poll.sleep", meanwhile)
+    monkeypatch.setattr("httpx_refresh._refresh.slot.Poll.sleep", meanwhile)
     endpoint = TokenEndpoint(
         server.token_url, "client", "secret", revocation_endpoint=f"{server.issuer}/revoke"
     )

@@ -22,7 +22,7 @@ from httpx_refresh.cli import _login
 from httpx_refresh.cli._console import Exit
 from httpx_refresh.cli._login import ask_hidden
 from httpx_refresh.testing import Answer
-from tests.test_login import changed
+from tests.oauth.test_login import changed
 
 if TYPE_CHECKING:
     from httpx_refresh.testing import AuthorizationServer
@@ -303,7 +303,7 @@ def where_it_ends(
     known = SimpleNamespace(
         token_urlsafe=lambda size: "x" * size, compare_digest=secrets.compare_digest
     )
-    monkeypatch.setattr("httpx_refresh._login.secrets", known)
+    monkeypatch.setattr("httpx_refresh._oauth.login.secrets", known)
     endpoint = TokenEndpoint(
         server.token_url, "client", authorization_endpoint=f"{server.issuer}/authorize"
     )
@@ -392,7 +392,7 @@ def test_a_device_login_shows_a_code_and_waits_for_the_person(
         return device_codes[-1]
 
     server.new_token = noted
-    monkeypatch.setattr("httpx_refresh._device.anyio.sleep", person)
+    monkeypatch.setattr("httpx_refresh._oauth.device.anyio.sleep", person)
     result = run("login", *at, "--device")
     assert result.exit_code == Exit.DONE, result.output
     assert result.stdout.startswith("0000-")

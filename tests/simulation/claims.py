@@ -6,11 +6,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from httpx_refresh import _record
+from httpx_refresh._refresh import record as _record
 from tests.simulation.server import Spending
 
 if TYPE_CHECKING:
-    from httpx_refresh._record import Record
+    from httpx_refresh._refresh.record import Record
     from tests.simulation.process import Process
     from tests.simulation.world import World
 

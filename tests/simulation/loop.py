@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from httpx_refresh import _detached
+from httpx_refresh._refresh import detached as _detached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -6,13 +6,14 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from httpx_refresh import RefreshUnavailable, _record
-from httpx_refresh import _session as sessions
-from httpx_refresh._flight import Flight
-from httpx_refresh._journal import Journal, NotSaved
-from httpx_refresh._redemption import Redemption
-from httpx_refresh._session import Session
-from httpx_refresh._slot import Slot
+from httpx_refresh import RefreshUnavailable
+from httpx_refresh._refresh import record as _record
+from httpx_refresh._refresh import session as sessions
+from httpx_refresh._refresh.flight import Flight
+from httpx_refresh._refresh.journal import Journal, NotSaved
+from httpx_refresh._refresh.redemption import Redemption
+from httpx_refresh._refresh.session import Session
+from httpx_refresh._refresh.slot import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import pytest
 
     from httpx_refresh import Token
-    from httpx_refresh._record import Record
+    from httpx_refresh._refresh.record import Record
 
 
 def token_read_before_the_claim(patch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from httpx_refresh import RefreshAuth
-from httpx_refresh._session import Session
-from httpx_refresh._slot import Host, Slot
+from httpx_refresh._refresh.session import Session
+from httpx_refresh._refresh.slot import Host, Slot
 from tests.simulation.caller import Caller
 from tests.simulation.endpoint import Endpoint
 from tests.simulation.loop import Loop, Machine

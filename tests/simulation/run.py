@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from httpx_refresh import _record
+from httpx_refresh._refresh import record as _record
 from tests.simulation.caller import Caller
 from tests.simulation.loop import EPOCH, Machine
 from tests.simulation.plan import draw

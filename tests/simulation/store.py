@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from httpx_refresh import _record
+from httpx_refresh._refresh import record as _record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from httpx_refresh import ReauthorizationRequired, RefreshAuthError, StoreError
 from tests.simulation.claims import Claimed, Claims
 
 if TYPE_CHECKING:
-    from httpx_refresh._record import Claim, Record
+    from httpx_refresh._refresh.record import Claim, Record
     from tests.simulation.process import Process
     from tests.simulation.world import World
 

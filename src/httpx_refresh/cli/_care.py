@@ -9,12 +9,12 @@ from functools import partial
 
 import anyio
 
-from .. import _record
 from .._auth import RefreshAuth
-from .._endpoint import TokenEndpoint
 from .._errors import ReauthorizationRequired, StoreError
-from .._record import Record
-from .._slot import Poll, Slot
+from .._oauth.endpoint import TokenEndpoint
+from .._refresh import record as _record
+from .._refresh.record import Record
+from .._refresh.slot import Poll, Slot
 from .._token import Token
 from ._console import EXPECTED, Exit, Problem, exit_code, moment, run, say, tell, warn
 from ._settings import Settings

@@ -12,10 +12,10 @@ from functools import partial
 import anyio
 
 from .._auth import RefreshAuth
-from .._endpoint import TokenEndpoint
 from .._errors import LoginFailed
-from .._login import AuthorizationRequest
-from .._slot import Slot
+from .._oauth.endpoint import TokenEndpoint
+from .._oauth.login import AuthorizationRequest
+from .._refresh.slot import Slot
 from .._token import Token
 from ._console import Problem, at_terminal, run, say, tell, warn
 from ._loopback import Loopback, place_of

@@ -13,8 +13,8 @@ from typing import Any
 import typer
 
 from .. import providers
-from .._discovery import discover
-from .._endpoint import TokenEndpoint
+from .._oauth.discovery import discover
+from .._oauth.endpoint import TokenEndpoint
 from ._console import Problem, warn
 from ._extra import TOML
 

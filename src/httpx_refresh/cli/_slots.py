@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from .. import _record
 from .._errors import StoreError
-from .._slot import THIS_HOST, Poll, Slot
-from .._store_urls import open_store
+from .._refresh import record as _record
+from .._refresh.slot import THIS_HOST, Poll, Slot
 from .._token import Token, epoch, lifetime, seconds
+from ..stores.urls import open_store
 from ._console import Problem, moment
 from ._settings import Settings, read_text
 
 if TYPE_CHECKING:
-    from .._record import Claim, Record
+    from .._refresh.record import Claim, Record
     from ..stores.base import TokenStore
 
 # Token responses tell the refresh token's own lifetime by one of these: Intuit's name, and GitHub's.

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .._auth import RefreshAuth
-from .._endpoint import TokenEndpoint
+from .._oauth.endpoint import TokenEndpoint
 from .._token import Token
 from ..stores import FileStore
 from ..testing import Answer, RunningServer, running_server

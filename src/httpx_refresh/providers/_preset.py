@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._endpoint import TokenEndpoint
+from .._oauth.endpoint import TokenEndpoint
 
 DAY = 86_400.0
 

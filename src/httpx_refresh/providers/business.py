@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from .._answer import INVALID_GRANT, Refusal
-from .._endpoint import TokenEndpoint
-from .._expiry import ExpiryRule
+from .._http.challenge import ExpiryRule
+from .._oauth.answer import INVALID_GRANT, Refusal
+from .._oauth.endpoint import TokenEndpoint
 from ._preset import DAY, STAYS_VALID, field, preset
 
 

@@ -1,0 +1,1 @@
+"""The wire to an authorization server: token requests, client authentication, answers, logins."""

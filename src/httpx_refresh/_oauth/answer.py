@@ -1,0 +1,206 @@
+"""What a token endpoint's answer means: one pure function from (rules, status, headers, body) to one of five things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal, cast
+from urllib.parse import parse_qsl
+
+from .. import _json
+from .._token import Token, epoch, lifetime
+
+_LONGEST_WAIT = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Recognise a kind of refusal in a token endpoint's answer; what is None does not matter.
+
+    Args:
+        status: the HTTP status.
+        error: the answer's `error` code (RFC 6749 §5.2).
+        text: words that stand somewhere in the body, in upper or lower case.
+
+    A rule of a status alone is for answers without an `error` code: a code says more.
+    """
+
+    status: int | None = None
+    error: str | None = None
+    text: str | None = None
+
+    def matches(self, status: int, error: str | None, text: str) -> bool:
+        """Whether an answer is of this kind.
+
+        Args:
+            status: the HTTP status.
+            error: the `error` code, if there is one.
+            text: the body, and the server's words in it unescaped.
+        """
+        if self.status is not None and self.status != status:
+            return False
+        if self.error is None and self.text is None:
+            return self.status is not None and error is None
+        return (self.error is None or self.error == error) and (
+            self.text is None or self.text.casefold() in text.casefold()
+        )
+
+
+INVALID_GRANT = Refusal(error="invalid_grant")
+"""RFC 6749 §5.2: the refresh token is invalid, expired or revoked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A token endpoint's answer. `body` holds `cut` bytes at most; `cut`: there was more."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What an answer means.
+
+    Attributes:
+        kind: `token`: here is one. `dead`: the grant is refused for good. `refused`: this client, or this request,
+            is refused, and the grant was not looked at. `busy`: try again. `unknown`: whether the refresh token was
+            spent cannot be told.
+        token: the token, as this response has it.
+        error: the `error` code, if there was one.
+        error_description: the server's words, if there were any.
+        retry_after: seconds that the server asked to wait.
+    """
+
+    kind: Literal["token", "dead", "refused", "busy", "unknown"]
+    token: Token | None = None
+    error: str | None = None
+    error_description: str | None = None
+    retry_after: float | None = None
+
+
+def meaning(
+    answer: Answer,
+    *,
+    dead: tuple[Refusal, ...] = (INVALID_GRANT,),
+    transient: tuple[Refusal, ...] = (),
+    now: float,
+) -> Meaning:
+    """Say what an answer means.
+
+    Args:
+        answer: the answer.
+        dead: the refusals that mean that the grant is dead.
+        transient: the refusals that mean "try again", though they may look like dead ones.
+        now: epoch seconds: for the token's `expires_at`, and for a `Retry-After` that is a date.
+    """
+    status = answer.status
+    fields = _fields(answer)
+    token = _token(fields, now) if 200 <= status < 300 else None
+    if token is not None:
+        return Meaning("token", token)
+    error, description = _error(fields)
+    text = f"{answer.body.decode('utf-8', 'replace')}\n{description or ''}"
+    retry_after = _retry_after(answer.headers, now)
+
+    def means(kind: Literal["dead", "refused", "busy", "unknown"]) -> Meaning:
+        return Meaning(kind, None, error, description, retry_after)
+
+    if any(rule.matches(status, error, text) for rule in transient):
+        return means("busy")
+    if status in (408, 425, 429, 503):
+        return means("busy")
+    if status >= 500:
+        # A gateway's words, or a server's in distress: never a verdict on the grant.
+        return means("unknown")
+    if any(rule.matches(status, error, text) for rule in dead):
+        return means("dead")
+    if error == "temporarily_unavailable":
+        return means("busy")
+    if error == "server_error":
+        return means("unknown")
+    # Another refusal; a success with an error code is one, too. A success without either tells nothing.
+    return means("refused" if status >= 300 or error is not None else "unknown")
+
+
+def _fields(answer: Answer) -> dict[str, Any]:
+    """Read the fields of an answer; none of what cannot be read, or could not be written again."""
+    if answer.cut:
+        return {}
+    try:
+        value = _read(answer.body)
+    except (ValueError, RecursionError):
+        return _form(answer.body)
+    if not isinstance(value, dict):
+        return {}
+    fields = cast("dict[str, Any]", value)
+    return {name: field for name, field in fields.items() if _json.is_shallow(field)}
+
+
+def _read(body: bytes) -> Any:
+    try:
+        text: str | bytes = body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        # UTF-16 and UTF-32 have zero bytes, and are told by them; what has none is an old server's Latin-1.
+        text = body if b"\0" in body else body.decode("latin-1")
+    return _json.read(text)
+
+
+def _form(body: bytes) -> dict[str, Any]:
+    """Read a form: RFC 6749 asks for JSON, but GitHub, for one, answers like this unless told otherwise."""
+    try:
+        text = body.decode("ascii").strip()
+        return dict(
+            parse_qsl(text, keep_blank_values=True, strict_parsing=True, max_num_fields=100)
+        )
+    except ValueError:
+        return {}
+
+
+def _token(fields: dict[str, Any], now: float) -> Token | None:
+    if not isinstance(fields.get("refresh_token"), str):
+        fields.pop("refresh_token", None)
+    # What the server says in its own clock's time counts only if it says nothing better.
+    expires_in, expires_at = lifetime(fields), epoch(fields.pop("expires_at", None))
+    if expires_in is not None:
+        fields["expires_at"] = now + expires_in
+    elif expires_at is not None and expires_at > now:
+        fields["expires_at"] = expires_at
+    try:
+        return Token.from_response(fields)
+    except (TypeError, ValueError):
+        return None
+
+
+def _error(fields: dict[str, Any]) -> tuple[str | None, str | None]:
+    error = fields.get("error")
+    description = fields.get("error_description") or fields.get("message")
+    if isinstance(error, dict):  # Google's and Microsoft's APIs nest it.
+        nested = cast("dict[str, Any]", error)
+        description = description or nested.get("message")
+        error = nested.get("status") or nested.get("code")
+    return (
+        error if isinstance(error, str) and error else None,
+        description if isinstance(description, str) and description else None,
+    )
+
+
+def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Read `Retry-After` (RFC 9110 §10.2.3): seconds, or a date."""
+    value = headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    if value.isascii() and value.isdigit():
+        return min(float(value[:9]), _LONGEST_WAIT)
+    try:
+        moment = parsedate_to_datetime(value)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.utc)
+        wait = moment.timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+    return min(max(wait, 0.0), _LONGEST_WAIT)

@@ -1,0 +1,133 @@
+"""A login on another device: show a code, and ask until the person has decided (RFC 8628)."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+import anyio
+
+from .._errors import LoginFailed, RefreshUnavailable
+from .._token import Token, seconds
+from .login import Post, redeem
+from .login_settings import LoginSettings, checked_url
+from .redaction import redacted
+
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAuthorization:
+    """A device login that was begun: show `verification_uri` and `user_code` to the person.
+
+    `expires_at` is in epoch seconds, `interval` in seconds. Its repr does not show the device code.
+    """
+
+    device_code: str = field(repr=False)
+    user_code: str
+    verification_uri: str
+    verification_uri_complete: str | None
+    expires_at: float
+    interval: float
+
+
+async def start(
+    post: Post, settings: LoginSettings, *, name: str, scope: str | None
+) -> DeviceAuthorization:
+    """Ask for a device code and a user code (RFC 8628 §3.1 and §3.2).
+
+    Raises:
+        LoginFailed: the server gave none.
+        ValueError: no device authorization endpoint is known.
+    """
+    url = settings.device_authorization_endpoint
+    if url is None:
+        raise ValueError(f"no device_authorization_endpoint is known for {name}: give one")
+    asked = settings.scope_of(scope)
+    try:
+        answer = await post(urlencode({"scope": asked} if asked else {}), url=url)
+    except RefreshUnavailable as error:
+        raise LoginFailed(
+            f"{name}'s device authorization endpoint could not be reached, or gave no answer. Try again later."
+        ) from error.__cause__
+    try:
+        fields = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        fields = {}
+    begun = _begun(fields) if answer.status == 200 else None
+    if begun is None:
+        code = fields.get("error")
+        error_code = redacted(code, (), 64) if isinstance(code, str) else None
+        raise LoginFailed(
+            f"{name} began no device login (status {answer.status}{', ' + error_code if error_code else ''}). "
+            "Check the client id, and whether this client may log in devices.",
+            error=error_code,
+        )
+    return begun
+
+
+def _begun(fields: dict[str, Any]) -> DeviceAuthorization | None:
+    device_code, user_code = fields.get("device_code"), fields.get("user_code")
+    # Google calls it verification_url, as a draft of the RFC did.
+    uri: Any = fields.get("verification_uri") or fields.get("verification_url")
+    complete: Any = fields.get("verification_uri_complete")
+    if not (isinstance(device_code, str) and device_code and isinstance(user_code, str)):
+        return None
+    try:
+        uri = checked_url(uri, "verification_uri")
+        complete = checked_url(complete, "verification_uri_complete") if complete else None
+    except (TypeError, ValueError):
+        return None
+    expires_at = time.time() + (seconds(fields.get("expires_in")) or 600.0)
+    # RFC 8628 §3.2: five seconds where the server names no interval.
+    interval = seconds(fields.get("interval"), most=300.0) or 5.0
+    return DeviceAuthorization(device_code, user_code, uri, complete, expires_at, interval)
+
+
+async def wait(post: Post, device: DeviceAuthorization, *, name: str, hidden: str) -> Token:
+    """Ask, as often as the server allows, until the person has decided (RFC 8628 §3.4 and §3.5).
+
+    Raises:
+        LoginFailed: the person said no, or the code expired.
+    """
+    interval = device.interval
+    deadline = anyio.current_time() + device.expires_at - time.time()
+    while True:
+        await anyio.sleep(interval)
+        try:
+            return await redeem(
+                post, DEVICE_GRANT, {"device_code": device.device_code}, name=name, hidden=hidden
+            )
+        except LoginFailed as error:
+            interval = _next_interval(error, interval, name)
+            if anyio.current_time() + interval >= deadline:
+                raise _expired(name) from None
+
+
+def _next_interval(error: LoginFailed, interval: float, name: str) -> float:
+    """Return the pause before the next question; raise if there is to be none."""
+    if error.error == "authorization_pending":
+        return interval
+    if error.error == "slow_down":
+        return interval + 5.0
+    if error.error == "expired_token":
+        raise _expired(name) from None
+    if error.error == "access_denied":
+        raise LoginFailed(
+            f"The login at {name} was denied. Nothing has changed.", error=error.error
+        ) from None
+    if error.transient:
+        return interval * 2  # RFC 8628 §3.5: a connection that failed is tried again, less often.
+    raise error
+
+
+def _expired(name: str) -> LoginFailed:
+    return LoginFailed(
+        f"Nobody decided about the login at {name} in time, and its code is no longer good. Start the login again.",
+        error="expired_token",
+    )

@@ -1,0 +1,243 @@
+"""TokenEndpoint: ask a token endpoint for the next token, read what it answers, say what that means."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+import httpx
+
+from .._errors import ReauthorizationRequired
+from .._http.challenge import ExpiryRule
+from .._http.origins import compiled
+from .._token import Token
+from . import arguments as checked
+from .answer import INVALID_GRANT, Answer, Refusal
+from .asking import ask
+from .client_auth import SIGNING, AuthMethod, authentication, checked_method, is_sendable
+from .device import DeviceAuthorization, start, wait
+from .login import (
+    FORM,
+    AuthorizationRequest,
+    authorization_request,
+    code_form,
+    code_of,
+    redeem,
+    with_fields,
+)
+from .login_settings import LoginOptions, LoginSettings, checked_url
+from .revocation import revoke
+from .verdict import verdict
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .._http.libraries import AsyncClient
+
+
+class TokenEndpoint:
+    """Spend a refresh token at an authorization server's token endpoint (RFC 6749 §6).
+
+    Authlib makes the request. Nothing is sent but over https (loopback excepted), no redirect is followed, and of the
+    answer at most 1 MiB is read.
+
+    Args:
+        url: the token endpoint.
+        client_id: the client's identifier.
+        client_secret: the client's secret; for `private_key_jwt` its RSA private key, in PEM and without a password
+            (RS256). None: a public client.
+        token_endpoint_auth_method: how the client authenticates (RFC 7591 §2, RFC 7523). None: `client_secret_basic`
+            with a secret, `none` without.
+        reuse_grace: seconds for which the server accepts a refresh token that was spent already, because its answer
+            may have been lost. 0: it does not, and a second use may end the grant (RFC 9700 §4.14.2).
+        client: an `httpx.AsyncClient` or `httpx2.AsyncClient` of yours to ask with, for proxies and certificates; it
+            is not closed. Its default headers, parameters, cookies and auth are not sent; its event hooks are called,
+            and one that raises makes the outcome unknown. None: a client is made for each refresh.
+        name: what messages call the provider; None: the host of `url`.
+        origins: where tokens of this endpoint may be sent, see `RefreshAuth`; None: any https origin.
+        is_expired: which of the API's responses mean that the token is no longer good, see `RefreshAuth`.
+        authorization_scheme: the word before the token in the `Authorization` header.
+        params: further parameters of the token request, such as `scope`.
+        dead: the refusals that mean that a person must log in again.
+        transient: the refusals that pass by themselves.
+        refresh_not_before_expiry: seconds before its expiry up to which the server refuses to replace a token.
+        login: what a login needs, and giving a token back: `authorization_endpoint`, `revocation_endpoint`,
+            `device_authorization_endpoint`, `issuer`, `scope`, and the rest of `LoginSettings`.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be meant.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        client_id: str,
+        client_secret: str | None = None,
+        *,
+        token_endpoint_auth_method: AuthMethod | None = None,
+        reuse_grace: float = 0.0,
+        client: AsyncClient | None = None,
+        name: str | None = None,
+        origins: Iterable[str] | str | None = None,
+        is_expired: ExpiryRule | Callable[[Any], bool] | None = None,
+        authorization_scheme: str = "Bearer",
+        params: Mapping[str, str] | None = None,
+        dead: Iterable[Refusal] = (INVALID_GRANT,),
+        transient: Iterable[Refusal] = (),
+        refresh_not_before_expiry: float | None = None,
+        **login: Unpack[LoginOptions],
+    ) -> None:
+        self.url: str = checked_url(url, "url")
+        method = checked_method(token_endpoint_auth_method, client_id, client_secret)
+        if name is not None and not isinstance(name, str):
+            raise TypeError("name must be a str or None")
+        if origins is not None and not isinstance(origins, str):
+            origins = tuple(origins)
+        compiled(origins)  # Raises what is wrong with them.
+        self.client_id = client_id
+        self.token_endpoint_auth_method: AuthMethod = method
+        self.reuse_grace: float = checked.seconds("reuse_grace", reuse_grace)
+        self.name: str = name or httpx.URL(url).host
+        self.origins = origins
+        self.is_expired: ExpiryRule | Callable[[Any], bool] | None = checked.expiry(is_expired)
+        self.authorization_scheme: str = checked.scheme(authorization_scheme)
+        self.params: dict[str, str] = checked.params(params)
+        self.dead: tuple[Refusal, ...] = checked.refusals("dead", dead)
+        self.transient: tuple[Refusal, ...] = checked.refusals("transient", transient)
+        self.refresh_not_before_expiry: float | None = (
+            None
+            if refresh_not_before_expiry is None
+            else checked.seconds("refresh_not_before_expiry", refresh_not_before_expiry)
+        )
+        self.login: LoginSettings = LoginSettings(**login)
+        self._client: AsyncClient | None = checked.client(client)
+        self._client_secret = client_secret
+        self._prepare = authentication(method, client_id, client_secret, audience=url)
+
+    def __repr__(self) -> str:
+        # Some servers know a client by a key in the query.
+        return (
+            f"TokenEndpoint({str(httpx.URL(self.url).copy_with(query=None))!r}, {self.client_id!r})"
+        )
+
+    async def refresh(self, token: Token, /) -> Token:
+        """Spend `token.refresh_token` and return the token that the server answered with, as it answered.
+
+        One request; who calls decides about another.
+
+        Raises:
+            ReauthorizationRequired: the server refused the refresh token for good.
+            RefreshUnavailable: there is no new token; its `outcome` tells what became of the old one.
+        """
+        refresh_token = token.refresh_token
+        if refresh_token is None:
+            raise ReauthorizationRequired(
+                f"There is no refresh token for {self.name}. Log in again."
+            )
+        if not is_sendable(refresh_token):
+            raise ReauthorizationRequired(
+                f"The refresh token for {self.name} is not text that can be sent. Log in again."
+            )
+        # Imported here: whoever imports the library need not wait for it.
+        from authlib.oauth2.rfc6749.parameters import prepare_token_request
+
+        body = prepare_token_request("refresh_token", refresh_token=refresh_token, **self.params)
+        asked_at = time.time()
+        return verdict(
+            await self._post(body),
+            name=self.name,
+            dead=self.dead,
+            transient=self.transient,
+            secrets=(refresh_token, token.access_token, self._client_secret or ""),
+            now=asked_at,
+        )
+
+    def authorization_url(
+        self, redirect_uri: str, *, scope: str | None = None, **params: str
+    ) -> AuthorizationRequest:
+        """Begin a login with the authorization code grant, PKCE and `state` (RFC 6749 §4.1, RFC 7636, RFC 9700 §2.1).
+
+        Send the browser to the `url` of what this returns, keep the rest, and give it to `exchange_code` together
+        with what the browser brings back.
+
+        Args:
+            redirect_uri: where the server sends the browser, as it is registered there.
+            scope: what is asked for, words with blanks between; None: the endpoint's `scope`.
+            params: further parameters of the authorization request, such as `prompt` or `login_hint`.
+
+        Raises:
+            LoginFailed: the server says that it does not know PKCE.
+            ValueError: there is no `authorization_endpoint`, or an argument cannot be meant.
+        """
+        return authorization_request(
+            self.login,
+            name=self.name,
+            client_id=self.client_id,
+            is_public=not self._client_secret,
+            redirect_uri=redirect_uri,
+            scope=scope,
+            params=params,
+        )
+
+    async def exchange_code(
+        self, redirect: str | Mapping[str, str], request: AuthorizationRequest
+    ) -> Token:
+        """Exchange the code that the browser brought back for the first token (RFC 6749 §4.1.3).
+
+        `state` is compared first, and `iss` where the server sends it (RFC 9207). Put the token into use with
+        `RefreshAuth.set_token`.
+
+        Args:
+            redirect: the URL that the browser was sent to, or its query parameters.
+            request: what `authorization_url` returned for this browser.
+
+        Raises:
+            LoginFailed: there is no token; no store has changed.
+        """
+        code, fields = code_of(self.login, request, redirect, name=self.name)
+        form = code_form(code, request)
+        hidden = self._client_secret or ""
+        token = await redeem(self._post, "authorization_code", form, name=self.name, hidden=hidden)
+        return with_fields(token, fields)
+
+    async def device_authorization(self, *, scope: str | None = None) -> DeviceAuthorization:
+        """Begin a login on another device (RFC 8628): show its address and its code, then await `device_token`.
+
+        Raises:
+            LoginFailed: the server began none.
+            ValueError: there is no `device_authorization_endpoint`.
+        """
+        return await start(self._post, self.login, name=self.name, scope=scope)
+
+    async def device_token(self, device: DeviceAuthorization) -> Token:
+        """Wait until the person has decided about a device login, and return the first token.
+
+        Raises:
+            LoginFailed: the person said no, or nobody decided in time.
+        """
+        return await wait(self._post, device, name=self.name, hidden=self._client_secret or "")
+
+    async def revoke(self, token: Token) -> None:
+        """Give a token back (RFC 7009): its refresh token, and with it the grant; without one its access token.
+
+        Raises:
+            RevocationFailed: the server did not confirm it.
+            ValueError: there is no `revocation_endpoint`.
+        """
+        origins = compiled(self.origins)
+        await revoke(self._post, self.login, token, name=self.name, origins=origins)
+
+    async def _post(self, body: str, *, url: str | None = None, content_type: str = FORM) -> Answer:
+        url = url or self.url
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Content-Type": content_type,
+        }
+        if self.token_endpoint_auth_method in SIGNING:
+            headers, body = await anyio.to_thread.run_sync(self._prepare, url, headers, body)
+        else:
+            headers, body = self._prepare(url, headers, body)
+        return await ask(self._client, url, headers, body, name=self.name)
