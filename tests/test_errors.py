@@ -21,7 +21,7 @@ from httpx_refresh import (
     StoreError,
     Token,
 )
-from httpx_refresh._errors import again
+from httpx_refresh._errors import Outcome, again, cause_of
 from httpx_refresh.testing import Answer, AuthorizationServer, LostAnswer, LostRequest, Outage
 from tests.fakes import (
     Endpoint,
@@ -63,6 +63,31 @@ def test_a_fresh_exception_is_equal_to_the_first_and_caused_by_it(error: Excepti
     assert (type(fresh), str(fresh), fresh.args) == (type(error), str(error), error.args)
     assert vars(fresh) == vars(error)
     assert fresh.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "outcome, transient",
+    [("not_sent", True), ("busy", True), ("refused", False), ("unknown", False)],
+)
+def test_what_was_put_off_or_never_sent_may_be_asked_again_soon(
+    outcome: Outcome, transient: bool
+) -> None:
+    assert RefreshUnavailable("m", outcome=outcome).transient is transient
+    assert RefreshUnavailable("m", outcome=outcome, transient=not transient).transient != transient
+
+
+def test_a_cause_is_told_by_its_type_and_by_where_it_was_raised() -> None:
+    def innermost() -> None:
+        raise json.JSONDecodeError(WORD, WORD, 0)
+
+    with pytest.raises(ValueError, match=WORD) as caught:
+        innermost()
+    told = cause_of(caught.value)
+    line = innermost.__code__.co_firstlineno + 1
+    assert told == f"json.decoder.JSONDecodeError ({__file__}, line {line})"
+    assert cause_of(OSError(WORD)) == "OSError"
+    assert RefreshUnavailable("m", caused_by=told).caused_by == told
+    assert StoreError("m").caused_by is None
 
 
 # -- rule 13 ---------------------------------------------------------------------------------------

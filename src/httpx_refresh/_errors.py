@@ -15,8 +15,34 @@ unspent. `unknown`: it was sent, and whether it was spent cannot be told.
 _E = TypeVar("_E", bound=BaseException)
 
 
+def cause_of(error: BaseException) -> str:
+    """Describe what caused a failure: its type, and the file and line that raised it.
+
+    This text is kept in place of the exception. The frames of an exception hold their local variables, which error
+    trackers send, and its own text may repeat what was sent.
+    """
+    kind = type(error)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    name = f"{module}{kind.__qualname__}"
+    raised_in = error.__traceback__
+    if raised_in is None:
+        return name
+    while raised_in.tb_next is not None:
+        raised_in = raised_in.tb_next
+    return f"{name} ({raised_in.tb_frame.f_code.co_filename}, line {raised_in.tb_lineno})"
+
+
 class RefreshAuthError(Exception):
-    """The base of everything this library raises of its own."""
+    """The base of everything this library raises of its own.
+
+    Attributes:
+        caused_by: the type of the exception that caused this one, and the file and line that raised it; None where
+            there was none. It is text, since the exception itself could hold a secret.
+    """
+
+    def __init__(self, *args: object, caused_by: str | None = None) -> None:
+        super().__init__(*args)
+        self.caused_by = caused_by
 
 
 class ReauthorizationRequired(RefreshAuthError):
@@ -53,14 +79,24 @@ class RefreshUnavailable(RefreshAuthError):
 
     Attributes:
         outcome: what became of the refresh token that was to be spent, see `Outcome`.
+        transient: whether asking again soon may help: nothing was sent, or the server answered that it is busy or
+            unavailable. It says nothing of the token: a server that answers 503 may have spent it.
         retry_after: seconds that the server asked to wait (RFC 9110 §10.2.3); None where it did not.
     """
 
     def __init__(
-        self, message: str, *, outcome: Outcome = "unknown", retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        outcome: Outcome = "unknown",
+        transient: bool | None = None,
+        retry_after: float | None = None,
+        caused_by: str | None = None,
     ) -> None:
-        super().__init__(message)
+        """Make the error; `transient` is true by default for `not_sent` and `busy`, false for the others."""
+        super().__init__(message, caused_by=caused_by)
         self.outcome: Outcome = outcome
+        self.transient = outcome in ("not_sent", "busy") if transient is None else transient
         self.retry_after = retry_after
 
 
@@ -107,8 +143,9 @@ class LoginFailed(RefreshAuthError):
         error: str | None = None,
         error_description: str | None = None,
         transient: bool = False,
+        caused_by: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, caused_by=caused_by)
         self.error = error
         self.error_description = error_description
         self.transient = transient

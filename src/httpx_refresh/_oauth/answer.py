@@ -9,8 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal, cast
 from urllib.parse import parse_qsl
 
-from .. import _json
-from .._token import Token, epoch, lifetime
+from .._token import Token, epoch, is_shallow, lifetime, read_json
 
 _LONGEST_WAIT = 86_400.0
 
@@ -138,7 +137,7 @@ def _fields(answer: Answer) -> dict[str, Any]:
     if not isinstance(value, dict):
         return {}
     fields = cast("dict[str, Any]", value)
-    return {name: field for name, field in fields.items() if _json.is_shallow(field)}
+    return {name: field for name, field in fields.items() if is_shallow(field)}
 
 
 def _read(body: bytes) -> Any:
@@ -147,7 +146,7 @@ def _read(body: bytes) -> Any:
     except UnicodeDecodeError:
         # UTF-16 and UTF-32 have zero bytes, and are told by them; what has none is an old server's Latin-1.
         text = body if b"\0" in body else body.decode("latin-1")
-    return _json.read(text)
+    return read_json(text)
 
 
 def _form(body: bytes) -> dict[str, Any]:
