@@ -10,18 +10,43 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 PACKAGE = "httpx_refresh"
-MOST_LINES = 250
 
 Sources = dict[str, str]
 """A module's path below the package ("stores/base.py"), and its text."""
 
+# A room is a package, or a module beside the packages. It imports from the floors below its own.
+FLOORS = (
+    ("__init__.py", "__main__.py"),
+    ("cli/", "testing/"),
+    ("_auth.py", "providers/", "grants.py", "client_auth.py", "events.py", "otel.py", "mcp.py"),
+    ("_refresh/", "_oauth/"),
+    ("_http/", "stores/"),
+    ("_token.py", "_errors.py", "_json.py", "_threads.py"),
+)
+
+# What a room may import of another on its own floor, by the importer's path and the imported one's.
+_SIDEWAYS = (
+    (r"cli/", r"testing/__init__\.py"),
+    (r"_oauth/", r"_refresh/source\.py"),
+    (r"_token\.py|_threads\.py", r"_errors\.py"),
+)
+
+# Who knows less than the floors allow: the importer, what it may import, and why no more.
+_NARROW = (
+    (r"stores/", r"stores/|(_token|_errors|_threads)\.py", "a store knows only texts and errors"),
+    (r"testing/", r"testing/|stores/base\.py", "testing shares no code with what it tests"),
+)
+
+# The underscore stands once, on the package: these hold no module with another.
+_NO_SECOND_UNDERSCORE = r"(_refresh|_oauth|_http|cli)/(.*/)?_(?!_)"
+
 
 def read_map(text: str) -> list[str]:
-    """Read the modules that the map in CONTRIBUTING.md names, in its order."""
+    """Read the modules that the map in CONTRIBUTING.md names; each line says what its module is."""
     (block,) = re.findall(rf"^```\w*\nsrc/{PACKAGE}/\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     modules, folder = [], ""
     for line in block.splitlines():
-        indent, name = re.match(r"( *)(\S+)", line).groups()  # type: ignore[union-attr]  # each line has a name
+        indent, name = re.match(r"( *)(\S+)  *\S", line).groups()  # type: ignore[union-attr]  # each line has a name and words
         if name.endswith("/"):
             folder = name
         else:
@@ -29,19 +54,50 @@ def read_map(text: str) -> list[str]:
     return modules
 
 
+def broken_rules(on_the_map: Sequence[str], sources: Sources) -> list[str]:
+    """Say each rule of the house that `sources` breaks, given the modules on the map."""
+    broken = [f"{path} is not on the map" for path in sources if path not in on_the_map]
+    broken += [f"{path} is on the map and not there" for path in on_the_map if path not in sources]
+    broken += [
+        f"{path} is on the map twice"
+        for path in sorted(set(on_the_map))
+        if on_the_map.count(path) > 1
+    ]
+    arrows = read_imports(sources)
+    for path, text in sources.items():
+        if _floor(path) is None:
+            broken.append(f"{path} has no floor in tests/house.py")
+        if ast.get_docstring(ast.parse(text)) is None:
+            broken.append(f"{path} has no docstring")
+        if re.match(_NO_SECOND_UNDERSCORE, path):
+            broken.append(f"{path}: the underscore stands once, on the package")
+        if path.endswith("__init__.py"):
+            broken += [f"{path}: {what} in it is no re-export" for what in not_re_exports(text)]
+        for target in sorted(arrows[path]):
+            if why := _why_not(path, target):
+                broken.append(f"{path} imports {target}: {why}")
+    broken += [f"import circle: {', '.join(circle)}" for circle in circles(arrows)]
+    return broken
+
+
+def read_imports(sources: Sources) -> dict[str, set[str]]:
+    """Map each module to the modules of the package that it imports, wherever the import stands.
+
+    Imports inside functions and under `if TYPE_CHECKING:` count: who reads the one needs the other.
+    That importing a module runs the `__init__` of its package does not count.
+    """
+    modules = {module_of(path): path for path in sources}
+    return {path: set(_imports(path, text, modules)) for path, text in sources.items()}
+
+
 def module_of(path: str) -> str:
     """Name the module that the file `path` holds."""
-    return ".".join([PACKAGE, *path.removesuffix(".py").removesuffix("__init__").split("/")]).strip(
-        "."
-    )
+    parts = path.removesuffix(".py").removesuffix("__init__").split("/")
+    return ".".join([PACKAGE, *parts]).strip(".")
 
 
-def imports(path: str, text: str, modules: Mapping[str, str]) -> Iterator[str]:
-    """Yield the path of each module of the package that `path` imports when it runs.
-
-    What stands under `if TYPE_CHECKING:` is not run, and may point anywhere.
-    """
-    for node in _nodes_that_run(ast.parse(text)):
+def _imports(path: str, text: str, modules: Mapping[str, str]) -> Iterator[str]:
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -56,14 +112,6 @@ def imports(path: str, text: str, modules: Mapping[str, str]) -> Iterator[str]:
         yield from (modules[name] for name in names if name in modules)
 
 
-def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
-    only_for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    children = node.orelse if only_for_types else ast.iter_child_nodes(node)  # type: ignore[attr-defined]  # an `if` has one
-    for child in children:
-        yield child
-        yield from _nodes_that_run(child)
-
-
 def _origin(path: str, node: ast.ImportFrom) -> str:
     if not node.level:
         return node.module or ""
@@ -72,23 +120,24 @@ def _origin(path: str, node: ast.ImportFrom) -> str:
     return ".".join([*package, *([node.module] if node.module else [])])
 
 
-def broken_rules(order: Sequence[str], sources: Sources) -> list[str]:
-    """Say each rule of the house that `sources` breaks, given the map's `order`."""
-    broken = [f"{path} is not on the map" for path in sources if path not in order]
-    broken += [
-        f"{path} is on the map and not in the house" for path in order if path not in sources
-    ]
-    modules = {module_of(path): path for path in sources}
-    for path, text in sources.items():
-        lines = text.count("\n")
-        if lines > MOST_LINES:
-            broken.append(f"{path} has {lines} lines and wants to be two")
-        if path.endswith("__init__.py"):
-            broken += [f"{path}: {what} in it is no re-export" for what in not_re_exports(text)]
-        for target in sorted(set(imports(path, text, modules))):
-            if why := _why_not(path, target, order):
-                broken.append(f"{path} imports {target}: {why}")
-    return broken
+def circles(arrows: Mapping[str, set[str]]) -> list[list[str]]:
+    """Find the groups of modules that reach each other, each group and the list of them sorted."""
+    reached = {path: _reach(path, arrows) for path in arrows}
+    groups = {
+        tuple(sorted(other for other in reached[path] if path in reached[other]))
+        for path in arrows
+        if path in reached[path]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def _reach(path: str, arrows: Mapping[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    ahead = set(arrows[path])
+    while ahead:
+        found |= ahead
+        ahead = set().union(*(arrows[near] for near in ahead)) - found
+    return found
 
 
 def not_re_exports(text: str) -> Iterator[str]:
@@ -100,26 +149,25 @@ def not_re_exports(text: str) -> Iterator[str]:
             yield ast.unparse(node).splitlines()[0]
 
 
-# Who knows less than the map allows: the importer, what it may import, and why no more.
-_NARROW = [
-    (r"stores/__init__\.py", r"stores/", "a store knows only its base"),
-    (r"stores/", r"stores/(base|_[a-z]\w*)\.py$|_errors\.py$", "a store knows only its base"),
-    (
-        r"testing/",
-        r"testing/|stores/base\.py$",
-        "the test server shares no code with what it tests",
-    ),
-]
+def _room(path: str) -> str:
+    return re.match(r"[^/]+/?", path)[0]  # type: ignore[index]  # a path is not empty
 
 
-def _why_not(path: str, target: str, order: Sequence[str]) -> str | None:
+def _floor(path: str) -> int | None:
+    return next((at for at, rooms in enumerate(FLOORS) if _room(path) in rooms), None)
+
+
+def _why_not(path: str, target: str) -> str | None:
     if target == "__init__.py":
         return "nothing imports the package's own __init__"
-    known, why = next(
-        ((known, why) for who, known, why in _NARROW if re.match(who, path)), ("", "")
-    )
-    if not re.match(known, target):
-        return why
-    if path in order and target in order and order.index(target) <= order.index(path):
-        return "imports point down the map"
-    return None
+    for who, known, why in _NARROW:
+        if re.match(who, path) and not re.match(known, target):
+            return why
+    mine, other = _floor(path), _floor(target)
+    if mine is None or other is None or _room(path) == _room(target) or mine < other:
+        return None
+    if mine > other:
+        return "imports go down"
+    if any(re.match(who, path) and re.match(to, target) for who, to in _SIDEWAYS):
+        return None
+    return "they stand on one floor"
