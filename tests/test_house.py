@@ -13,10 +13,6 @@ SOURCE = ROOT / "src" / "httpx_refresh"
 NOT_YET = {
     "_json.py imports _token.py: they stand on one floor",
     "import circle: _refresh/flight.py, _refresh/session.py",
-    "import circle: testing/_app.py, testing/_exchange.py, testing/_server.py, "
-    "testing/_transport.py, testing/_transport2.py",
-    "import circle: testing/_behaviour.py, testing/_wire.py",
-    "import circle: testing/_settings.py, testing/_tokens.py",
     *(
         f"cli/_{name}.py: the underscore stands once, on the package"
         for name in (

@@ -19,6 +19,7 @@ import pytest
 from httpx_refresh.testing import (
     Answer,
     ApiEvent,
+    AuthorizationServer,
     Behaviour,
     FamilyEvent,
     Gate,
@@ -251,7 +252,6 @@ def test_the_command_tells_its_options(capsys: pytest.CaptureFixture[str]) -> No
     [
         ("starlette.requests", "_app", "testing"),
         ("uvicorn", "__main__", "testing"),
-        ("httpx2", "_transport2", "httpx2"),
     ],
 )
 def test_a_missing_extra_is_named(
@@ -261,3 +261,11 @@ def test_a_missing_extra_is_named(
     monkeypatch.delitem(sys.modules, f"httpx_refresh.testing.{module}", raising=False)
     with pytest.raises(ImportError, match=re.escape(f"httpx-refresh[{extra}]")):
         importlib.import_module(f"httpx_refresh.testing.{module}")
+
+
+def test_a_transport_of_a_library_that_is_missing_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(ImportError, match=re.escape("httpx-refresh[httpx2]")):
+        AuthorizationServer().transport2()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from ._behaviour import Answer, Behaviour, Gate, LostAnswer, LostRequest, Outage
-from ._events import ApiEvent, Event, FamilyEvent, TokenEvent
+from ._behaviour import Answer, Behaviour, LostAnswer, LostRequest, Outage
+from ._events import ApiEvent, Event, Family, FamilyEvent, TokenEvent
 from ._process import RunningServer, running_server
 from ._server import AuthorizationServer
 from ._settings import Settings
 from ._store import BrokenPromise, check_store
-from ._tokens import Family
-from ._wire import Call
+from ._wire import Call, Gate
 
 __all__ = [
     "Answer",

@@ -27,9 +27,10 @@ except ImportError:
         "the command needs Starlette and uvicorn: pip install 'httpx-refresh[testing]'"
     ) from None
 
-from . import Answer, AuthorizationServer
 from ._app import create_app
-from ._control import Control
+from ._behaviour import Answer
+from ._process import Control
+from ._server import AuthorizationServer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._behaviour import pace
-from ._exchange import pieces
-from ._wire import Call, Loss
+from ._wire import Call, Loss, Server, pace, pieces
 
 try:
     from starlette.requests import ClientDisconnect, Request
@@ -17,15 +15,13 @@ except ImportError:
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from ._server import AuthorizationServer
-
 
 class AnswerLostError(ConnectionError):
     """The answer is lost on purpose, and the ASGI server gave no way to close the connection."""
 
 
 def create_app(
-    server: AuthorizationServer, close_connection: Callable[[Mapping[str, Any]], None] | None = None
+    server: Server, close_connection: Callable[[Mapping[str, Any]], None] | None = None
 ) -> ASGIApp:
     """Make the application; `close_connection(scope)` closes the client's connection."""
 

@@ -3,60 +3,12 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
-import anyio
-import anyio.lowlevel
-
-from ._wire import JSON, Loss, Reply
-
-
-class Gate:
-    """Holds the answers of requests that have arrived until it is released.
-
-    One gate serves any number of requests, in one event loop.
-
-        gate = Gate()
-        server.script(Answer(gate=gate))
-        ...                      # start a request
-        await gate.arrived()     # the server has done its work and holds the answer
-        gate.release()           # now, and from now on, it answers
-
-    For a server in another process (`running_server`) the gate is known by its `name`, and waited
-    for and released with the methods of the `RunningServer`.
-    """
-
-    __slots__ = ("_released", "_stirred", "count", "name")
-
-    def __init__(self, name: str | None = None) -> None:
-        self.name: str = name or secrets.token_hex(4)
-        self.count: int = 0
-        self._released = anyio.Event()
-        self._stirred = anyio.Event()
-
-    async def arrived(self, count: int = 1) -> None:
-        """Wait until that many requests have reached the gate, since it was made."""
-        while self.count < count:
-            await self._stirred.wait()
-
-    def release(self) -> None:
-        """Let every request through, those that wait and those that will come."""
-        self._released.set()
-
-    async def hold(self) -> None:
-        """Note one arrival and wait for the release (the server's side of the gate)."""
-        self.count += 1
-        stirred, self._stirred = self._stirred, anyio.Event()
-        stirred.set()
-        await self._released.wait()
-
-    def __repr__(self) -> str:
-        state = "released" if self._released.is_set() else "closed"
-        return f"<Gate {state}, {self.count} arrived>"
+from ._wire import JSON, Gate, Loss, Reply
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -179,16 +131,6 @@ class LostRequest(Behaviour):
         """No reply at all."""
         loss = Loss.NO_ANSWER if self.connected else Loss.NOT_CONNECTED
         return self._pace(Reply(500, [], b"", loss=loss))
-
-
-async def pace(reply: Reply) -> None:
-    """Keep the answer back as its behaviour says, and for at least one turn of the event loop."""
-    if reply.gate is not None:
-        await reply.gate.hold()
-    if reply.delay:
-        await anyio.sleep(reply.delay)
-    elif reply.gate is None:
-        await anyio.lowlevel.checkpoint()
 
 
 def _wire(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:

@@ -1,8 +1,28 @@
-"""What happened at the server, in order. No event holds a token, a code or a secret."""
+"""What a test can see of a server: its families of tokens, and what happened, in order.
+
+Neither a family nor an event holds a token, a code or a secret.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
+
+
+@dataclass(slots=True, eq=False)
+class Family:
+    """All tokens that come from one login.
+
+    `generation` counts the pairs issued after the first; access tokens older than `oldest_good`
+    are ended. Only the server changes it.
+    """
+
+    number: int
+    client_id: str
+    scope: str
+    generation: int = 0
+    oldest_good: int = 0
+    revoked: bool = False
 
 
 class TokenEvent(NamedTuple):

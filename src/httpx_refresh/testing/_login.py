@@ -7,14 +7,13 @@ import hashlib
 import html
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from ._events import Family
+from ._settings import Settings
+from ._tokens import TokenBook
 from ._wire import NO_STORE, Refusal, Reply, redirect_reply
-
-if TYPE_CHECKING:
-    from ._settings import Settings
-    from ._tokens import Family, TokenBook
 
 CODE_LIFETIME = 60.0
 DEVICE_LIFETIME = 600.0

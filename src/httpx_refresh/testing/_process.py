@@ -1,4 +1,7 @@
-"""The server in a process of its own, and the handle by which a test steers it."""
+"""The server in a process of its own: the handle by which a test steers it, and the other end of that.
+
+Commands, behaviours and events go over as JSON. `RunningServer` asks, `Control` does it.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,27 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from dataclasses import fields
 from typing import IO, Any, cast
 
 import httpx
 
-from ._behaviour import Behaviour, Gate
-from ._control import dump_behaviour, load_events
-from ._events import Event
+from ._behaviour import Answer, Behaviour, LostAnswer, LostRequest, Outage
+from ._events import ApiEvent, Event, FamilyEvent, TokenEvent
+from ._server import AuthorizationServer
+from ._wire import Gate
 
 STOP_TIMEOUT = 10.0
+
+_BEHAVIOURS: dict[str, type[Behaviour]] = {
+    kind.__name__: kind for kind in (Behaviour, Answer, Outage, LostAnswer, LostRequest)
+}
+_EVENTS: dict[str, Callable[..., Event]] = {
+    "token": TokenEvent,
+    "api": ApiEvent,
+    "family": FamilyEvent,
+}
 
 
 class RunningServer:
@@ -50,7 +64,7 @@ class RunningServer:
 
     def events(self, since: int = 0) -> list[Event]:
         """Return what happened, in order, from the event of that index on."""
-        return load_events(self._run("events", since=since))
+        return [_EVENTS[row["kind"]](**row) for row in self._run("events", since=since)]
 
     def login(self, client_id: str | None = None, *, scope: str = "") -> dict[str, Any]:
         """Begin another family, and return its first token response."""
@@ -71,15 +85,17 @@ class RunningServer:
 
     def script(self, *behaviours: Behaviour) -> None:
         """Behave like this to the next token requests, one each."""
-        self._run("script", token=[*map(dump_behaviour, behaviours)], api=[])
+        self._run("script", token=[*map(_dump_behaviour, behaviours)], api=[])
 
     def script_api(self, *behaviours: Behaviour) -> None:
         """Behave like this to the next API requests, one each."""
-        self._run("script", token=[], api=[*map(dump_behaviour, behaviours)])
+        self._run("script", token=[], api=[*map(_dump_behaviour, behaviours)])
 
     def behave(self, *, token: Behaviour | None = None, api: Behaviour | None = None) -> None:
         """Behave like this to all requests that no script is for; without a behaviour, normally."""
-        self._run("behave", token=token and dump_behaviour(token), api=api and dump_behaviour(api))
+        self._run(
+            "behave", token=token and _dump_behaviour(token), api=api and _dump_behaviour(api)
+        )
 
     def set(self, **settings: Any) -> None:
         """Change settings, by the names that `Settings` gives them."""
@@ -130,3 +146,81 @@ def running_server(
                 process.wait(stop_timeout)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _dump_behaviour(behaviour: Behaviour) -> dict[str, Any]:
+    """Write the behaviour as JSON, its gate by name."""
+    values = {field.name: getattr(behaviour, field.name) for field in fields(behaviour)}
+    if behaviour.gate is not None:
+        values["gate"] = behaviour.gate.name
+    return {"behaviour": type(behaviour).__name__, **values}
+
+
+class Control:
+    """Does what a `RunningServer` in another process asks of the server."""
+
+    def __init__(self, server: AuthorizationServer) -> None:
+        self._server = server
+        self._gates: dict[str, Gate] = {}
+        self._commands: dict[str, Callable[..., Awaitable[Any]]] = {
+            "arrived": self.arrived,
+            "behave": self.behave,
+            "decide_device": self.decide_device,
+            "events": self.events,
+            "expire": self.expire,
+            "login": self.login,
+            "release": self.release,
+            "revoke_family": self.revoke_family,
+            "script": self.script,
+            "set": self.set,
+            "stats": self.stats,
+        }
+
+    async def run(self, command: str, arguments: Mapping[str, Any]) -> Any:
+        """Run one command by its name."""
+        return await self._commands[command](**arguments)
+
+    async def stats(self) -> dict[str, int]:
+        return self._server.stats()
+
+    async def events(self, since: int) -> list[dict[str, Any]]:
+        return [event._asdict() for event in self._server.events[since:]]
+
+    async def login(self, client_id: str | None, scope: str) -> dict[str, Any]:
+        return self._server.login(client_id, scope=scope)
+
+    async def expire(self) -> None:
+        self._server.expire_access_tokens()
+
+    async def revoke_family(self, number: int | None) -> None:
+        self._server.revoke_family(number)
+
+    async def decide_device(self, user_code: str, allow: bool) -> None:
+        self._server.decide_device(user_code, allow=allow)
+
+    async def script(self, token: list[dict[str, Any]], api: list[dict[str, Any]]) -> None:
+        self._server.script(*map(self._behaviour, token))
+        self._server.script_api(*map(self._behaviour, api))
+
+    async def behave(self, token: dict[str, Any] | None, api: dict[str, Any] | None) -> None:
+        self._server.token_behaviour = None if token is None else self._behaviour(token)
+        self._server.api_behaviour = None if api is None else self._behaviour(api)
+
+    async def set(self, **settings: Any) -> None:
+        for name, value in settings.items():
+            setattr(self._server, name, value)
+
+    async def arrived(self, gate: str, count: int) -> None:
+        await self._gate(gate).arrived(count)
+
+    async def release(self, gate: str) -> None:
+        self._gate(gate).release()
+
+    def _gate(self, name: str) -> Gate:
+        return self._gates.setdefault(name, Gate(name))
+
+    def _behaviour(self, values: dict[str, Any]) -> Behaviour:
+        kind = _BEHAVIOURS[values.pop("behaviour")]
+        if values["gate"] is not None:
+            values["gate"] = self._gate(values["gate"])
+        return kind(**values)

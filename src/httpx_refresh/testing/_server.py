@@ -1,31 +1,28 @@
-"""The authorization server: a state machine of calls and replies, without any I/O."""
+"""The authorization server and its API: a state machine of calls and replies, without any I/O."""
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._api import refuse, serve
 from ._behaviour import Behaviour
-from ._clients import authenticate
-from ._describe import DEVICE_GRANT, describe
-from ._events import ApiEvent, Event, TokenEvent
+from ._events import ApiEvent, Event, Family, TokenEvent
 from ._login import LoginDesk
-from ._settings import Settings
-from ._tokens import Family, Spent, TokenBook
-from ._wire import Call, Refusal, Reply, json_reply, read_fields, read_form
+from ._settings import DEVICE_GRANT, Settings, authenticate, describe
+from ._tokens import Spent, TokenBook
+from ._wire import JSON, Call, Refusal, Reply, json_reply, read_fields, read_form, redirect_reply
 
 if TYPE_CHECKING:
+    import httpx
+    import httpx2
     from starlette.types import ASGIApp
 
-    from ._transport import InProcessTransport
-    from ._transport2 import InProcessTransport2
-
-
 _NOTHING = Reply(500, [], b"")
+_PONG = b'{"pong":true}'
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -97,21 +94,32 @@ class AuthorizationServer(Settings):
 
         return create_app(self)
 
-    def transport(self, *, max_connections: int | None = None) -> InProcessTransport:
+    def transport(self, *, max_connections: int | None = None) -> httpx.AsyncBaseTransport:
         """Make a transport for `httpx.AsyncClient` that is this server, whatever the URL's host.
 
         With `max_connections` it makes requests wait for one another as a pool does: a connection
         is free again when its response was read or closed.
         """
-        from ._transport import InProcessTransport
+        import httpx
 
-        return InProcessTransport(self, max_connections)
+        from ._transport import create_transport
 
-    def transport2(self, *, max_connections: int | None = None) -> InProcessTransport2:
+        transport: httpx.AsyncBaseTransport = create_transport(httpx, self, max_connections)
+        return transport
+
+    def transport2(self, *, max_connections: int | None = None) -> httpx2.AsyncBaseTransport:
         """Make the same for `httpx2.AsyncClient` (needs the extra `httpx2`)."""
-        from ._transport2 import InProcessTransport2
+        try:
+            import httpx2
+        except ImportError:
+            raise ImportError(
+                "transport2() needs httpx2: pip install 'httpx-refresh[httpx2]'"
+            ) from None
 
-        return InProcessTransport2(self, max_connections)
+        from ._transport import create_transport
+
+        transport: httpx2.AsyncBaseTransport = create_transport(httpx2, self, max_connections)
+        return transport
 
     def login(self, client_id: str | None = None, *, scope: str = "") -> dict[str, Any]:
         """Begin a family as a person's login does, and return its first token response."""
@@ -225,10 +233,10 @@ class AuthorizationServer(Settings):
         reply = _NOTHING
         if outcome == "accepted":
             self.api_accepted += 1
-            reply = serve(call, self.api_accepted)
+            reply = _serve(call, self.api_accepted)
         elif served:
             self.api_refused += 1
-            reply = refuse(outcome)
+            reply = _refuse(outcome)
         return reply if behaviour is None else behaviour.shape(reply)
 
     def _revoke(self, call: Call) -> Reply:
@@ -243,6 +251,38 @@ class AuthorizationServer(Settings):
 
     def _metadata(self, call: Call) -> Reply:
         return json_reply(describe(self))
+
+
+def _serve(call: Call, count: int) -> Reply:
+    """Tell the caller what arrived; `/api/ping` does so fast, `/api/redirect` sends elsewhere."""
+    if call.path == "/api/ping" and call.method == "GET":
+        return Reply(200, [JSON], _PONG)
+    if call.path == "/api/redirect":
+        query = read_fields(call.query)
+        if "to" not in query:
+            raise Refusal("invalid_request", "redirect needs to=")
+        return redirect_reply(query["to"], int(query.get("status", "307")))
+    return json_reply(
+        {
+            "method": call.method,
+            "path": call.path,
+            "query": call.query,
+            "length": len(call.body),
+            "sha256": hashlib.sha256(call.body).hexdigest(),
+            "content_type": call.headers.get("content-type"),
+            "count": count,
+        }
+    )
+
+
+def _refuse(outcome: str) -> Reply:
+    """Refuse with a 401 as in RFC 6750 section 3; without a token there is no error code (3.1)."""
+    challenge = 'Bearer realm="api"'
+    if outcome != "missing":
+        challenge += f', error="invalid_token", error_description="the token is {outcome}"'
+    reply = json_reply({"error": "invalid_token", "reason": outcome}, 401)
+    reply.headers.append((b"www-authenticate", challenge.encode()))
+    return reply
 
 
 def _name(behaviour: Behaviour | None) -> str | None:

@@ -1,19 +1,26 @@
-"""How an authorization server is set up; every setting may be changed while it serves."""
+"""How an authorization server is set up, who its clients are, and what it says of itself.
+
+Every setting may be changed while it serves.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+from urllib.parse import unquote_plus
 
-if TYPE_CHECKING:
-    from ._tokens import Family
+from ._events import Family
+from ._wire import Call, Refusal
 
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 AUTH_METHODS = ("client_secret_basic", "client_secret_post", "none")
 
-Extra = Mapping[str, Any] | Callable[["Family"], Mapping[str, Any]]
+Extra = Mapping[str, Any] | Callable[[Family], Mapping[str, Any]]
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -86,3 +93,60 @@ class Settings:
     def api_url(self) -> str:
         """The API's address, without a slash at its end."""
         return f"{self.issuer}/api"
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """Write the metadata document of RFC 8414 section 2."""
+    issuer = settings.issuer
+    document: dict[str, Any] = {
+        "issuer": issuer,
+        "authorization_endpoint": f"{issuer}/authorize",
+        "token_endpoint": f"{issuer}/token",
+        "revocation_endpoint": f"{issuer}/revoke",
+        "device_authorization_endpoint": f"{issuer}/device_authorization",
+        "response_types_supported": ["code"],
+        "grant_types_supported": ["authorization_code", "refresh_token", DEVICE_GRANT],
+        "token_endpoint_auth_methods_supported": list(settings.auth_methods),
+        "authorization_response_iss_parameter_supported": settings.send_iss,
+    }
+    if settings.pkce != "unsupported":
+        document["code_challenge_methods_supported"] = ["S256"]
+    return document
+
+
+def authenticate(call: Call, form: Mapping[str, str], settings: Settings) -> str:
+    """Return the client's id if it proved who it is in one accepted way (RFC 6749 section 2.3)."""
+    header = call.headers.get("authorization")
+    if header is not None:
+        if "client_secret" in form:
+            raise Refusal("invalid_request", "two methods of client authentication at once")
+        credentials = _read_basic(header)
+        if form.get("client_id", credentials[0]) != credentials[0]:
+            raise Refusal("invalid_request", "two client ids")
+        method = "client_secret_basic"
+    else:
+        credentials = form.get("client_id", ""), form.get("client_secret")
+        method = "none" if credentials[1] is None else "client_secret_post"
+    client_id, secret = credentials
+    if method not in settings.auth_methods:
+        raise Refusal("invalid_client", f"{method} is not accepted here", 401)
+    if client_id not in settings.clients:
+        raise Refusal("invalid_client", "no such client", 401)
+    if settings.clients[client_id] != secret:
+        raise Refusal("invalid_client", "wrong secret, or none", 401)
+    return client_id
+
+
+def _read_basic(header: str) -> tuple[str, str | None]:
+    scheme, _, text = header.partition(" ")
+    if scheme.lower() != "basic":
+        raise Refusal("invalid_client", "an Authorization header that is not Basic", 401)
+    try:
+        client_id, colon, secret = base64.b64decode(text, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        # The error may hold the credentials: it stays out of the chain.
+        raise Refusal("invalid_client", "unreadable Basic credentials", 401) from None
+    if not colon:
+        raise Refusal("invalid_client", "Basic credentials without a colon", 401)
+    # RFC 6749 section 2.3.1: both are form-urlencoded before they are put together.
+    return unquote_plus(client_id), unquote_plus(secret)

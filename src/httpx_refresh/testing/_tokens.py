@@ -9,25 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ._events import Event, FamilyEvent
+from ._events import Event, Family, FamilyEvent
 from ._settings import Settings
 from ._wire import Refusal
-
-
-@dataclass(slots=True, eq=False)
-class Family:
-    """All tokens that come from one login.
-
-    `generation` counts the pairs issued after the first; access tokens older than `oldest_good`
-    are ended.
-    """
-
-    number: int
-    client_id: str
-    scope: str
-    generation: int = 0
-    oldest_good: int = 0
-    revoked: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -1,28 +1,60 @@
-"""The server as a transport of httpx."""
+"""The server as a transport inside the process, for httpx and for httpx2.
+
+The two libraries have the same classes under the same names, and each wants its own: so a
+transport is made for the library that it is given, and asks that for all it needs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, cast
+from functools import cache
+from types import ModuleType
+from typing import Any, ClassVar
 
-import httpx
+import anyio
 from anyio.lowlevel import checkpoint
 
-from ._exchange import Connections, WrongLength, exchange, pieces, read_body
-from ._wire import Loss, Reply
-
-if TYPE_CHECKING:
-    from ._server import AuthorizationServer
+from ._wire import Call, Loss, Reply, Server, pace, pieces
 
 
-class InProcessTransport(httpx.AsyncBaseTransport):
-    """Carries requests to an `AuthorizationServer` without a socket; made by its `transport()`."""
+def create_transport(library: ModuleType, server: Server, max_connections: int | None) -> Any:
+    """Make a transport for the library's `AsyncClient`, with a bound on open responses or none."""
+    return _transport_of(library)(server, max_connections)
 
-    def __init__(self, server: AuthorizationServer, max_connections: int | None) -> None:
+
+@cache
+def _transport_of(library: ModuleType) -> type[_Transport]:
+    stream = type("_Stream", (_Stream, library.AsyncByteStream), {"library": library})
+    bases = (_Transport, library.AsyncBaseTransport)
+    return type("InProcessTransport", bases, {"library": library, "stream": stream})
+
+
+class _Connections:
+    """A number of connections, each free again when its response is closed."""
+
+    def __init__(self, number: int | None) -> None:
+        self._free = None if number is None else anyio.Semaphore(number)
+
+    async def acquire(self) -> None:
+        if self._free is not None:
+            await self._free.acquire()
+
+    def release(self) -> None:
+        if self._free is not None:
+            self._free.release()
+
+
+class _Transport:
+    """Carries requests to a server without a socket."""
+
+    library: ClassVar[Any]
+    stream: ClassVar[Any]
+
+    def __init__(self, server: Server, max_connections: int | None) -> None:
         self._server = server
-        self._connections = Connections(max_connections)
+        self._connections = _Connections(max_connections)
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: Any) -> Any:
         """Hand the request over, with its body as the stream gives it."""
         await self._connections.acquire()
         try:
@@ -31,32 +63,43 @@ class InProcessTransport(httpx.AsyncBaseTransport):
             self._connections.release()
             raise
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        stream = cast("httpx.AsyncByteStream", request.stream)  # an AsyncClient sends no other
-        try:
-            body = await read_body(stream.__aiter__(), request.headers)
-        except WrongLength:
-            raise httpx.LocalProtocolError(
-                "The body is not as long as its Content-Length says."
-            ) from None
-        reply = await exchange(self._server, request.method, request.url, request.headers, body)
+    async def _send(self, request: Any) -> Any:
+        reply = self._server.handle(await self._read(request))
+        # Only now a wait: whoever cancels it cannot undo what the server did.
+        await pace(reply)
         if reply.loss is Loss.NOT_CONNECTED:
-            raise httpx.ConnectError("Nobody listens.")
+            raise self.library.ConnectError("Nobody listens.")
         if reply.loss is Loss.NO_ANSWER:
-            raise httpx.ReadError("The connection was closed without an answer.")
+            raise self.library.ReadError("The connection was closed without an answer.")
         # The answer to HEAD has the head of the one to GET and no body (RFC 9110 section 9.3.2).
-        body_pieces = iter(()) if request.method == "HEAD" else pieces(self._server, reply)
-        answer = _Stream(reply, body_pieces, self._connections)
-        return httpx.Response(reply.status, headers=reply.wire_headers, stream=answer)
+        body = iter(()) if request.method == "HEAD" else pieces(self._server, reply)
+        stream = self.stream(reply, body, self._connections)
+        return self.library.Response(reply.status, headers=reply.wire_headers, stream=stream)
+
+    async def _read(self, request: Any) -> Call:
+        """Read the whole request as a connection would send it: exactly the body it announces."""
+        body = b"".join([piece async for piece in request.stream])
+        headers, url = request.headers, request.url
+        announced = headers.get("content-length")
+        if announced is not None and int(announced) != len(body):
+            raise self.library.LocalProtocolError(
+                "The body is not as long as its Content-Length says."
+            )
+        host, query = headers.get("host", ""), url.query.decode("ascii")
+        return Call(request.method, host, url.path, query, headers, body)
 
 
-class _Stream(httpx.AsyncByteStream):
-    # An iterator of its own and no async generator: one that is left half read needs no finalizer.
-    def __init__(
-        self, reply: Reply, body_pieces: Iterator[bytes], connections: Connections
-    ) -> None:
+class _Stream:
+    """The body of a response.
+
+    An iterator of its own and no async generator: one that is left half read needs no finalizer.
+    """
+
+    library: ClassVar[Any]
+
+    def __init__(self, reply: Reply, body: Iterator[bytes], connections: _Connections) -> None:
         self._reply = reply
-        self._pieces = body_pieces
+        self._pieces = body
         self._connections = connections
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -68,7 +111,9 @@ class _Stream(httpx.AsyncByteStream):
         for piece in self._pieces:
             return piece
         if self._reply.loss is Loss.HALF_ANSWER:
-            raise httpx.RemoteProtocolError("The connection was closed in the middle of the body.")
+            raise self.library.RemoteProtocolError(
+                "The connection was closed in the middle of the body."
+            )
         raise StopAsyncIteration
 
     async def aclose(self) -> None:

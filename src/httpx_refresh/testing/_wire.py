@@ -1,22 +1,25 @@
-"""What goes in and out of the server, whatever carried it: a call, a reply, a refusal."""
+"""What goes in and out of the server, and when, whatever carries it: a call, a reply, a refusal."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
-if TYPE_CHECKING:
-    from ._behaviour import Gate
+import anyio
+import anyio.lowlevel
 
 Headers = list[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
 # RFC 6749 section 5.1: a response with tokens must not be cached.
 NO_STORE = (b"cache-control", b"no-store")
+
+_PADDING = b" " * 65_536
 
 
 class Loss(Enum):
@@ -39,6 +42,50 @@ class Call(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<Call {self.method} {self.path}>"
+
+
+class Gate:
+    """Holds the answers of requests that have arrived until it is released.
+
+    One gate serves any number of requests, in one event loop.
+
+        gate = Gate()
+        server.script(Answer(gate=gate))
+        ...                      # start a request
+        await gate.arrived()     # the server has done its work and holds the answer
+        gate.release()           # now, and from now on, it answers
+
+    For a server in another process (`running_server`) the gate is known by its `name`, and waited
+    for and released with the methods of the `RunningServer`.
+    """
+
+    __slots__ = ("_released", "_stirred", "count", "name")
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name: str = name or secrets.token_hex(4)
+        self.count: int = 0
+        self._released = anyio.Event()
+        self._stirred = anyio.Event()
+
+    async def arrived(self, count: int = 1) -> None:
+        """Wait until that many requests have reached the gate, since it was made."""
+        while self.count < count:
+            await self._stirred.wait()
+
+    def release(self) -> None:
+        """Let every request through, those that wait and those that will come."""
+        self._released.set()
+
+    async def hold(self) -> None:
+        """Note one arrival and wait for the release (the server's side of the gate)."""
+        self.count += 1
+        stirred, self._stirred = self._stirred, anyio.Event()
+        stirred.set()
+        await self._released.wait()
+
+    def __repr__(self) -> str:
+        state = "released" if self._released.is_set() else "closed"
+        return f"<Gate {state}, {self.count} arrived>"
 
 
 @dataclass(slots=True, repr=False)
@@ -89,6 +136,35 @@ class Refusal(Exception):
         if self.status == 401:
             reply.headers.append((b"www-authenticate", b'Basic realm="token endpoint"'))
         return reply
+
+
+class Server(Protocol):
+    """What a transport asks of the server behind it."""
+
+    padding_sent: int
+
+    def handle(self, call: Call) -> Reply: ...
+
+
+async def pace(reply: Reply) -> None:
+    """Keep the answer back as its behaviour says, and for at least one turn of the event loop."""
+    if reply.gate is not None:
+        await reply.gate.hold()
+    if reply.delay:
+        await anyio.sleep(reply.delay)
+    elif reply.gate is None:
+        await anyio.lowlevel.checkpoint()
+
+
+def pieces(server: Server, reply: Reply) -> Iterator[bytes]:
+    """Yield the body as it leaves the server; padding is counted as far as somebody reads it."""
+    yield reply.sent_body
+    left = reply.padding
+    while left:
+        size = min(left, len(_PADDING))
+        server.padding_sent += size
+        left -= size
+        yield _PADDING[:size]
 
 
 def json_reply(fields: Mapping[str, Any], status: int = 200) -> Reply:
