@@ -13,13 +13,6 @@ SOURCE = ROOT / "src" / "httpx_refresh"
 NOT_YET = {
     "_json.py imports _token.py: they stand on one floor",
     "import circle: _refresh/flight.py, _refresh/session.py",
-    *(
-        f"cli/_{name}.py: the underscore stands once, on the package"
-        for name in (
-            *("care", "chosen", "console", "extra", "login"),
-            *("loopback", "options", "page", "settings", "slots"),
-        )
-    ),
 }
 
 

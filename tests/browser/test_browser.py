@@ -20,7 +20,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from httpx_refresh import FileStore, RefreshAuth, TokenEndpoint
-from httpx_refresh.cli._console import Exit
+from httpx_refresh.cli.console import Exit
 from tests.services import programs_of
 
 ROOT = Path(__file__).parents[2]

@@ -13,9 +13,9 @@ import typer
 from httpx_refresh import Token, TokenEndpoint, open_store
 from httpx_refresh._refresh.record import Claim, Dead, fingerprint, parse, write
 from httpx_refresh._refresh.slot import THIS_HOST, Slot
-from httpx_refresh.cli import _care
-from httpx_refresh.cli._console import Exit, reporting
-from httpx_refresh.cli._settings import Settings
+from httpx_refresh.cli import care
+from httpx_refresh.cli.console import Exit, reporting
+from httpx_refresh.cli.settings import Settings
 from httpx_refresh.testing import LostAnswer, Outage
 from tests.virtual_time import virtual_time
 
@@ -312,7 +312,7 @@ async def test_revoke_waits_for_a_refresh_and_gives_back_what_that_brings(
     endpoint = TokenEndpoint(
         server.token_url, "client", "secret", revocation_endpoint=f"{server.issuer}/revoke"
     )
-    assert await _care._revoke(endpoint, Slot(store, THIS_HOST))
+    assert await care._revoke(endpoint, Slot(store, THIS_HOST))
     assert waits == ["waited"]
     assert server.rotations == 1
     assert server.families[0].revoked
@@ -347,7 +347,7 @@ async def test_watch_prints_a_line_for_each_change_of_a_slot(
     async def change(seconds: float) -> None:
         await anyio.Path("token.json").write_text(next(texts))
 
-    await _care.watch(Settings(store="file:token.json"), interval=5, changes=8, sleep=change)
+    await care.watch(Settings(store="file:token.json"), interval=5, changes=8, sleep=change)
     out, err = capsys.readouterr()
     lines = [line.partition("  ")[2] for line in out.splitlines()]
     assert lines[0] == "generation 0, empty"

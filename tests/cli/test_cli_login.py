@@ -18,9 +18,8 @@ import httpx
 import pytest
 
 from httpx_refresh import DeviceAuthorization, FileStore, TokenEndpoint
-from httpx_refresh.cli import _login
-from httpx_refresh.cli._console import Exit
-from httpx_refresh.cli._login import ask_hidden
+from httpx_refresh.cli import console, login
+from httpx_refresh.cli.console import Exit, ask_hidden
 from httpx_refresh.testing import Answer
 from tests.oauth.test_login import changed
 
@@ -368,7 +367,7 @@ def test_at_a_terminal_what_is_pasted_is_not_shown(monkeypatch: pytest.MonkeyPat
         asked.append(prompt)
         return " pasted "
 
-    monkeypatch.setattr(_login, "at_terminal", lambda: True)
+    monkeypatch.setattr(console, "at_terminal", lambda: True)
     monkeypatch.setattr(getpass, "getpass", hidden)
     assert ask_hidden("Paste: ") == "pasted"
     assert asked == ["Paste: "]
@@ -439,7 +438,7 @@ def test_an_interrupted_login_says_what_became_of_the_token(
     def interrupt(prompt: str) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_login, "ask_hidden", interrupt)
+    monkeypatch.setattr(login, "ask_hidden", interrupt)
     result = run("login", *at, "--no-browser")
     assert result.exit_code == Exit.INTERRUPTED
     assert "The token in the store is as it was" in result.stderr

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from httpx_refresh import LoginFailed
-from httpx_refresh.cli import _loopback
-from httpx_refresh.cli._loopback import Loopback, Place
+from httpx_refresh.cli import loopback
+from httpx_refresh.cli.loopback import Loopback, Place
 
 pytestmark = pytest.mark.anyio
 
@@ -151,7 +151,7 @@ async def test_a_connection_that_brings_no_request_does_no_harm(sent: bytes) -> 
 async def test_a_connection_that_is_left_open_is_closed_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_loopback, "_REQUEST_TIMEOUT", 0.01)
+    monkeypatch.setattr(loopback, "_REQUEST_TIMEOUT", 0.01)
     login = Login()
     async with serving(login) as (uri, _), client() as browser:
         port = httpx.URL(uri).port

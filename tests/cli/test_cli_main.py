@@ -20,8 +20,8 @@ from httpx_refresh import (
     StoreError,
     __main__,
 )
-from httpx_refresh.cli import _console
-from httpx_refresh.cli._console import Exit, Problem
+from httpx_refresh.cli import console
+from httpx_refresh.cli.console import Exit, Problem
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Run
@@ -146,18 +146,18 @@ def test_the_installed_command_runs_in_a_pipe_without_colours_and_without_a_trac
 def test_each_failure_has_an_exit_code(
     error: BaseException, code: Exit, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(typer.Exit) as caught, _console.reporting():
+    with pytest.raises(typer.Exit) as caught, console.reporting():
         raise error
     assert caught.value.exit_code == code
     assert capsys.readouterr().out == ""
 
 
 def test_a_mistake_of_the_program_is_not_made_a_message() -> None:
-    with pytest.raises(ZeroDivisionError), _console.reporting():
+    with pytest.raises(ZeroDivisionError), console.reporting():
         raise ZeroDivisionError
 
 
 def test_a_terminal_is_asked_for_as_it_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
     with Path(os.devnull).open() as nobody:
         monkeypatch.setattr(sys, "stdin", nobody)
-        assert not _console.at_terminal()
+        assert not console.at_terminal()

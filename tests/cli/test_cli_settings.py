@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from httpx_refresh import providers
-from httpx_refresh.cli._console import Exit, Problem
-from httpx_refresh.cli._loopback import place_of
-from httpx_refresh.cli._settings import (
+from httpx_refresh.cli.console import Exit, Problem
+from httpx_refresh.cli.loopback import place_of
+from httpx_refresh.cli.settings import (
     PRESETS,
     Settings,
     default_config,

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from . import _extra as _extra
+from . import extra as extra

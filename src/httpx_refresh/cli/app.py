@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 
-from . import _care
-from ._chosen import all_settings_of, settings_of
-from ._console import Problem, at_terminal, reporting, run, say
-from ._login import How, log_in
-from ._options import (
+from . import care
+from .console import Problem, at_terminal, reporting, run, say
+from .login import How, log_in
+from .options import (
     AskSecret,
     AuthMethod,
     AuthorizationUrl,
@@ -35,6 +34,8 @@ from ._options import (
     Store,
     Timeout,
     TokenUrl,
+    all_settings_of,
+    settings_of,
 )
 
 app: typer.Typer = typer.Typer(
@@ -96,7 +97,7 @@ def status(
 ) -> None:
     """Show what a slot holds: its state, generation and times, never a token."""
     with reporting():
-        code = run(partial(_care.status, settings_of(context), as_json=as_json))
+        code = run(partial(care.status, settings_of(context), as_json=as_json))
     raise typer.Exit(code)
 
 
@@ -121,7 +122,7 @@ def refresh(
     A refresh that a service has begun is shared, not repeated.
     """
     with reporting():
-        run(partial(_care.refresh, settings_of(context)))
+        run(partial(care.refresh, settings_of(context)))
 
 
 @app.command()
@@ -152,7 +153,7 @@ def revoke(
         return typer.confirm(question, err=True)
 
     with reporting():
-        _care.revoke(settings_of(context), confirm=confirm)
+        care.revoke(settings_of(context), confirm=confirm)
 
 
 @app.command()
@@ -169,7 +170,7 @@ def watch(
 ) -> None:
     """Follow a slot live: a line for each refresh, claim, failure and login."""
     with reporting():
-        run(partial(_care.watch, settings_of(context), interval=interval, changes=changes))
+        run(partial(care.watch, settings_of(context), interval=interval, changes=changes))
 
 
 @app.command("keep-alive")
@@ -213,7 +214,7 @@ def keep_alive(
         slots = all_settings_of(context)
         verbose = verbose or sys.stdout.isatty()
         days = None if within is None else within * 86_400.0
-        code = run(partial(_care.keep_alive, slots, within=days, verbose=verbose))
+        code = run(partial(care.keep_alive, slots, within=days, verbose=verbose))
     raise typer.Exit(code)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import hashlib
+import html
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import Any, NamedTuple
@@ -13,8 +16,7 @@ import anyio.abc
 import h11
 
 from .._errors import LoginFailed, RefreshAuthError
-from ._console import Exit, Problem
-from ._page import HEADERS, page
+from .console import Exit, Problem
 
 _REQUEST_TIMEOUT = 10.0  # seconds for a browser to send its request
 _MOST = 65_536  # bytes of a request's head
@@ -140,13 +142,13 @@ class Loopback:
         headers = {name: value.decode("latin-1") for name, value in head.headers}
         # Another name that leads here belongs to another site (DNS rebinding).
         if headers.get(b"host", "").lower() not in self._hosts:
-            return 421, page("Not here", "This address is for one login only.", good=False)
+            return 421, _page("Not here", "This address is for one login only.", good=False)
         if target.partition("?")[0] != self._place.path:
-            return 404, page("Nothing here", "This address is for one login only.", good=False)
+            return 404, _page("Nothing here", "This address is for one login only.", good=False)
         if head.method != b"GET":
-            return 405, page("Not like this", "A browser comes back with GET.", good=False)
+            return 405, _page("Not like this", "A browser comes back with GET.", good=False)
         if self._taken:
-            return 409, page(
+            return 409, _page(
                 "Already done",
                 "This login was answered before. You can close this window.",
                 good=False,
@@ -160,8 +162,8 @@ class Loopback:
             await self._complete(target)
         except RefreshAuthError as error:
             self._error = error
-            return 400, page("The login did not work", str(error), good=False)
-        return 200, page(
+            return 400, _page("The login did not work", str(error), good=False)
+        return 200, _page(
             "You are logged in", "The token is saved. You can close this window.", good=True
         )
 
@@ -189,7 +191,59 @@ async def _write(
     method: bytes,
 ) -> None:
     length = (b"content-length", str(len(body)).encode())
-    response = h11.Response(status_code=status, headers=[*HEADERS, length])
+    response = h11.Response(status_code=status, headers=[*_HEADERS, length])
     data = h11.Data(data=b"" if method == b"HEAD" else body)
     for event in (response, data, h11.EndOfMessage()):
         await stream.send(connection.send(event) or b"")
+
+
+_STYLE = """
+:root{color-scheme:light dark;--ink:#1c2430;--soft:#5b6675;--paper:#f4f6f9;--card:#fff;--line:#e3e7ed;--mark:#16794c}
+.wrong{--mark:#b3261e}
+@media(prefers-color-scheme:dark){:root{--ink:#e8ecf2;--soft:#9aa6b6;--paper:#12161c;--card:#1b212a;--line:#2b333f;
+--mark:#4cc38a}.wrong{--mark:#ff8a80}}
+*{box-sizing:border-box}
+body{margin:0;min-height:100vh;display:grid;place-items:center;padding:1.5rem;background:var(--paper);color:var(--ink);
+font:1rem/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif}
+main{width:100%;max-width:28rem;padding:2.5rem 2.25rem;background:var(--card);border:1px solid var(--line);
+border-radius:1rem;box-shadow:0 1px 2px #0000000a,0 12px 32px #0000000f;text-align:center}
+svg{width:3.5rem;height:3.5rem;color:var(--mark)}
+h1{margin:1rem 0 .5rem;font-size:1.375rem;line-height:1.3;font-weight:650;letter-spacing:-.01em}
+p{margin:.5rem 0 0;color:var(--soft);overflow-wrap:anywhere}
+footer{margin-top:1.75rem;padding-top:1rem;border-top:1px solid var(--line);font-size:.8125rem;color:var(--soft)}
+"""
+
+_RING = '<circle cx="24" cy="24" r="21" fill="none" stroke="currentColor" stroke-width="3"/>'
+_SIGN = {
+    True: '<path d="M15 24.5l6.5 6.5L33.5 18" fill="none" stroke="currentColor" stroke-width="3.5" '
+    'stroke-linecap="round" stroke-linejoin="round"/>',
+    False: '<path d="M24 14v13" fill="none" stroke="currentColor" stroke-width="3.5" stroke-linecap="round"/>'
+    '<circle cx="24" cy="33.5" r="2.25" fill="currentColor"/>',
+}
+
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+
+_HEADERS = (
+    (b"content-type", b"text/html; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    # The address holds the code: it must not reach anybody as a Referer.
+    (b"referrer-policy", b"no-referrer"),
+    (
+        b"content-security-policy",
+        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; frame-ancestors 'none'".encode(),
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"connection", b"close"),
+)
+
+
+def _page(title: str, text: str, *, good: bool) -> bytes:
+    """Write the page: a sign, a title, a sentence. It loads nothing, and runs nothing."""
+    title, text = html.escape(title), html.escape(text)
+    return (
+        f'<!doctype html><html lang="en"{"" if good else " class=wrong"}><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{title}</title><style>{_STYLE}</style></head><body><main>"
+        f'<svg viewBox="0 0 48 48" aria-hidden="true">{_RING}{_SIGN[good]}</svg>'
+        f"<h1>{title}</h1><p>{text}</p><footer>httpx-refresh</footer></main></body></html>"
+    ).encode()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import sys
 import threading
 import webbrowser
 from dataclasses import dataclass
@@ -17,10 +15,10 @@ from .._oauth.endpoint import TokenEndpoint
 from .._oauth.login import AuthorizationRequest
 from .._refresh.slot import Slot
 from .._token import Token
-from ._console import Problem, at_terminal, run, say, tell, warn
-from ._loopback import Loopback, place_of
-from ._settings import Settings
-from ._slots import prepare
+from .console import Problem, ask_hidden, run, say, tell, warn
+from .loopback import Loopback, place_of
+from .settings import Settings
+from .slots import prepare
 
 
 @dataclass(frozen=True)
@@ -140,19 +138,3 @@ async def _with_device(
     raise LoginFailed(
         f"Nobody decided about the login within {how.timeout:g} s (--timeout). Nothing has changed."
     )
-
-
-def ask_hidden(prompt: str) -> str:
-    """Read a line that is not to be seen: without echo from a terminal, as it comes from a pipe."""
-    if at_terminal():
-        return getpass.getpass(prompt, sys.stderr).strip()
-    tell(prompt)
-    return sys.stdin.readline().strip()
-
-
-def ask_secret(settings: Settings) -> str:
-    """Ask for the client's secret, without echo."""
-    secret = ask_hidden(f"Client secret for {settings.label} (it is not shown): ")
-    if not secret:
-        raise Problem("no client secret was given")
-    return secret

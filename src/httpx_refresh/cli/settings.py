@@ -15,8 +15,8 @@ import typer
 from .. import providers
 from .._oauth.discovery import discover
 from .._oauth.endpoint import TokenEndpoint
-from ._console import Problem, warn
-from ._extra import TOML
+from .console import Problem, warn
+from .extra import TOML
 
 
 def _spelled(name: str) -> str:

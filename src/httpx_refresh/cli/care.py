@@ -16,9 +16,9 @@ from .._refresh import record as _record
 from .._refresh.record import Record
 from .._refresh.slot import Poll, Slot
 from .._token import Token
-from ._console import EXPECTED, Exit, Problem, exit_code, moment, run, say, tell, warn
-from ._settings import Settings
-from ._slots import NEEDS_LOGIN, describe, lines, open_slot, refresh_token_expires_at, state_of
+from .console import EXPECTED, Exit, Problem, exit_code, moment, run, say, tell, warn
+from .settings import Settings
+from .slots import NEEDS_LOGIN, describe, lines, open_slot, refresh_token_expires_at, state_of
 
 _DAY = 86_400.0
 _STYLES = {"good": "green", "due": "yellow"}

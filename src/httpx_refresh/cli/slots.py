@@ -10,8 +10,8 @@ from .._refresh import record as _record
 from .._refresh.slot import THIS_HOST, Poll, Slot
 from .._token import Token, epoch, lifetime, seconds
 from ..stores.urls import open_store
-from ._console import Problem, moment
-from ._settings import Settings, read_text
+from .console import Problem, moment
+from .settings import Settings, read_text
 
 if TYPE_CHECKING:
     from .._refresh.record import Claim, Record

@@ -1,8 +1,9 @@
-"""What a person reads, and what a script gets: words, and the exit code."""
+"""What a person reads and is asked, and what a script gets: words, and the exit code."""
 
 from __future__ import annotations
 
 import enum
+import getpass
 import sys
 import threading
 from collections import deque
@@ -70,6 +71,14 @@ def warn(text: str) -> None:
 def at_terminal() -> bool:
     """Whether there is a person who can be asked."""
     return sys.stdin.isatty()
+
+
+def ask_hidden(prompt: str) -> str:
+    """Read a line that is not to be seen: without echo from a terminal, as it comes from a pipe."""
+    if at_terminal():
+        return getpass.getpass(prompt, sys.stderr).strip()
+    tell(prompt)
+    return sys.stdin.readline().strip()
 
 
 def moment(epoch: float) -> str:
