@@ -75,7 +75,7 @@ def _twice(library: ModuleType, world: World, expires_at: float | None, transpor
 def _ours(library: ModuleType, world: World, expires_at: float | None, transport: Any) -> Any:
     text = json.dumps({**world.response(), "expires_at": expires_at})
     asking = library.AsyncClient(transport=world.transport(library))
-    endpoint = TokenEndpoint(TOKEN_URL, "client", "secret", client=asking)
+    endpoint = TokenEndpoint(TOKEN_URL, "client", "secret", client=asking, origins="any")
     return library.AsyncClient(
         transport=transport, auth=RefreshAuth(endpoint, MemoryStore(text), refresh_before=0)
     )

@@ -16,7 +16,7 @@ from httpx_refresh import MemoryStore, RefreshAuth, TokenEndpoint
 
 from . import peers
 from .measure import Spread, interleaved, ratios
-from .world import PING, TOKEN_URL, World
+from .world import BASE, PING, TOKEN_URL, World
 
 
 class _Grants(httpx.AsyncBaseTransport):
@@ -82,7 +82,7 @@ def _texts(size: int) -> list[str]:
 
 async def _hold(size: int, *, requests: int) -> dict[str, Any]:
     asking = httpx.AsyncClient(transport=_Accepting())
-    endpoint = TokenEndpoint(TOKEN_URL, "client", "secret", client=asking)
+    endpoint = TokenEndpoint(TOKEN_URL, "client", "secret", client=asking, origins=BASE)
     texts = _texts(size)
     RefreshAuth(endpoint, MemoryStore())  # what is imported or cached once is not a tenant's
 
@@ -132,7 +132,7 @@ async def _mass_expiry(size: int, rounds: int) -> dict[str, Any]:
         worlds: list[World] = [_Tenant(number) for number in range(size)]
         grants = _Grants(worlds)
         endpoint = TokenEndpoint(
-            TOKEN_URL, "client", "secret", client=httpx.AsyncClient(transport=grants)
+            TOKEN_URL, "client", "secret", client=httpx.AsyncClient(transport=grants), origins=BASE
         )
         tenants = [
             RefreshAuth(endpoint, MemoryStore(json.dumps(world.response()))) for world in worlds

@@ -17,7 +17,7 @@ from httpx_refresh import MemoryStore, RefreshAuth, TokenEndpoint
 
 from . import peers
 from .measure import COLLECTOR, Spread, interleaved, percentile, ratios
-from .world import PING, TOKEN_URL, World
+from .world import BASE, PING, TOKEN_URL, World
 
 AHEAD = "httpx-refresh, ahead of expiry"
 ON_REFUSAL = "httpx-refresh, on refusal"
@@ -74,7 +74,7 @@ def _client(library: ModuleType, name: str, lifetime: float) -> tuple[World, Any
     if name == RECIPE:
         return world, peers.PEERS[name].make(library, world, None, transport)
     asking = library.AsyncClient(transport=world.transport(library))
-    endpoint = TokenEndpoint(TOKEN_URL, "client", "secret", client=asking)
+    endpoint = TokenEndpoint(TOKEN_URL, "client", "secret", client=asking, origins=BASE)
     text = world.response()
     if name == AHEAD:
         text["expires_at"] = time.time() + lifetime

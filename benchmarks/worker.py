@@ -51,7 +51,9 @@ def open_store(backend: str, place: str) -> TokenStore:
 async def _work(order: dict[str, Any]) -> None:
     store = Counted(open_store(order["backend"], order["place"]))
     endpoint = TokenEndpoint(order["token_url"], order["client_id"], order["client_secret"])
-    auth = RefreshAuth(endpoint, store, refresh_timeout=order["refresh_timeout"], refresh_before=0)
+    auth = RefreshAuth(
+        endpoint, store, origins="any", refresh_timeout=order["refresh_timeout"], refresh_before=0
+    )
     loop = asyncio.get_running_loop()
     async with httpx.AsyncClient(auth=auth, timeout=60, trust_env=False) as client:
         url = f"{order['api_url']}/ping"

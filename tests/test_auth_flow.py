@@ -334,6 +334,7 @@ async def test_a_redirect_back_to_the_api_has_lost_the_token_and_is_passed_on(ht
         ({"on_unsaved": "print"}, TypeError, "on_unsaved must be callable"),
         ({"origins": 5}, TypeError, None),
         ({"origins": ["http://api.test"]}, ValueError, "https only"),
+        ({"allow_http": "yes"}, TypeError, "allow_http must be True or False"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_at_construction(
@@ -364,7 +365,7 @@ async def test_another_object_than_a_token_endpoint_serves_if_it_has_refresh() -
             return Token("SECRET-mine", token.refresh_token)
 
     store = MemoryStore(json.dumps({"access_token": "SECRET", "refresh_token": "SECRET-r"}))
-    auth = RefreshAuth(Mine(), store)
+    auth = RefreshAuth(Mine(), store, origins="any")
     assert (await auth.refresh()).access_token == "SECRET-mine"
     assert "Mine" in repr(auth)
 

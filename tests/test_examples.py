@@ -54,7 +54,7 @@ class Service:
             authorization_endpoint=f"{server.issuer}/authorize",
             client=self.world,
         )
-        self.auth = RefreshAuth(self.endpoint, MemoryStore())
+        self.auth = RefreshAuth(self.endpoint, MemoryStore(), origins=server.issuer)
         self.asked = anyio.Event()
         self.api = httpx.AsyncClient(
             auth=self.auth,

@@ -69,7 +69,7 @@ def test_the_version_is_the_newest_of_the_changelog(wheel: Path) -> None:
 def test_the_library_needs_four_packages_and_the_rest_are_extras(wheel: Path) -> None:
     needed = _metadata(wheel).get_all("Requires-Dist", [])
     core = {re.split(r"[^a-z0-9]", line)[0] for line in needed if "extra ==" not in line}
-    assert core == {"anyio", "authlib", "filelock", "httpx"}
+    assert core == {"anyio", "authlib", "filelock", "httpx", "publicsuffixlist"}
     extras = {"httpx2", "redis", "sql", "encrypted", "testing", "cli"}
     assert set(_metadata(wheel).get_all("Provides-Extra", [])) == extras
 

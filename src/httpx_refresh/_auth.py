@@ -11,7 +11,7 @@ from ._errors import BodyNotReplayable
 from ._http.body import Recording, record
 from ._http.challenge import ExpiryRule, means_expired
 from ._http.libraries import AuthBase
-from ._http.origins import compiled, origin_of
+from ._http.origins import Origins, compiled, origin_of
 from ._refresh.known import Known
 from ._refresh.redemption import Endpoint
 from ._refresh.session import Session
@@ -37,8 +37,8 @@ class RefreshAuth(AuthBase):
         endpoint: spends the refresh token: a `TokenEndpoint`, a preset of `httpx_refresh.providers`, or anything with
             `async refresh(token) -> Token`.
         store: holds the token: a `FileStore`, a `MemoryStore`, one of `httpx_refresh.stores`, or your own.
-        origins: where the bearer token may go, such as `["https://api.example.com", "https://*.example.com"]`. None:
-            where the endpoint says; if it does not, any https origin, and loopback.
+        origins: where the bearer token may go, such as `["https://api.example.com", "https://*.example.com"]`.
+            `"any"`: every https origin, and loopback. None: where the endpoint says, as each preset does.
         refresh_before: seconds before its expiry from which on a token is refreshed while requests go on with it; a
             fifth of the token's lifetime at most. 0: not ahead.
         refresh_timeout: seconds that one refresh may take; also what tells a claim left by a dead process from a live
@@ -48,9 +48,11 @@ class RefreshAuth(AuthBase):
             `ExpiryRule` that looks at the body. None: as the endpoint says; if it does not, status 401.
         on_unsaved: called (or awaited) with the new token when it could not be saved for `refresh_timeout`: put it
             somewhere safe. It stays in use, and the save is tried on.
+        allow_http: whether `origins` may name http origins besides loopback, for a network that you trust: a service
+            mesh, docker-compose, `http://test`. An endpoint with `allow_http` allows it too.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be meant.
+        TypeError, ValueError: an argument that cannot be meant, or nobody names the origins.
 
     Requests raise `ReauthorizationRequired`, `RefreshUnavailable`, `StoreError`, `OriginNotAllowed` and
     `BodyNotReplayable`. Sources: RFC 6750 §2.1 and §3.1 (bearer tokens, 401), RFC 6749 §6 and RFC 9700 §4.14 (refresh
@@ -70,6 +72,7 @@ class RefreshAuth(AuthBase):
         replay_limit: int = 1_048_576,
         is_expired: ExpiryRule | Callable[[Any], bool] | None = None,
         on_unsaved: Callable[[Token], object] | None = None,
+        allow_http: bool = False,
     ) -> None:
         if isinstance(endpoint, type) or not callable(getattr(endpoint, "refresh", None)):
             raise TypeError("endpoint must have an async method refresh(token)")
@@ -91,7 +94,9 @@ class RefreshAuth(AuthBase):
             raise TypeError("is_expired must be callable, an ExpiryRule, or None")
         if not (on_unsaved is None or callable(on_unsaved)):
             raise TypeError("on_unsaved must be callable, or None")
-        self._origins = compiled(getattr(endpoint, "origins", None) if origins is None else origins)
+        if not isinstance(allow_http, bool):
+            raise TypeError("allow_http must be True or False")
+        self._origins = _named_origins(endpoint, origins, allow_http=allow_http)
         self._is_expired = (
             getattr(endpoint, "is_expired", None) if is_expired is None else is_expired
         )
@@ -203,10 +208,28 @@ class RefreshAuth(AuthBase):
                     return
             known = renewed
             request = _again(response, known, recording)
+            self._origins.check(request.url)  # A request hook may have changed it.
         if recording is not None:
             recording.forget()
         if not session.pauses.accepting and response.status_code < 500:
             session.pauses.accepted(known.token.access_token)
+
+
+def _named_origins(
+    endpoint: object, origins: Iterable[str] | str | None, *, allow_http: bool
+) -> Origins:
+    """Return where the token may go: by the argument, else by the endpoint."""
+    if origins is None:
+        origins = getattr(endpoint, "origins", None)
+    if origins is None:
+        raise ValueError(
+            "nobody says where the token may go: name the origins of the API, as in RefreshAuth(..., "
+            'origins=["https://api.example.com"]). origins="any" lets it go to every https origin that a request is '
+            "made to"
+        )
+    return compiled(
+        origins, allow_http=allow_http or getattr(endpoint, "allow_http", False) is True
+    )
 
 
 def _was_sent(request: Request, known: Known, response: Response) -> bool:

@@ -157,7 +157,7 @@ async def use(provider: Provider, store: Path) -> list[int]:
     endpoint = TokenEndpoint(f"{provider.url}/token/", provider.client_id, provider.client_secret)
     statuses: list[int] = []
     async with (
-        RefreshAuth(endpoint, FileStore(store)) as auth,
+        RefreshAuth(endpoint, FileStore(store), origins=provider.url) as auth,
         httpx.AsyncClient(auth=auth, trust_env=False, base_url=provider.url) as client,
         httpx.AsyncClient(trust_env=False, base_url=provider.url) as control,
     ):

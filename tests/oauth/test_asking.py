@@ -184,7 +184,7 @@ async def test_an_answer_that_drips_holds_nobody_longer_than_refresh_timeout() -
     client = httpx.AsyncClient(transport=Transport(drip))
     store = MemoryStore('{"access_token": "A", "refresh_token": "R"}')
     auth = RefreshAuth(
-        endpoint_at("https://server.test/token", client), store, refresh_timeout=20.0
+        endpoint_at("https://server.test/token", client), store, origins=(), refresh_timeout=20.0
     )
     started = anyio.current_time()
     with pytest.raises(RefreshUnavailable, match="within 20 s") as caught:

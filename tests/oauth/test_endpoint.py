@@ -305,7 +305,9 @@ async def test_a_client_whose_auth_needs_the_endpoint_can_be_the_endpoints_own(
     server = AuthorizationServer()
     transport = server.transport() if library is httpx else server.transport2()
     client = library.AsyncClient(transport=transport)
-    endpoint = TokenEndpoint(server.token_url, "client", "secret", client=client)
+    endpoint = TokenEndpoint(
+        server.token_url, "client", "secret", client=client, origins=server.issuer
+    )
     client.auth = RefreshAuth(endpoint, MemoryStore(json.dumps(server.login())))
     server.expire_access_tokens()
     async with client:

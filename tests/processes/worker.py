@@ -33,7 +33,7 @@ async def work(setup: dict[str, Any]) -> None:
             reuse_grace=setup["reuse_grace"],
             client=token_client,
         )
-        auth = RefreshAuth(endpoint, store, refresh_timeout=setup["refresh_timeout"])
+        auth = RefreshAuth(endpoint, store, origins="any", refresh_timeout=setup["refresh_timeout"])
         async with (
             auth,
             httpx.AsyncClient(auth=auth, trust_env=False, limits=LIMITS, timeout=60) as client,

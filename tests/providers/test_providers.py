@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from httpx_refresh import MemoryStore, RefreshAuth, providers
+from httpx_refresh import MemoryStore, OriginNotAllowed, RefreshAuth, providers
 from httpx_refresh._http.challenge import means_expired
 from httpx_refresh.providers import __all__ as names
+from tests.fakes import both_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,7 @@ BASIC, POST = "client_secret_basic", "client_secret_post"
 GRACE_FOR_EVER = 86_400.0
 
 # url, client authentication, origins, reuse grace
-FACTS: dict[str, tuple[str, str, tuple[str, ...] | None, float]] = {
+FACTS: dict[str, tuple[str, str, tuple[str, ...], float]] = {
     "xero": ("identity.xero.com/connect/token", BASIC, ("https://api.xero.com",), 1800.0),
     "quickbooks": (
         "oauth.platform.intuit.com/oauth2/v1/tokens/bearer",
@@ -36,21 +37,51 @@ FACTS: dict[str, tuple[str, str, tuple[str, ...] | None, float]] = {
         0.0,
     ),
     "twoba": ("authorize.2ba.nl/OAuth/Token", POST, ("https://api.2ba.nl",), 0.0),
-    "hubspot": ("api.hubapi.com/oauth/2026-03/token", POST, None, 0.0),
-    "google": ("oauth2.googleapis.com/token", POST, None, 0.0),
+    "hubspot": ("api.hubapi.com/oauth/2026-03/token", POST, ("https://api.hubapi.com",), 0.0),
+    "google": ("oauth2.googleapis.com/token", POST, ("https://*.googleapis.com",), 0.0),
     "microsoft": (
         "login.microsoftonline.com/common/oauth2/v2.0/token",
         POST,
-        None,
+        ("https://graph.microsoft.com",),
         GRACE_FOR_EVER,
     ),
     "atlassian": ("auth.atlassian.com/oauth/token", POST, ("https://api.atlassian.com",), 600.0),
-    "zoho": ("accounts.zoho.com/oauth/v2/token", POST, None, GRACE_FOR_EVER),
-    "slack": ("slack.com/api/oauth.v2.access", BASIC, None, 0.0),
-    "github": ("github.com/login/oauth/access_token", POST, None, 0.0),
-    "dropbox": ("api.dropboxapi.com/oauth2/token", POST, None, GRACE_FOR_EVER),
-    "box": ("api.box.com/oauth2/token", POST, None, 0.0),
-    "exact_online": ("start.exactonline.nl/api/oauth2/token", POST, None, 0.0),
+    "zoho": (
+        "accounts.zoho.com/oauth/v2/token",
+        POST,
+        ("https://www.zohoapis.com",),
+        GRACE_FOR_EVER,
+    ),
+    "slack": (
+        "slack.com/api/oauth.v2.access",
+        BASIC,
+        ("https://slack.com", "https://files.slack.com"),
+        0.0,
+    ),
+    "github": (
+        "github.com/login/oauth/access_token",
+        POST,
+        ("https://api.github.com", "https://uploads.github.com"),
+        0.0,
+    ),
+    "dropbox": (
+        "api.dropboxapi.com/oauth2/token",
+        POST,
+        ("https://api.dropboxapi.com", "https://content.dropboxapi.com"),
+        GRACE_FOR_EVER,
+    ),
+    "box": (
+        "api.box.com/oauth2/token",
+        POST,
+        ("https://api.box.com", "https://upload.box.com"),
+        0.0,
+    ),
+    "exact_online": (
+        "start.exactonline.nl/api/oauth2/token",
+        POST,
+        ("https://start.exactonline.nl",),
+        0.0,
+    ),
 }
 
 each = pytest.mark.parametrize("name", names)
@@ -105,10 +136,20 @@ def test_whatever_a_preset_knows_can_be_overridden(name: str) -> None:
 
 
 @each
-def test_a_preset_names_its_sources_and_says_when_its_origins_are_not_known(name: str) -> None:
-    text = " ".join((preset(name).__doc__ or "").split())
-    assert "Sources: " in text
-    assert ("pass `origins=`" in text) is (preset(name)("id").origins is None)
+def test_a_preset_names_its_sources(name: str) -> None:
+    assert "Sources: " in (preset(name).__doc__ or "")
+
+
+@each
+@both_libraries
+@pytest.mark.anyio
+async def test_a_preset_s_token_goes_to_no_stranger(name: str, http: Any) -> None:
+    auth = RefreshAuth(preset(name)("id", "secret"), MemoryStore('{"access_token": "A"}'))
+    transport = http.MockTransport(lambda _: http.Response(200))
+    async with http.AsyncClient(transport=transport, auth=auth) as client:
+        for host in ("stranger.test", "com", "api.test.evil.test"):
+            with pytest.raises(OriginNotAllowed):
+                await client.get(f"https://{host}/next")
 
 
 @pytest.mark.parametrize(
@@ -158,8 +199,11 @@ def test_parts_of_addresses_are_put_where_they_belong() -> None:
     tenant = "8eaef023-2b34-4da1-9baa-8bc8c9d6a490"
     assert f"/{tenant}/" in providers.microsoft("id", tenant=tenant).url
     assert providers.microsoft("id", tenant="contoso.com").url.count("/contoso.com/") == 1
-    assert providers.zoho("id", dc="com.au").url == "https://accounts.zoho.com.au/oauth/v2/token"
+    endpoint = providers.zoho("id", dc="com.au")
+    assert endpoint.url == "https://accounts.zoho.com.au/oauth/v2/token"
+    assert endpoint.origins == ("https://www.zohoapis.com.au",)
     endpoint = providers.exact_online("id", country="co.uk")
+    assert endpoint.origins == ("https://start.exactonline.co.uk",)
     assert endpoint.url == "https://start.exactonline.co.uk/api/oauth2/token"
     assert endpoint.refresh_not_before_expiry == 30.0
 

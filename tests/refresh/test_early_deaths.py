@@ -47,7 +47,7 @@ async def test_one_early_refusal_met_by_many_callers_is_no_row_of_them(
     endpoint = _Endpoint(api)
     fields = {"access_token": api.good, "refresh_token": "r", "expires_in": 3600}
     text = json.dumps({**fields, "expires_at": time.time() + 3600})
-    auth = RefreshAuth(endpoint, MemoryStore(text))
+    auth = RefreshAuth(endpoint, MemoryStore(text), origins="https://api.test")
     answers: list[int] = []
 
     async def call() -> None:

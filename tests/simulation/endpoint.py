@@ -30,7 +30,7 @@ class Endpoint:
     """What `RefreshAuth` of one process refreshes with."""
 
     name = "server"
-    origins = None
+    origins = ("https://api.test",)
     is_expired = None
 
     def __init__(self, world: World, process: Process) -> None:

@@ -1,25 +1,51 @@
-"""Where a bearer token may go: scheme, host and port."""
+"""Where a bearer token may go: scheme, host and port. Knows nothing of tokens."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
 
 from .._errors import OriginNotAllowed
 
 if TYPE_CHECKING:
+    from publicsuffixlist import PublicSuffixList
+
     from .libraries import URL
 
-_DEFAULT_PORTS = {"https": 443, "http": 80}
 _CACHED = 1024
+
+# A WebSocket begins as an HTTP request (RFC 6455 §4.1): it is protected as that is.
+_HTTP_SCHEMES = {"wss": "https", "ws": "http"}
+
+# Letters, digits, hyphens and underscores (the names of containers have these), in labels that are not empty. Other
+# characters are read in one way by one parser and in another by the next.
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+
+# The public suffix list names this domain to keep the cookies of Google's services apart. Every host below it is
+# served by Google, so a token that is meant for one reaches no stranger at another.
+_ONE_OWNER = frozenset({"googleapis.com"})
+
+
+def is_secure(scheme: str, host: str, *, allow_http: bool = False) -> bool:
+    """Return whether secrets may be sent over `scheme` to `host`: over https, and over http to loopback.
+
+    The whole library asks this function and no other (RFC 6749 §3.1 and §3.2, RFC 6750 §5.3).
+
+    Args:
+        scheme: a URL's scheme, in lower case; anything but `https` and `http` is not secure.
+        host: a URL's host, in lower case, an IPv6 address without its brackets.
+        allow_http: whether http is accepted for every host, as in a service mesh or a test.
+    """
+    return scheme == "https" or (scheme == "http" and (allow_http or is_loopback(host)))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this one: `localhost`, 127.0.0.0/8 or ::1."""
+    """Return whether a host is this machine: `localhost`, 127.0.0.0/8 or ::1."""
     if host == "localhost":
         return True
     try:
@@ -28,118 +54,189 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def origin_of(url: URL) -> tuple[str, str, int | None]:
-    """Return scheme, host and port of a URL; None stands for the scheme's own port."""
-    return url.scheme, url.host, url.port
+class Origin(NamedTuple):
+    """Scheme, host and port (RFC 6454 §4)."""
+
+    scheme: str
+    """`https` or `http`; those of WebSockets count as these."""
+    host: str
+    """In ASCII, as it is sent: the two libraries decode international names differently, and encode them alike."""
+    port: int | None
+    """None stands for the scheme's own port."""
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" + ("" if self.port is None else f":{self.port}")
 
 
-def written(scheme: str, host: str, port: int | None) -> str:
-    """Write an origin as people do."""
-    host = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{host}" if port is None else f"{scheme}://{host}:{port}"
+def origin_of(url: URL) -> Origin:
+    """Return the origin of a URL."""
+    return Origin(_HTTP_SCHEMES.get(url.scheme, url.scheme), url.raw_host.decode("ascii"), url.port)
 
 
 class Origins:
-    """A set of origins; asking it twice about the same one costs a look into a dict.
+    """The origins that a token may be sent to.
+
+    Immutable but for `_known`, a cache of answers, in which several threads may write the same answer.
 
     Args:
         allowed: origins such as `https://api.xero.com`, `https://*.example.com` (any subdomain, at any depth, not
-            the domain itself), `http://127.0.0.1:8000` (http for loopback only). None: every https origin, and
-            http to loopback.
+            the domain itself), `http://127.0.0.1:8000`. None: every https origin, and http to loopback.
+        allow_http: whether `allowed` may name http origins besides loopback.
 
     Raises:
-        ValueError: something that is no origin, or plain http to another host than loopback.
+        ValueError: something that is no origin, plain http to another host than loopback, or a wildcard for hosts of
+            many owners.
     """
 
-    __slots__ = ("_exact", "_known", "_suffixes")
+    __slots__ = ("_allow_http", "_exact", "_known", "_wildcards")
 
-    def __init__(self, allowed: tuple[str, ...] | None) -> None:
-        self._known: dict[tuple[str, str, int | None], bool] = {}
-        self._exact: frozenset[tuple[str, str, int | None]] | None = None
-        self._suffixes: tuple[tuple[str, str, int | None], ...] = ()
+    def __init__(self, allowed: tuple[str, ...] | None, *, allow_http: bool = False) -> None:
+        self._known: dict[tuple[str, bytes, int | None], bool] = {}
+        self._exact: frozenset[Origin] | None = None
+        self._wildcards: tuple[Origin, ...] = ()
+        # Without names, http stays for loopback: nobody has said which host of a plain network is meant.
+        self._allow_http = allow_http and allowed is not None
         if allowed is not None:
-            parsed = [(text, *_parse(text)) for text in allowed]
-            self._exact = frozenset(origin for _, origin, wildcard in parsed if not wildcard)
-            self._suffixes = tuple(origin for _, origin, wildcard in parsed if wildcard)
+            parsed = [_parse(text, allow_http) for text in allowed]
+            self._exact = frozenset(origin for origin, is_wildcard in parsed if not is_wildcard)
+            self._wildcards = tuple(origin for origin, is_wildcard in parsed if is_wildcard)
 
     def check(self, url: URL) -> None:
-        """Raise `OriginNotAllowed` if the bearer must not go to this URL."""
-        origin = (url.scheme, url.host, url.port)
-        allowed = self._known.get(origin)
+        """Raise `OriginNotAllowed` if the token must not go to this URL."""
+        key = (url.scheme, url.raw_host, url.port)
+        allowed = self._known.get(key)
         if allowed is None:
             if len(self._known) >= _CACHED:
                 self._known.clear()
-            allowed = self._known[origin] = self._allows(*origin)
+            allowed = self._known[key] = self._allows(origin_of(url))
         if not allowed:
-            raise self._refusal(*origin)
+            raise self._refusal(origin_of(url))
 
-    def _allows(self, scheme: str, host: str, port: int | None) -> bool:
-        if scheme != "https" and not (scheme == "http" and is_loopback(host)):
+    def _allows(self, origin: Origin) -> bool:
+        if not (self._is_secure(origin) and _is_host(origin.host)):
             return False
-        if self._exact is None or (scheme, host, port) in self._exact:
+        if self._exact is None or origin in self._exact:
             return True
         return any(
-            (scheme, port) == (its_scheme, its_port) and host.endswith(f".{domain}")
-            for its_scheme, domain, its_port in self._suffixes
+            (origin.scheme, origin.port) == (wildcard.scheme, wildcard.port)
+            and origin.host.endswith(f".{wildcard.host}")
+            for wildcard in self._wildcards
         )
 
-    def _refusal(self, scheme: str, host: str, port: int | None) -> OriginNotAllowed:
-        origin = written(scheme, host, port)
-        if scheme != "https" and not (scheme == "http" and is_loopback(host)):
+    def _is_secure(self, origin: Origin) -> bool:
+        return is_secure(origin.scheme, origin.host, allow_http=self._allow_http)
+
+    def _refusal(self, origin: Origin) -> OriginNotAllowed:
+        if not self._is_secure(origin):
             return OriginNotAllowed(
                 f"The bearer token goes over https only (RFC 6750 §5.3; http to loopback excepted), and this request "
-                f"is for {origin}. Nothing was sent. Use an https URL; origins= cannot allow this one."
+                f"is for {str(origin)!r}. Nothing was sent. Use an https URL; or, for a network that you trust, pass "
+                f"allow_http=True and name the origin in origins=."
+            )
+        if not _is_host(origin.host):
+            return OriginNotAllowed(
+                f"The host of {str(origin)!r} is not a host name that every program reads alike, so the bearer token "
+                "does not go there. Nothing was sent. Correct the request's URL."
             )
         listed = ", ".join(
-            [written(*one) for one in sorted(self._exact or (), key=str)]
-            + [written(one[0], f"*.{one[1]}", one[2]) for one in self._suffixes]
+            [str(one) for one in sorted(self._exact or (), key=str)]
+            + [str(one._replace(host=f"*.{one.host}")) for one in self._wildcards]
         )
         return OriginNotAllowed(
             f"The bearer token is meant for {listed or 'no origin at all'}, and this request is for {origin}. Nothing "
-            f"was sent. If that origin is to have the token, pass origins=[..., {origin!r}] to RefreshAuth (or to the "
-            "endpoint); else send the request with auth=None."
+            f"was sent. If that origin is to have the token, pass origins=[..., {str(origin)!r}] to RefreshAuth (or "
+            "to the endpoint); else send the request with auth=None."
         )
 
 
-def _parse(text: str) -> tuple[tuple[str, str, int | None], bool]:
+def compiled(origins: Iterable[str] | str | None, *, allow_http: bool = False) -> Origins:
+    """Return the `Origins` of these; equal ones are one object, however many tenants a process has.
+
+    Args:
+        origins: one or several; `"any"`: every https origin, and http to loopback. None: no origin at all, for
+            nobody has named one.
+        allow_http: whether http origins may be named.
+
+    Raises:
+        TypeError, ValueError: see `Origins`.
+    """
+    if origins == "any":
+        return _compiled(None, allow_http)
+    if isinstance(origins, str):
+        return _compiled((origins,), allow_http)
+    return _compiled(() if origins is None else tuple(origins), allow_http)
+
+
+@lru_cache(maxsize=256)
+def _compiled(allowed: tuple[str, ...] | None, allow_http: bool) -> Origins:
+    return Origins(allowed, allow_http=allow_http)
+
+
+def _parse(text: str, allow_http: bool) -> tuple[Origin, bool]:
+    """Return the origin that `text` names, and whether it stands for the subdomains of its host."""
     if not isinstance(text, str):
         raise TypeError("origins must be strings")
     scheme, separator, rest = text.partition("://")
-    wildcard = rest.startswith("*.")
+    is_wildcard = rest.startswith("*.")
     try:
-        url = httpx.URL(f"{scheme}://{rest[2:] if wildcard else rest}")
+        url = httpx.URL(f"{scheme}://{rest[2:] if is_wildcard else rest}")
     except httpx.InvalidURL:
         url = httpx.URL("")
+    origin = origin_of(url)
     if (
         not separator
-        or not url.host
+        or not _is_host(origin.host)
         or url.userinfo
         or url.query
         or url.fragment
         or url.path not in ("", "/")
-        or "*" in url.host
     ):
         raise ValueError(
             f"{text!r} is no origin: write scheme, host and port only, as in 'https://api.example.com' or "
             "'https://*.example.com'"
         )
-    origin = origin_of(url)
-    if origin[0] != "https" and not (origin[0] == "http" and is_loopback(origin[1])):
+    if not is_secure(origin.scheme, origin.host, allow_http=allow_http):
         raise ValueError(
-            f"{text!r} cannot be an origin for a bearer token: https only, but for loopback"
+            f"{text!r} cannot be an origin for a bearer token: https only, but for loopback. In a network that you "
+            "trust, pass allow_http=True"
         )
-    return origin, wildcard
+    if is_wildcard and not _has_one_owner(origin.host):
+        raise ValueError(
+            f"{text!r} stands for hosts of many owners, strangers among them: name a domain below {origin.host}, as "
+            f"in '{origin.scheme}://*.example.{origin.host}', or each host"
+        )
+    return origin, is_wildcard
 
 
-@lru_cache(maxsize=256)
-def _compiled(allowed: tuple[str, ...] | None) -> Origins:
-    return Origins(allowed)
+def _is_host(host: str) -> bool:
+    """Return whether a host is an IP address or a name that every parser reads alike."""
+    if _HOST_NAME.fullmatch(host):
+        return True
+    try:
+        return "%" not in host and bool(ipaddress.IPv6Address(host))
+    except ValueError:
+        return False
 
 
-def compiled(origins: Iterable[str] | str | None) -> Origins:
-    """Return the `Origins` of these; equal ones are one object, however many tenants a process has."""
-    if origins is None:
-        return _compiled(None)
-    if isinstance(origins, str):
-        return _compiled((origins,))
-    return _compiled(tuple(origins))
+def _has_one_owner(domain: str) -> bool:
+    """Return whether all subdomains of a domain are one owner's, by the public suffix list.
+
+    Where the list does not know a top-level domain, every name directly below that domain has an owner of its own.
+    """
+    if domain in _ONE_OWNER:
+        return True
+    if domain.rpartition(".")[2].isdecimal() or ":" in domain:
+        return False  # `*.0.0.1` would match an IP address.
+    try:
+        return not _public_suffixes().is_public(domain.encode().decode("idna"))
+    except UnicodeError:  # It begins like an encoded name and is none.
+        return False
+
+
+@lru_cache(maxsize=1)
+def _public_suffixes() -> PublicSuffixList:
+    # Imported and read here, which takes a twentieth of a second: few programs name a wildcard.
+    from publicsuffixlist import PublicSuffixList
+
+    return PublicSuffixList(accept_encoded_idn=False)

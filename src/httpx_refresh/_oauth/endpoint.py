@@ -56,7 +56,7 @@ class TokenEndpoint:
             is not closed. Its default headers, parameters, cookies and auth are not sent; its event hooks are called,
             and one that raises makes the outcome unknown. None: a client is made for each refresh.
         name: what messages call the provider; None: the host of `url`.
-        origins: where tokens of this endpoint may be sent, see `RefreshAuth`; None: any https origin.
+        origins: where tokens of this endpoint may be sent, see `RefreshAuth`; None: `RefreshAuth` must be told.
         is_expired: which of the API's responses mean that the token is no longer good, see `RefreshAuth`.
         authorization_scheme: the word before the token in the `Authorization` header.
         params: further parameters of the token request, such as `scope`.

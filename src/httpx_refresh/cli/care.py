@@ -52,7 +52,10 @@ async def refresh(settings: Settings) -> None:
     """Refresh now, through the same code as every service: with a claim, shared with whoever does it already."""
     endpoint = await settings.endpoint()
     slot = open_slot(settings)
-    async with RefreshAuth(endpoint, slot.store, refresh_timeout=REFRESH_TIMEOUT) as auth:
+    # No origins: the commands send no request to the API.
+    async with RefreshAuth(
+        endpoint, slot.store, origins=(), refresh_timeout=REFRESH_TIMEOUT
+    ) as auth:
         token = await auth.refresh()
     record = await slot.read()
     until = (
@@ -178,7 +181,10 @@ async def _keep_alive(settings: Settings, within: float | None) -> str:
     if dies_at is not None and dies_at - now > (lifetime / 2 if within is None else within):
         return f"not due; its refresh token lives until {moment(dies_at)}"
     endpoint = await settings.endpoint()
-    async with RefreshAuth(endpoint, slot.store, refresh_timeout=REFRESH_TIMEOUT) as auth:
+    # No origins: the commands send no request to the API.
+    async with RefreshAuth(
+        endpoint, slot.store, origins=(), refresh_timeout=REFRESH_TIMEOUT
+    ) as auth:
         await auth.refresh()
     return "refreshed"
 

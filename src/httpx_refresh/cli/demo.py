@@ -94,7 +94,7 @@ class Run:
 async def drive(run: Run, server: RunningServer, path: Path, progress: Progress) -> None:
     """Run the callers, and end the token when half of the calls are answered."""
     endpoint = WatchedEndpoint(server.token_url, server.client_id, server.client_secret)
-    auth = RefreshAuth(endpoint, FileStore(path))
+    auth = RefreshAuth(endpoint, FileStore(path), origins=server.url)
     half = run.callers * run.calls // 2
     task = progress.add_task("calls", total=run.callers * run.calls)
 

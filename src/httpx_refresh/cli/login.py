@@ -33,7 +33,8 @@ class How:
 def log_in(settings: Settings, how: How) -> None:
     """Log in and save the token; whatever fails, the token that was there stays."""
     endpoint, slot = run(partial(_prepare, settings))
-    auth = RefreshAuth(endpoint, slot.store)
+    # No origins: a login sends no request to the API.
+    auth = RefreshAuth(endpoint, slot.store, origins=())
     if how.paste:
         # Asked for while no event loop runs: Ctrl-C is to end the question at once.
         redirect, request = _ask_for_redirect(endpoint, settings)

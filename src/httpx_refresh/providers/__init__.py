@@ -2,7 +2,7 @@
 
 `(client_id, client_secret=None, **overrides) -> TokenEndpoint`; the overrides are `TokenEndpoint`'s keyword arguments,
 and `url`. Where a fact comes from stands beside it; what is not known there is as in the RFCs, and can be overridden.
-A preset without origins lets its tokens go to any https origin: pass `origins=` with the API's address.
+Each preset names the origins that its tokens may be sent to; `origins=` names others.
 """
 
 from __future__ import annotations

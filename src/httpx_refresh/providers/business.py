@@ -80,7 +80,7 @@ def exact_online(
     """Exact Online: a new refresh token every time, and none in an access token's first nine and a half minutes.
 
     A token is replaced 30 seconds before its expiry at the earliest; a refresh that comes too early is refused with
-    words that pass by themselves. The API's address is not known here: pass `origins=`.
+    words that pass by themselves. Each country has a server of its own, for logins and for the API.
 
     Args:
         client_id: the app's client id.
@@ -88,7 +88,8 @@ def exact_online(
         country: the end of the host's name, start.exactonline.*.
         overrides: see this package.
 
-    Sources: NangoHQ/nango providers.yaml (URLs, the 30 seconds), picqer/exact-php-client Connection.php (client
+    Sources: NangoHQ/nango providers.yaml (URLs, the API's included, and the 30 seconds),
+    support.1password.com/saas-manager-exact (the countries), picqer/exact-php-client Connection.php (client
     authentication) and its issues 300 (rotation) and 640 (the dead token), websmurf/laravel-exact-online issue 31 (the
     early refresh).
     """
@@ -103,6 +104,7 @@ def exact_online(
         authorization_endpoint=f"https://start.exactonline.{country}/api/oauth2/auth",
         refresh_token_lifetime=30 * DAY,
         token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        origins=(f"https://start.exactonline.{country}",),
         refresh_not_before_expiry=30.0,
         dead=(INVALID_GRANT, Refusal(status=401, text="old refresh token used")),
         transient=(Refusal(error="access_denied", text="access_token not expired"),),
@@ -171,11 +173,11 @@ def salesforce(
 def hubspot(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
     """HubSpot: the refresh token stays the same.
 
-    The token endpoint is the one of 2026-03; the older `/oauth/v1/token` ends on 2027-02-16. The API's address is not
-    known here: pass `origins=`.
+    The token endpoint is the one of 2026-03; the older `/oauth/v1/token` ends on 2027-02-16.
 
-    Sources: developers.hubspot.com/changelog/v1-oauth-api-deprecation (URLs), its OAuth guide (client authentication),
-    nango.dev/blog/hubspot-oauth-bad-refresh-token (`BAD_REFRESH_TOKEN`).
+    Sources: developers.hubspot.com/changelog/v1-oauth-api-deprecation (URLs), its OAuth guide (client authentication)
+    and docs/methods/OAuth2/using-access-tokens (the API's address), nango.dev/blog/hubspot-oauth-bad-refresh-token
+    (`BAD_REFRESH_TOKEN`).
     """
     return preset(
         client_id,
@@ -185,6 +187,7 @@ def hubspot(client_id: str, client_secret: str | None = None, **overrides: Any) 
         url="https://api.hubapi.com/oauth/2026-03/token",
         authorization_endpoint="https://app.hubspot.com/oauth/authorize",
         revocation_endpoint="https://api.hubapi.com/oauth/2026-03/token/revoke",
+        origins=("https://api.hubapi.com",),
         token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
         dead=(INVALID_GRANT, Refusal(status=400, text="BAD_REFRESH_TOKEN")),
     )
@@ -195,8 +198,9 @@ def zoho(
 ) -> TokenEndpoint:
     """Zoho: one refresh token that is good until it is revoked, and an `Authorization` scheme of its own.
 
-    It hands out ten access tokens in ten minutes; "Access Denied" beyond that passes by itself. The API's address
-    comes with the token as `api_domain`: pass `origins=`.
+    It hands out ten access tokens in ten minutes; "Access Denied" beyond that passes by itself. Its tokens go to the
+    API host of the data centre, which the token response names as `api_domain`. A product with a host of its own (Mail,
+    Desk, Recruit) needs `origins=`.
 
     Args:
         client_id: the app's client id.
@@ -204,7 +208,8 @@ def zoho(
         dc: the data centre, as accounts.zoho.* names it: `com`, `eu`, `in`, `com.au`, ...
         overrides: see this package.
 
-    Sources: zoho.com/crm/developer/docs/api/v4/token-validity.html (limits) and v2 (`invalid_code`),
+    Sources: zoho.com/crm/developer/docs/api/v4/token-validity.html (limits) and v2 (`invalid_code`), its
+    v8/multi-dc.html and NangoHQ/nango providers.yaml (the API's address),
     zoho.com/recruit/developer-guide/apiv2/refresh.html (URLs, no new refresh token), zoho/zohocrm-python-sdk-2.0
     oauth_token.py (client authentication, `expires_in` in milliseconds).
     """
@@ -218,6 +223,7 @@ def zoho(
         url=f"https://accounts.zoho.{dc}/oauth/v2/token",
         authorization_endpoint=f"https://accounts.zoho.{dc}/oauth/v2/auth",
         token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        origins=(f"https://www.zohoapis.{dc}",),
         authorization_scheme="Zoho-oauthtoken",
         reuse_grace=STAYS_VALID,
         dead=(INVALID_GRANT, Refusal(error="invalid_code")),

@@ -14,10 +14,10 @@ from ._preset import DAY, STAYS_VALID, field, preset
 def google(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
     """Google: the refresh token is mostly not sent again, and kept.
 
-    Its APIs have many addresses: pass `origins=`.
+    Its tokens go to googleapis.com, where every host is Google's.
 
     Sources: googleapis/google-auth-library-python google/oauth2/_client.py (client authentication, the optional
-    refresh token), NangoHQ/nango providers.yaml (URLs).
+    refresh token), NangoHQ/nango providers.yaml (URLs, and the hosts of twenty of its APIs).
     """
     return preset(
         client_id,
@@ -26,6 +26,7 @@ def google(client_id: str, client_secret: str | None = None, **overrides: Any) -
         name="Google",
         url="https://oauth2.googleapis.com/token",
         authorization_endpoint="https://accounts.google.com/o/oauth2/v2/auth",
+        origins=("https://*.googleapis.com",),
         token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
     )
 
@@ -35,7 +36,7 @@ def microsoft(
 ) -> TokenEndpoint:
     """Microsoft Entra ID: a new refresh token every time, and the old one stays valid.
 
-    Its APIs have many addresses: pass `origins=`.
+    Its tokens go to Microsoft Graph. A token for another API (`scope` says which) needs `origins=`.
 
     Args:
         client_id: the application (client) id.
@@ -44,7 +45,7 @@ def microsoft(
         overrides: see this package.
 
     Sources: MicrosoftDocs/entra-docs v2-oauth2-auth-code-flow.md (URLs, client authentication) and refresh-tokens.md
-    (the old token stays valid; 90 days).
+    (the old token stays valid; 90 days), NangoHQ/nango providers.yaml (the API's address).
     """
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", tenant):
         raise ValueError("tenant must be a directory's id or domain, or 'common'")
@@ -57,6 +58,7 @@ def microsoft(
         authorization_endpoint=f"https://login.microsoftonline.com/{tenant}/oauth2/v2.0/authorize",
         refresh_token_lifetime=90 * DAY,
         token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        origins=("https://graph.microsoft.com",),
         reuse_grace=STAYS_VALID,
     )
 
@@ -90,11 +92,12 @@ def slack(client_id: str, client_secret: str | None = None, **overrides: Any) ->
     """Slack with token rotation: errors come with status 200, from the token endpoint and from the API.
 
     A response of the API with status 200 is looked into (see `ExpiryRule`). How a client authenticates is not known
-    from Slack's documents here: with a secret it is HTTP Basic (RFC 6749 §2.3.1). The API's address is not, either:
-    pass `origins=`.
+    from Slack's documents here: with a secret it is HTTP Basic (RFC 6749 §2.3.1). Its tokens go to the API and to
+    files.slack.com, but not to the addresses of files that are kept elsewhere.
 
-    Sources: api.slack.com/authentication/rotation (rotation), slackapi/python-slack-sdk rotator.py (URL) and its issue
-    1242 (`invalid_refresh_token`), slackapi/bolt-js issue 1968 (`token_expired`).
+    Sources: api.slack.com/authentication/rotation (rotation), slackapi/python-slack-sdk rotator.py (URL),
+    async_base_client.py (the API's address) and its issue 1242 (`invalid_refresh_token`), slackapi/bolt-js issue 1968
+    (`token_expired`), slack-go/slack release v0.30.1 and ErikKalkoken's gist f3ab28617d5099531ded865d111dbac1 (files).
     """
     return preset(
         client_id,
@@ -103,6 +106,7 @@ def slack(client_id: str, client_secret: str | None = None, **overrides: Any) ->
         name="Slack",
         url="https://slack.com/api/oauth.v2.access",
         authorization_endpoint="https://slack.com/oauth/v2/authorize",
+        origins=("https://slack.com", "https://files.slack.com"),
         is_expired=ExpiryRule(
             lambda body: field(body, "error") == "token_expired", frozenset({200, 401})
         ),
@@ -114,10 +118,11 @@ def github(client_id: str, client_secret: str | None = None, **overrides: Any) -
     """GitHub Apps, on behalf of a user: a new refresh token every time, and errors with status 200.
 
     A refresh ends the earlier access token, and a new one may be refused for a moment (coder/coder externalauth.go):
-    such a 401 is passed on, and the token is kept. The API's address is not known here: pass `origins=`.
+    such a 401 is passed on, and the token is kept.
 
     Sources: github/docs refreshing-user-access-tokens.md (rotation, lifetimes, client authentication),
-    lelylan/simple-oauth2 issue 459 (`bad_refresh_token`), NangoHQ/nango providers.yaml (URLs).
+    lelylan/simple-oauth2 issue 459 (`bad_refresh_token`), NangoHQ/nango providers.yaml (URLs), google/go-github
+    github.go (the address of uploads).
     """
     return preset(
         client_id,
@@ -126,6 +131,7 @@ def github(client_id: str, client_secret: str | None = None, **overrides: Any) -
         name="GitHub",
         url="https://github.com/login/oauth/access_token",
         authorization_endpoint="https://github.com/login/oauth/authorize",
+        origins=("https://api.github.com", "https://uploads.github.com"),
         refresh_token_lifetime=15_811_200.0,
         token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
         dead=(INVALID_GRANT, Refusal(error="bad_refresh_token")),
@@ -135,10 +141,10 @@ def github(client_id: str, client_secret: str | None = None, **overrides: Any) -
 def dropbox(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
     """Dropbox: one refresh token that is never replaced; without a secret it is a PKCE app.
 
-    A 401 that names another reason than `expired_access_token` is passed on. The API's addresses are not known here:
-    pass `origins=`.
+    A 401 that names another reason than `expired_access_token` is passed on.
 
-    Sources: dropbox/dropbox-sdk-python dropbox_client.py (all but the URLs), NangoHQ/nango providers.yaml (URLs).
+    Sources: dropbox/dropbox-sdk-python dropbox_client.py (all but the URLs) and session.py (the API's addresses),
+    NangoHQ/nango providers.yaml (URLs).
     """
     return preset(
         client_id,
@@ -148,6 +154,7 @@ def dropbox(client_id: str, client_secret: str | None = None, **overrides: Any) 
         url="https://api.dropboxapi.com/oauth2/token",
         authorization_endpoint="https://www.dropbox.com/oauth2/authorize",
         authorization_params={"token_access_type": "offline"},
+        origins=("https://api.dropboxapi.com", "https://content.dropboxapi.com"),
         token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
         reuse_grace=STAYS_VALID,
         is_expired=ExpiryRule(
@@ -159,10 +166,9 @@ def dropbox(client_id: str, client_secret: str | None = None, **overrides: Any) 
 def box(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
     """Box: a new refresh token every time, and the old one is spent at once.
 
-    The API's addresses are not known here: pass `origins=`.
-
     Sources: developer.box.com/guides/authentication/tokens/refresh (rotation, 60 days), box.dev access-tokens/refresh
-    (client authentication), support.box.com 360049133654 (the dead token), NangoHQ/nango providers.yaml (URLs).
+    (client authentication), support.box.com 360049133654 (the dead token), NangoHQ/nango providers.yaml (URLs),
+    box/box-python-sdk base_urls.py (the API's addresses).
     """
     return preset(
         client_id,
@@ -171,6 +177,7 @@ def box(client_id: str, client_secret: str | None = None, **overrides: Any) -> T
         name="Box",
         url="https://api.box.com/oauth2/token",
         authorization_endpoint="https://account.box.com/api/oauth2/authorize",
+        origins=("https://api.box.com", "https://upload.box.com"),
         refresh_token_lifetime=60 * DAY,
         token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
     )
