@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
 
 from httpx_refresh import RefreshAuthError, Token
+from tests.simulation.api import Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tests.simulation.process import Process
 
-_URL = httpx.URL("https://api.test/")
-_BODY = httpx.ByteStream(b"")
 _FORCES, _LOGS_IN = 0.05, 0.05
-
-
-@dataclass(slots=True)
-class Request:
-    """As much of a request as `RefreshAuth` looks at."""
-
-    url: httpx.URL = _URL
-    stream: httpx.ByteStream = _BODY
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """As much of a response as `RefreshAuth` looks at."""
-
-    request: Request
-    status_code: int
-
-    async def aread(self) -> None:
-        """There is no body."""
 
 
 class Caller:
@@ -79,49 +57,69 @@ class Caller:
 
     async def _request(self) -> bool:
         """Make one request as an HTTP client does with an `Auth`; return whether the API accepted it."""
-        flow: Any = self._process.auth.async_auth_flow(Request())
-        sends = 0
+        asked = self._world.api.request()
+        flow: Any = self._process.auth.async_auth_flow(asked)
+        sends, began = 0, self._world.now
         try:
-            request = await flow.__anext__()
+            request = await self._held(flow.__anext__())
             while True:
                 sends += 1
                 self._world.require(sends <= 3, "a request is sent three times at most")
-                response = await self._send(request)
+                response, why = await self._send(request)
                 try:
-                    request = await flow.asend(response)
+                    request = await self._held(flow.asend(response))
                 except StopAsyncIteration:
-                    return response.status_code == 200
+                    break
         finally:
             await flow.aclose()
+        if response.status_code == 401:
+            self._world.api.passed_on(asked, _sent(asked), why, began)
+        return response.status_code == 200 or not asked.allowed
 
-    async def _send(self, request: Request) -> Response:
+    async def _held(self, call: Awaitable[Any]) -> Any:
+        """Await what the library does, and see that it holds nobody longer than it may."""
         world, process = self._world, self._process
-        access_token = request.headers["Authorization"].removeprefix("Bearer ")
+        began, stopped = world.now, process.time_stopped
+        try:
+            return await call
+        finally:
+            took = world.now - began - (process.time_stopped - stopped)
+            most = world.plan.held * process.refresh_timeout + 0.1
+            if not world.plan.lenient:
+                world.require(
+                    took <= most * (1.0 + world.plan.drift), "nobody is held for longer", took, most
+                )
+
+    async def _send(self, request: Request) -> tuple[Response, str]:
+        world, process = self._world, self._process
+        access_token = _sent(request)
         world.watch.handed_out(process, access_token)
-        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
         there, back = (world.about(0.03) for _ in range(2))
 
         def arrives() -> None:
             fails = world.plan.has("api") and world.chance(0.02)
-            status = 200 if world.server.accepts(access_token) else 401
+            why = world.api.refusal(request, access_token)
             if fails and world.random.random() < 0.5:
                 world.after(back, lambda: process.raises(answer, httpx.ReadError("lost")))
             else:
-                world.after(back, lambda: process.hands(answer, 500 if fails else status))
+                status = 500 if fails else 401 if why else 200
+                world.after(back, lambda: process.hands(answer, (status, why)))
 
         world.after(there, arrives)
-        status = await answer
+        status, why = await answer
         if status == 401:
             process.refused.add(access_token)
-        return Response(request, status)
+        return Response(request, status), why
 
     async def _token(self) -> bool:
-        self._world.watch.handed_out(self._process, (await self._process.auth.token()).access_token)
+        token = await self._held(self._process.auth.token())
+        self._world.watch.handed_out(self._process, token.access_token)
         return True
 
     async def _refresh(self) -> bool:
         self._process.forces = True
-        token = await self._process.auth.refresh()
+        token = await self._held(self._process.auth.refresh())
         self._world.watch.handed_out(self._process, token.access_token)
         return True
 
@@ -143,7 +141,7 @@ class Caller:
             said = "good" if good else "refused"
         except RefreshAuthError as error:
             good, said = False, type(error).__name__
-            world.watch.failed(error, began)
+            world.watch.failed(process, error, began)
         except httpx.ReadError:
             good, said = False, "no answer from the API"
         took = world.now - began - (process.time_stopped - stopped)
@@ -152,14 +150,14 @@ class Caller:
         # A token of which nobody knows how long it lives, and that nobody has used yet, may be refused for a minute.
         plan = world.plan
         disturbed = plan.faults or plan.forces or world.calm or not plan.says_lifetime
-        disturbed = disturbed or plan.skew > 1.0
+        disturbed = disturbed or plan.skew > 1.0 or plan.api is not None
         world.require(good or disturbed, "where nothing fails, everybody is served", said)
         return good
 
     async def _cancelled(self, ask: Callable[[], Awaitable[bool]]) -> None:
         """Ask, but not for long: whoever cancels has its way at once."""
         world, process = self._world, self._process
-        patience = world.random.choice([0.0, 0.05, 0.3, 1.0]) * world.plan.refresh_timeout
+        patience = world.random.choice([0.0, 0.05, 0.3, 1.0]) * process.refresh_timeout
         due, stopped = process.machine.monotonic() + patience, process.time_stopped
         if world.random.random() < 0.5:
             with anyio.move_on_after(patience):
@@ -172,3 +170,8 @@ class Caller:
         late = process.machine.monotonic() - due
         on_time = late < 1e-6 or process.time_stopped != stopped
         world.require(on_time, "a caller that is cancelled ends at once", self._name, late)
+
+
+def _sent(request: Request) -> str:
+    """Return the access token that a request carries."""
+    return request.headers["Authorization"].removeprefix("Bearer ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ class Claimed:
     by: str
     nonce: str
     made_at: float
+    refresh_timeout: float
     written_at: float = -1.0
     record: Record | None = None
     replaced: bool = False
@@ -46,25 +48,35 @@ class Claims:
         self._rescued: set[str] = set()
         """Refresh tokens that were put into an emptied slot, by a process that did not know what became of them."""
         self.claims_made = 0
+        self.claims_of: Counter[str] = Counter()
         self.faults: dict[str, list[tuple[float, str]]] = {}
         """What went wrong for each process, and when."""
+        self.ancient = 300.0 if world.plan.lenient else 86_400.0
+        """A claim that is older than this by its reader's clock, in seconds, need not be watched."""
         self.reasons: list[str] = []
         """Why a person has to log in again."""
 
     @property
     def _apart(self) -> bool:
-        """Whether clocks may differ by five minutes or more: a live claim may then be taken for an old one."""
+        """Whether clocks may differ by a day or more: a live claim may then be taken for an old one."""
         machines = [process.machine for process in self._world.processes.values()]
         ahead = max(machine.skew + machine.stepped for machine in machines)
         behind = min(machine.skew - machine.stepped for machine in machines)
-        return ahead - behind > 300.0 - 1.5 * self._plan.refresh_timeout
+        return ahead - behind > self.ancient - 1.5 * self._plan.refresh_timeout
 
     # -- claims ------------------------------------------------------------------------------------------------
 
     def new_nonce(self, process: Process) -> str:
         """Name a claim after its owner."""
         self.claims_made += 1
-        claimed = Claimed(process.name, f"{process.name}#{self.claims_made}", self._world.now)
+        self.claims_of[process.name] += 1
+        number = self.claims_of[process.name]
+        claimed = Claimed(
+            process.name,
+            f"{process.name}#{number}",
+            self._world.now,
+            process.refresh_timeout,
+        )
         self._claims[claimed.nonce] = claimed
         self._claim_of[asyncio.current_task()] = claimed
         return claimed.nonce
@@ -72,7 +84,8 @@ class Claims:
     def sends(self, process: Process, refresh_token: str) -> Spending:
         """Judge whether this refresh token may be sent now."""
         world, plan, require = self._world, self._plan, self._world.require
-        claimed = self._claim_of[asyncio.current_task()]
+        # Or it is sent by a task of its own, of this process's latest claim.
+        claimed = self._claim_of.get(asyncio.current_task()) or self._latest(process)
         spending = Spending(process.name, claimed.nonce, refresh_token, claimed.made_at)
         record = claimed.record or _record.parse(None)
         held = None if record.token is None else record.token.refresh_token
@@ -86,7 +99,7 @@ class Claims:
             "nothing is sent under a claim that was taken over",
             spending,
         )
-        late = world.now - claimed.made_at - plan.refresh_timeout
+        late = world.now - claimed.made_at - claimed.refresh_timeout
         require(late <= 1e-6 + world.now * plan.drift, "nothing is sent after its time", late)
         for other in self._sending:
             if other.refresh_token == refresh_token:
@@ -119,6 +132,10 @@ class Claims:
         claimed.maybe_spent = True
         self._sending.append(spending)
         return spending
+
+    def _latest(self, process: Process) -> Claimed:
+        written = [one for one in self._claims.values() if one.by == process.name and one.record]
+        return max(written, key=lambda one: one.made_at)
 
     def has_sent(self, spending: Spending, outcome: str) -> None:
         """Take note of what the sender knows now."""

@@ -26,6 +26,14 @@ _FAULTS = (
 )
 
 
+_ODD = ("odd retry_after", "odd outcome", "BaseException", "odd token")
+_ARRIVES = {"", "late request", "late answer", "lost answer", "error after", "garbage", "odd token"}
+
+
+class Odd(BaseException):
+    """What a custom endpoint raises, and no `except Exception` catches."""
+
+
 class Endpoint:
     """What `RefreshAuth` of one process refreshes with."""
 
@@ -36,10 +44,14 @@ class Endpoint:
     def __init__(self, world: World, process: Process) -> None:
         self._world = world
         self._process = process
-        self.reuse_grace = world.plan.client_grace
+        odd = world.plan.has("odd endpoint") and world.random.random() < 0.3
+        self.reuse_grace: Any = world.plan.client_grace
+        if odd:
+            self.reuse_grace = world.random.choice([None, "7", float("nan"), -1.0, object()])
 
     async def refresh(self, token: Token) -> Token:
         world, process = self._world, self._process
+        world.budget.sends(process)
         assert token.refresh_token is not None
         spending = world.watch.sends(process, token.refresh_token)
         outcome = "unknown"
@@ -53,19 +65,27 @@ class Endpoint:
             world.watch.has_sent(spending, outcome)
         if fields is None:
             raise ReauthorizationRequired("refused", error="invalid_grant")
-        return _token(fields, process.wall())
+        return token_of(fields, process.wall())
 
     async def _exchange(self, spending: Spending) -> dict[str, Any] | None:
         world, process, plan = self._world, self._process, self._world.plan
-        fault, there, back = "", *(world.about(plan.latency["server"]) for _ in range(2))
+        latency = plan.latency["server"] * process.refresh_timeout / plan.refresh_timeout
+        fault, there, back = "", *(world.about(latency) for _ in range(2))
         if plan.has("endpoint") and world.chance(plan.endpoint_fails):
             fault = world.random.choice(_FAULTS)
             process.fault(fault)
+        if plan.has("odd endpoint") and world.chance(plan.endpoint_fails):
+            fault = world.random.choice(_ODD)
+            process.fault(fault)
+        if process.is_refused():
+            fault = "refused"
+        if plan.silent[0] <= world.now < plan.silent[1]:
+            fault = "lost request"
         if (
             world.random.random() < 0.3
         ):  # A connection is made first: whoever is stopped there sends late.
             connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            world.after(world.about(plan.latency["server"]), lambda: process.hands(connected, None))
+            world.after(world.about(latency), lambda: process.hands(connected, None))
             await connected
         world.note(process.name, f"sends {spending.refresh_token} {fault}")
         if fault == "late request":
@@ -81,12 +101,14 @@ class Endpoint:
             process.hazard()
             if fault == "garbage":
                 fields = {}
+            elif fault == "odd token":
+                fields = {"access_token": 7}
             if error is None:
                 world.after(back, lambda: process.hands(answer, fields))
             elif fault == "error after" or world.random.random() < 0.5:  # else it is silence
                 world.after(back, lambda: process.raises(answer, error))
 
-        if fault in ("", "late request", "late answer", "lost answer", "error after", "garbage"):
+        if fault in _ARRIVES:
             world.after(there, arrives)
         elif fault != "lost request" or world.random.random() < 0.5:
             assert error is not None
@@ -96,7 +118,15 @@ class Endpoint:
         return fields
 
 
-def _error(world: World, fault: str) -> Exception | None:
+def _error(world: World, fault: str) -> BaseException | None:
+    if fault == "odd retry_after":
+        odd: Any = world.random.choice(["7", float("nan"), float("inf"), -1.0, object()])
+        return RefreshUnavailable("busy", outcome="busy", retry_after=odd)
+    if fault == "odd outcome":
+        odd = world.random.choice([None, "perhaps", 7])
+        return RefreshUnavailable("what", outcome=odd)
+    if fault == "BaseException":
+        return world.random.choice([Odd, SystemError, asyncio.CancelledError])("odd")
     if fault == "not sent":
         return RefreshUnavailable("not reached", outcome="not_sent")
     if fault == "refused":
@@ -111,10 +141,10 @@ def _error(world: World, fault: str) -> Exception | None:
     return None
 
 
-def _token(fields: dict[str, Any], wall: float) -> Token:
+def token_of(fields: dict[str, Any], wall: float) -> Token:
     """Read a token response at this host's time; of garbage, return the garbage."""
-    if not fields:
+    if not isinstance(fields.get("access_token"), str):
         return fields  # type: ignore[return-value]  # no Token, on purpose
     extra = {name: value for name, value in fields.items() if name == "expires_in"}
-    expires_at = wall + extra["expires_in"] if extra else None
+    expires_at = wall + extra["expires_in"] if extra else fields.get("expires_at")
     return Token(fields["access_token"], fields.get("refresh_token"), expires_at, "Bearer", extra)

@@ -70,6 +70,7 @@ class Loop:
         self.ready: deque[asyncio.Handle] = deque()
         self.held: list[asyncio.TimerHandle] = []
         self.tasks: list[asyncio.Task[Any]] = []
+        self.closed = False
         self.on_step: Callable[[Loop], None] = lambda _: None
 
     # -- what asyncio asks of an event loop --------------------------------------------------------------------
@@ -79,6 +80,12 @@ class Loop:
 
     def get_debug(self) -> bool:
         return False
+
+    def is_running(self) -> bool:
+        return asyncio._get_running_loop() is self._loop
+
+    def is_closed(self) -> bool:
+        return self.closed
 
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -117,6 +124,8 @@ class Loop:
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, **options: Any
     ) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self._loop, name=name, **options)
+        if len(self.tasks) > 200:
+            self.tasks = [one for one in self.tasks if not one.done()]
         self.tasks.append(task)
         return task
 
@@ -164,6 +173,16 @@ class Loop:
         self.dead = True
         self.ready.clear()
         self.held.clear()
+
+    def close(self) -> None:
+        """Run nothing any more, as a loop that is closed: whoever asks can see that it is."""
+        self.die()
+        self.closed = True
+
+    def left(self) -> list[asyncio.Task[Any]]:
+        """Return the tasks that are not done and that `asyncio.all_tasks` finds, the oldest first."""
+        found = asyncio.all_tasks(self._loop)
+        return [task for task in self.tasks if task in found]
 
     def step(self) -> None:
         """Run one handle."""

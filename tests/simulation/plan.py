@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.simulation.budget import Bound
 
 FAULTS = (
     "crash",  # a process is killed, and started again
@@ -20,12 +23,41 @@ FAULTS = (
     "wall",  # wall clocks are stepped
 )
 
+NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiPlan:
+    """What is wrong with the API behind the token. Times are in seconds.
+
+    Attributes:
+        forbidden: how many kinds of requests it refuses to this token, for good.
+        public: whether it has an endpoint that looks at no token.
+        refuses: when it refuses everybody, and until when.
+        rekeys: whether it knows none of the tokens from before, after it refused everybody.
+        lag: how long after its issue it learns of a token.
+        random: how many of a hundred requests it refuses for no reason.
+        ends_every: how often somebody else ends all access tokens.
+        innocents: how many innocent requests may be refused with one access token that ended early.
+    """
+
+    forbidden: int = 0
+    public: bool = False
+    refuses: tuple[float, float] = (NEVER, NEVER)
+    rekeys: bool = False
+    lag: float = 0.0
+    random: int = 0
+    ends_every: float = 0.0
+    innocents: float = 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One world. Times are in seconds."""
 
+    kind: str = "faults"
     faults: frozenset[str] = frozenset()
+    api: ApiPlan | None = None
     processes: int = 2
     loops: int = 1
     callers: int = 2
@@ -51,6 +83,26 @@ class Plan:
     store_fails: float = 0.0
     endpoint_fails: float = 0.0
     cancels: float = 0.0
+    clock_steps: float = 60.0
+    """The most by which a wall clock is stepped."""
+    lenient: bool = False
+    timeouts: tuple[float, ...] = ()
+    """Each process's own `refresh_timeout`, in turn; none: all have the same."""
+    refuses_clients: tuple[float, float, int] = (NEVER, NEVER, 0)
+    """From when and until when the endpoint answers `invalid_client`, and to how many processes."""
+    silent: tuple[float, float] = (NEVER, NEVER)
+    """From when and until when the endpoint does not answer, and does nothing."""
+    held: float = 2.0
+    """The most that a caller is held, in `refresh_timeout`s."""
+    bounds: tuple[Bound, ...] = ()
+    absolute_expiry: bool = False
+    """Whether the endpoint says when a token expires, by its own clock, and not how long it lives."""
+
+    def timeout_of(self, process: int) -> float:
+        """Return the `refresh_timeout` of the process with that number."""
+        return (
+            self.timeouts[process % len(self.timeouts)] if self.timeouts else self.refresh_timeout
+        )
 
     def has(self, fault: str) -> bool:
         return fault in self.faults
@@ -59,47 +111,3 @@ class Plan:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         values["faults"] = sorted(self.faults)
         return "\n".join(f"    {name}: {value}" for name, value in values.items())
-
-
-def draw(seed: int) -> Plan:
-    """Draw the plan of a seed."""
-    chance = random.Random(f"plan {seed}")
-    some = chance.choice([0, 1, 2, 3, 5, len(FAULTS)])
-    faults = frozenset(chance.sample(FAULTS, some))
-    # A host that sleeps measures on its wall clock how long: one that is stepped as well knows nothing.
-    faults -= {"wall"} if "sleep" in faults else set()
-    timeout = chance.choice([1.0, 2.0, 5.0, 20.0])
-    lifetime = chance.choice([20.0, 40.0, 100.0])
-    horizon = lifetime * chance.choice([2.5, 4.5])
-    grace = chance.choice([0.0, 0.0, 0.0, timeout * 3, 60.0])
-    return Plan(
-        faults=faults,
-        processes=chance.choice([1, 2, 2, 3, 4, 5]),
-        loops=chance.choice([1, 1, 1, 2]),
-        callers=chance.choice([1, 2, 3]),
-        shuffled=chance.random() < 0.5,
-        # Beyond five minutes a claim is taken for abandoned at once: rare, and known.
-        skew=chance.choice([0.0, 1.0, 30.0, 140.0, 140.0, chance.choice([140.0, 1000.0])]),
-        drift=chance.choice([0.0, 0.001]),
-        horizon=horizon,
-        think=horizon / chance.choice([4, 8, 12]),
-        refresh_timeout=timeout,
-        refresh_before=chance.choice([0.0, 5.0, 60.0]),
-        lifetime=lifetime,
-        says_lifetime=chance.random() < 0.8,
-        rotates=chance.random() < 0.9,
-        server_grace=grace,
-        client_grace=chance.choice([0.0, grace, grace]),
-        revokes_on_reuse=chance.random() < 0.8,
-        ends_previous=chance.random() < 0.3,
-        sets_tokens=chance.random() < 0.1,
-        forces=chance.random() < 0.15,
-        latency={
-            "store": min(chance.choice([0.001, 0.02, 0.1]), timeout / 20),
-            "server": timeout * chance.choice([0.01, 0.05, 0.13]),
-        },
-        strike=chance.choice([0.02, 0.1, 0.3]),
-        store_fails=chance.choice([0.02, 0.1, 0.3]),
-        endpoint_fails=chance.choice([0.1, 0.3, 0.7]),
-        cancels=chance.choice([0.05, 0.3]),
-    )

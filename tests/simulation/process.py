@@ -9,9 +9,7 @@ from httpx_refresh import RefreshAuth
 from httpx_refresh._refresh.session import Session
 from httpx_refresh._refresh.slot import Host, Slot
 from tests.simulation.caller import Caller
-from tests.simulation.endpoint import Endpoint
 from tests.simulation.loop import Loop, Machine
-from tests.simulation.store import Store
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,7 +19,9 @@ if TYPE_CHECKING:
 
 
 CALLER = "caller"
-STRIKES = ("crash", "stop", "sleep", "shutdown")
+STRIKES = ("crash", "stop", "sleep", "shutdown", "exit", "close", "aclose")
+_NO_EXCUSE = {"shutdown", "exit", "aclose"}
+"""Nothing is lost for these."""
 
 
 class SimulatedHost(Host):
@@ -51,28 +51,31 @@ class SimulatedHost(Host):
 class Process:
     """One process; when it starts again after its death, it is another one of these on the same machine."""
 
-    def __init__(self, world: World, machine: Machine, *, start: int = 1) -> None:
+    def __init__(self, world: World, machine: Machine, number: int, *, start: int = 1) -> None:
         plan = world.plan
         self.world = world
         self.machine = machine
+        self.number = number
         self.start = start
+        self.refresh_timeout = plan.timeout_of(number)
+        self.refresh_before = plan.refresh_before
         self.name = f"{machine.name}.{start}"
         self.alive = True
         self.stopped_at: float | None = None
         self.time_stopped = 0.0
-        self.calling = 0
-        """How many callers have not come to their end."""
+        self._callers: dict[asyncio.Task[None], Loop] = {}
+        """Those that have not come to their end."""
         self.refused: set[str] = set()
         """Access tokens that the API refused to somebody in this process."""
         self.unsaved: set[str] = set()
         """Access tokens that the store failed to save for this process."""
         self.forces = False
-        self.auth = RefreshAuth(Endpoint(world, self), Store(world, self))
+        self.auth = RefreshAuth(world.endpoint_of(self), world.store_of(self))
         self.session = self.auth._session = Session(
             self.auth._session.endpoint,
             Slot(self.auth._session.slot.store, SimulatedHost(self)),
-            refresh_before=plan.refresh_before,
-            refresh_timeout=plan.refresh_timeout,
+            refresh_before=self.refresh_before,
+            refresh_timeout=self.refresh_timeout,
         )
         self.loops: list[Loop] = []
         self._strikes = [s for s in STRIKES if plan.has(s)]
@@ -82,6 +85,11 @@ class Process:
         world.note(self.name, "starts")
         for _ in range(plan.loops):
             self._begin_loop()
+
+    @property
+    def calling(self) -> bool:
+        """Whether a caller has not come to its end."""
+        return self.alive and bool(self._callers)
 
     def wall(self) -> float:
         return self.machine.wall()
@@ -96,9 +104,14 @@ class Process:
         if self.alive and not answer.done():
             answer.set_result(result)
 
-    def raises(self, answer: asyncio.Future[Any], error: Exception) -> None:
+    def raises(self, answer: asyncio.Future[Any], error: BaseException) -> None:
         if self.alive and not answer.done():
             answer.set_exception(error)
+
+    def is_refused(self) -> bool:
+        """Whether the endpoint refuses this process's client now."""
+        since, until, most = self.world.plan.refuses_clients
+        return since <= self.world.now < until and self.number < most
 
     # -- loops and callers -------------------------------------------------------------------------------------
 
@@ -108,15 +121,16 @@ class Process:
         loop.on_step = self._burn
         self.loops.append(loop)
         for number in range(world.plan.callers):
-            self.call(loop, Caller(self, f"{self.name}/{len(self.loops)}{'abc'[number]}").run())
+            self.call(loop, Caller(self, f"{self.name}/{len(self.loops)}{chr(97 + number)}").run())
 
     def call(self, loop: Loop, work: Coroutine[Any, Any, None]) -> None:
         """Start a caller on a loop."""
-        self.calling += 1
-        loop.create_task(work, name=CALLER).add_done_callback(self._called)
+        task = loop.create_task(work, name=CALLER)
+        self._callers[task] = loop
+        task.add_done_callback(self._called)
 
     def _called(self, task: asyncio.Task[None]) -> None:
-        self.calling -= 1
+        del self._callers[task]
         error = None if task.cancelled() else task.exception()
         self.world.require(error is None, "a caller knows all that can happen to it", repr(error))
 
@@ -136,15 +150,19 @@ class Process:
                     self._strike(self.world.random.choice(self._strikes), loop)
 
     def _strike(self, what: str, loop: Loop) -> None:
-        world, timeout = self.world, self.world.plan.refresh_timeout
-        self.fault(what)
+        world, timeout = self.world, self.refresh_timeout
+        if world.plan.lenient or what not in _NO_EXCUSE:
+            self.fault(what)
         world.note(self.name, f"is struck: {what}")
         if what == "crash":
             self.die()
             world.after(world.random.uniform(0.0, 3.0 * timeout), self.restart)
-        elif what == "shutdown":
+        elif what == "close":
+            self._close_loop(loop)
+        elif what in ("shutdown", "exit", "aclose"):
             if loop not in self._ending:
-                self._end_loop(loop, gently=world.random.random() < 0.5)
+                gently = what == "aclose" or world.random.random() < 0.5
+                self._end_loop(loop, gently=gently, exits=what == "exit")
         else:
             lasts = world.random.choice([0.1, 0.5, 1.2, 2.0, 6.0]) * timeout
             self.stopped_at, self._asleep = world.now, what == "sleep"
@@ -167,7 +185,7 @@ class Process:
 
     def die(self) -> None:
         """End at once: whatever it was about to do, it never does."""
-        self.alive, self.calling = False, 0
+        self.alive = False
         for loop in self.loops:
             loop.die()
 
@@ -175,37 +193,89 @@ class Process:
         """Start it again, if it is dead."""
         processes = self.world.processes
         if not self.alive and processes[self.machine.name] is self:
-            processes[self.machine.name] = Process(self.world, self.machine, start=self.start + 1)
+            processes[self.machine.name] = Process(
+                self.world, self.machine, self.number, start=self.start + 1
+            )
 
-    def _end_loop(self, loop: Loop, *, gently: bool) -> None:
+    def _end_loop(self, loop: Loop, *, gently: bool, exits: bool) -> None:
         """End an event loop as asyncio.run does: cancel all its tasks and wait for them; then begin another one.
 
         Gently: as `async with auth` does, which waits for what is under way.
         """
         self._ending.append(loop)
         self.world.watch.not_saved(self)
-        for task in _left(loop):
-            if not gently or task.get_name() == CALLER:
+        if not gently:
+            self._cancel_all(loop, exits=exits)
+            return
+        for task in loop.left():
+            if task.get_name() == CALLER:
                 task.cancel()
-        if gently:
-            loop.create_task(self.auth.aclose()).add_done_callback(
-                lambda _: self._end_loop(loop, gently=False)
-            )
-        else:
-            self._replace_loop(loop)
+        closing = loop.create_task(self._aclose())
+        closing.add_done_callback(lambda _: self._cancel_all(loop, exits=exits))
 
-    def _replace_loop(self, loop: Loop) -> None:
-        left = _left(loop)
-        if left:
-            left[-1].add_done_callback(lambda _: self._replace_loop(loop))
-        elif loop.ready:
-            loop.call_soon(lambda: self._replace_loop(loop))
-        else:
-            self.world.note(self.name, "ends a loop")
-            loop.die()
-            self.loops.remove(loop)
-            self._begin_loop()
+    async def _aclose(self) -> None:
+        """Close, and see that this takes no longer than it may, and spends nothing for nobody."""
+        world, watch = self.world, self.world.watch
+        began, stopped, claims = world.now, self.time_stopped, watch.claims_of[self.name]
+        alone = len(self.loops) == 1
+        await self.auth.aclose()
+        if world.plan.lenient:
+            return
+        took = world.now - began - (self.time_stopped - stopped)
+        world.require(took <= 2.0 * self.refresh_timeout + 0.5, "aclose ends in time", took)
+        begun = watch.claims_of[self.name] - claims
+        world.require(not (alone and begun), "aclose starts nothing new", self.name, begun)
 
+    def _cancel_all(self, loop: Loop, *, exits: bool) -> None:
+        """Cancel every task that asyncio knows of, once or a few times, and go on when they are done."""
+        world, left = self.world, loop.left()
+        for task in left:
+            task.cancel()
+        for _ in range(world.random.choice([0, 0, 1, 3])):
+            moment = world.random.uniform(0.0, 0.5) * self.refresh_timeout
+            world.after(moment, lambda: self._cancel_again(loop, left))
+        waits_for = set(left)
 
-def _left(loop: Loop) -> list[asyncio.Task[Any]]:
-    return [task for task in loop.tasks if not task.done()]
+        def done(task: asyncio.Task[Any]) -> None:
+            waits_for.discard(task)
+            if not waits_for:
+                self._close_soon(loop, 3, exits=exits)
+
+        for task in left:
+            task.add_done_callback(done)
+        if not left:
+            self._close_soon(loop, 3, exits=exits)
+
+    def _cancel_again(self, loop: Loop, tasks: list[asyncio.Task[Any]]) -> None:
+        if self.alive and loop.running:
+            for task in tasks:
+                task.cancel()
+
+    def _close_soon(self, loop: Loop, turns: int, *, exits: bool) -> None:
+        """Close the loop after as many turns as `asyncio.run` takes for its asynchronous generators and executors.
+
+        A turn runs all handles that are ready when it begins.
+        """
+        due = list(loop.ready)
+
+        def again() -> None:
+            if any(handle in loop.ready for handle in due):
+                loop.call_soon(again)
+            elif turns:
+                self._close_soon(loop, turns - 1, exits=exits)
+            else:
+                self._close_loop(loop, exits=exits)
+
+        loop.call_soon(again)
+
+    def _close_loop(self, loop: Loop, *, exits: bool = False) -> None:
+        world = self.world
+        world.note(self.name, "exits" if exits else "closes a loop")
+        if exits:
+            self.die()
+            world.after(world.random.uniform(0.0, 3.0 * self.refresh_timeout), self.restart)
+            return
+        self._callers = {task: its for task, its in self._callers.items() if its is not loop}
+        loop.close()
+        self.loops.remove(loop)
+        self._begin_loop()

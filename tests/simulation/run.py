@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from httpx_refresh._refresh import record as _record
 from tests.simulation.caller import Caller
+from tests.simulation.kinds import draw
 from tests.simulation.loop import EPOCH, Machine
-from tests.simulation.plan import draw
 from tests.simulation.process import Process
 from tests.simulation.world import Violation, World
 
@@ -49,17 +49,17 @@ class Outcome:
         return hashlib.sha256(self.trace.encode()).hexdigest()
 
 
-def simulate(seed: int, plan: Plan | None = None) -> Outcome:
-    """Run one seed to its end, or to its first violation.
+def simulate(seed: int, plan: Plan | None = None, *, kind: str = "faults") -> Outcome:
+    """Run one seed, in a world of this kind or of this plan, to its end or to its first violation.
 
     In a thread of its own: an event loop that runs in the caller's is none of the world's.
     """
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_simulate, seed, plan).result()
+        return thread.submit(_simulate, seed, draw(seed, kind) if plan is None else plan).result()
 
 
-def _simulate(seed: int, plan: Plan | None) -> Outcome:
-    world = World(seed, draw(seed) if plan is None else plan)
+def _simulate(seed: int, plan: Plan) -> Outcome:
+    world = World(seed, plan)
     violation = None
     with _logged(world):
         try:
@@ -93,10 +93,14 @@ def _play(world: World) -> None:
         skew = world.random.uniform(-plan.skew, plan.skew)
         rate = 1.0 + world.random.uniform(-plan.drift, plan.drift)
         machine = Machine(world, name, skew=skew, rate=rate)
-        world.processes[name] = Process(world, machine)
+        world.processes[name] = Process(world, machine, number)
     for fault, happens in _HAPPENINGS.items():
         for _ in range(world.random.randint(1, 3) if plan.has(fault) else 0):
             world.at(world.random.uniform(0.0, plan.horizon), partial(happens, world))
+    if plan.api is not None and plan.api.rekeys:
+        world.at(plan.api.refuses[1], partial(_expires_early, world))
+    if plan.api is not None and plan.api.ends_every:
+        world.after(plan.api.ends_every, partial(_ends_again, world, plan.api.ends_every))
     world.run(lambda: False, until=plan.horizon)
     _calm(world)
     world.run(world.all_answered, until=world.now + _LONG)
@@ -118,7 +122,8 @@ def _calm(world: World) -> None:
 
 def _one_more_expiry(world: World) -> None:
     """The next expiry works, and costs one token request."""
-    world.run(lambda: False, until=world.now + 3.0 * world.plan.refresh_timeout)
+    most = max(world.plan.refresh_timeout, *world.plan.timeouts, 0.0)
+    world.run(lambda: False, until=world.now + 3.0 * most)
     world.note("world", "ends all access tokens")
     world.server.expire()
     began, requests = world.now, len(world.server.spent)
@@ -187,9 +192,15 @@ def _expires_early(world: World) -> None:
     world.server.expire()
 
 
+def _ends_again(world: World, every: float) -> None:
+    if not world.calm:
+        _expires_early(world)
+        world.after(world.about(every), partial(_ends_again, world, every))
+
+
 def _steps_clock(world: World) -> None:
     machine = world.random.choice(list(world.processes.values())).machine
-    step = world.random.uniform(-60.0, 60.0)
+    step = world.random.uniform(-world.plan.clock_steps, world.plan.clock_steps)
     world.note(machine.name, f"steps its wall clock by {step:.1f} s")
     machine.skew += step
     machine.stepped += abs(step)
@@ -217,6 +228,17 @@ class _Log(logging.Handler):
         text = record.getMessage()
         self._world.note("log", text)
         self._world.require("rt-" not in text and "at-" not in text, "no token in a log", text)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Log nothing."""
+    logger = logging.getLogger("httpx_refresh")
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.simulation.loop import EPOCH
+
 if TYPE_CHECKING:
     from httpx_refresh import Token
     from tests.simulation.world import World
@@ -38,6 +40,7 @@ class _Refresh:
 @dataclass(slots=True, eq=False)
 class _Access:
     family: Family
+    issued_at: float
     expires_at: float
     spending: Spending | None
 
@@ -113,11 +116,12 @@ class Server:
     ) -> dict[str, Any]:
         self._issued += 1
         name = f"{family.number}-{self._issued}"
-        self.access_tokens[f"at-{name}"] = _Access(
-            family, self._world.now + self._plan.lifetime, spending
-        )
+        now = self._world.now
+        self.access_tokens[f"at-{name}"] = _Access(family, now, now + self._plan.lifetime, spending)
         fields: dict[str, Any] = {"access_token": f"at-{name}"}
-        if self._plan.says_lifetime:
+        if self._plan.absolute_expiry:
+            fields["expires_at"] = EPOCH + now + self._plan.lifetime
+        elif self._plan.says_lifetime:
             fields["expires_in"] = self._plan.lifetime
         if new_refresh_token:
             self.refresh_tokens[f"rt-{name}"] = _Refresh(family)

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from httpx_refresh._refresh import record as _record
+from tests.simulation.plan import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +73,14 @@ class Store:
         if plan.has("slow store") and world.chance(0.1):
             there += world.random.uniform(0.0, plan.refresh_timeout)
             process.fault("slow store")
+        if plan.has("hung store") and world.chance(plan.store_fails):
+            hung = world.random.choice(("asked", "answered", "asked late", "answered late"))
+            long = world.random.choice([0.5, 1.0, 2.0, 5.0]) * process.refresh_timeout
+            process.fault("store hung")
+            world.note(process.name, f"{name} hangs ({hung})")
+            world.watch.not_saved(process)
+            there += {"asked": NEVER, "asked late": long}.get(hung, 0.0)
+            back += {"answered": NEVER, "answered late": long}.get(hung, 0.0)
         fails = plan.has("store") and world.chance(plan.store_fails)
         before, after, late = world.random.choice(
             ((True, False, False), (False, True, False), (True, False, True))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.simulation import __main__ as command
+from tests.simulation.kinds import KINDS, OPEN
 from tests.simulation.mutants import MUTANTS, cut_short
 from tests.simulation.plan import Plan
 from tests.simulation.run import simulate
@@ -60,6 +61,11 @@ def test_two_thousand_worlds_keep_every_promise() -> None:
         assert REASONS.issuperset(outcome.reasons)
 
 
+@pytest.mark.parametrize("kind", sorted(OPEN))
+def test_what_breaks_today_is_found(kind: str) -> None:
+    assert any(simulate(seed, kind=kind).violation for seed in range(100))
+
+
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_broken_protocol_is_caught(
     mutant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
@@ -71,7 +77,9 @@ def test_a_broken_protocol_is_caught(
 def test_a_seed_repeats_exactly_in_another_process_with_other_hashes() -> None:
     script = (
         "from tests.simulation.run import simulate\n"
-        "print(*(simulate(seed).digest for seed in range(30)))"
+        "from tests.simulation.kinds import KINDS\n"
+        "print(*(simulate(seed).digest for seed in range(30)))\n"
+        "print(*(simulate(0, kind=kind).digest for kind in KINDS))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
     there = subprocess.run(
@@ -82,7 +90,9 @@ def test_a_seed_repeats_exactly_in_another_process_with_other_hashes() -> None:
         text=True,
         check=True,
     )
-    assert there.stdout.split() == [simulate(seed).digest for seed in range(30)]
+    here = [simulate(seed).digest for seed in range(30)]
+    here += [simulate(0, kind=kind).digest for kind in KINDS]
+    assert there.stdout.split() == here
 
 
 SLOW = Plan(

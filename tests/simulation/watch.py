@@ -114,17 +114,25 @@ class Watch(Claims):
     def _require_free(self, writer: Process, claim: Claim | None) -> None:
         """Whatever claim stands there, it must be the writer's own and at its end, or abandoned."""
         world, plan = self._world, self._plan
-        old = Claimed(writer.name, "", 0.0) if claim is None else self._claims[claim.nonce]
+        old = self._claims[claim.nonce] if claim else Claimed(writer.name, "", 0.0, 0.0)
         stood = world.now - old.written_at
-        ancient = claim is not None and writer.wall() - claim.since + writer.machine.stepped > 300.0
+        age = 0.0 if claim is None else writer.wall() - claim.since + writer.machine.stepped
         world.require(
-            stood * (1.0 + plan.drift) >= 1.5 * plan.refresh_timeout
-            or ancient
+            stood * (1.0 + plan.drift) >= 1.5 * old.refresh_timeout
+            or age > self.ancient
+            or self._is_closed(old)
             or (old.by == writer.name and all(one.nonce != old.nonce for one in self._sending)),
             "a claim is left alone until it is abandoned",
             claim,
             writer.name,
             stood,
+        )
+
+    def _is_closed(self, claimed: Claimed) -> bool:
+        """Whether the loop that a claim was made on was closed with its task in the middle of it."""
+        return any(
+            what == "close" and at >= claimed.made_at
+            for at, what in self.faults.get(claimed.by, [])
         )
 
     def _is_needed(self, writer: Process, before: Record) -> bool:
@@ -156,9 +164,20 @@ class Watch(Claims):
             access_token,
         )
 
-    def failed(self, error: RefreshAuthError, began: float) -> None:
+    def failed(self, process: Process, error: RefreshAuthError, began: float) -> None:
         """Judge an error that a caller got who began to ask at that time."""
         require, cause = self._world.require, error.__cause__
+        outcome = getattr(error, "outcome", None)
+        require(
+            self._plan.kind != "freezes" or outcome != "not_sent",
+            "what was not sent is begun again",
+            error,
+        )
+        require(
+            self._plan.kind != "stale secrets" or process.number < self._plan.refuses_clients[2],
+            "a client that is not refused is served",
+            error,
+        )
         require(id(error) not in self._raised, "every caller gets an error of its own")
         self._raised[id(error)] = error
         if isinstance(error, StoreError):
@@ -186,7 +205,8 @@ class Watch(Claims):
 
     def answered(self, took: float, claims: int) -> None:
         """Judge how long a caller waited, while so many claims were made."""
-        bound = (2 + claims) * 1.5 * self._plan.refresh_timeout + 10.0
+        timeouts = (*self._plan.timeouts, self._plan.refresh_timeout)
+        bound = (2 + claims) * 1.5 * max(timeouts) + 10.0
         self.slowest = max(self.slowest, took / bound)
         self._world.require(took <= bound, "everybody is answered in time", took, bound)
 

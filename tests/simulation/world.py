@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import heapq
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tests.simulation.api import Api
+from tests.simulation.budget import Budget
+from tests.simulation.endpoint import Endpoint
+from tests.simulation.plan import NEVER
 from tests.simulation.server import Server
-from tests.simulation.store import Cell
+from tests.simulation.store import Cell, Store
 from tests.simulation.watch import Watch
 
 if TYPE_CHECKING:
@@ -44,8 +48,18 @@ class World:
         self.cell = Cell(self)
         self.server = Server(self)
         self.watch = Watch(self)
+        self.api = Api(self)
+        self.budget = Budget(self)
         self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._events_set = 0
+
+    def endpoint_of(self, process: Process) -> Any:
+        """Return what this process refreshes with."""
+        return Endpoint(self, process)
+
+    def store_of(self, process: Process) -> Any:
+        """Return what this process keeps its token in."""
+        return Store(self, process)
 
     def note(self, who: str, what: str) -> None:
         """Put a line into the trace."""
@@ -59,13 +73,21 @@ class World:
         self.broken += [] if holds else [": ".join([rule, *map(str, details)])]
 
     def at(self, moment: float, event: Callable[[], object]) -> None:
-        """Let something happen at that moment."""
+        """Let something happen at that moment, which may be never."""
         self._events_set += 1
+        if moment == NEVER:
+            return
         heapq.heappush(self._events, (moment, self._events_set, event))
 
     def after(self, seconds: float, event: Callable[[], object]) -> None:
         """Let something happen in so many seconds."""
         self.at(self.now + seconds, event)
+
+    def next_event(self) -> Callable[[], object]:
+        """Take the next event off the list; it is its moment now, unless that is past."""
+        at, _, event = heapq.heappop(self._events)
+        self.now = max(self.now, at)
+        return event
 
     def chance(self, likelihood: float) -> bool:
         """Whether something goes wrong now: never once the world is calm."""
@@ -94,8 +116,7 @@ class World:
             elif not self._events or self._events[0][0] > until:
                 return False
             else:
-                at, _, event = heapq.heappop(self._events)
-                self.now = max(self.now, at)
+                event = self.next_event()
                 if self.now != moment:
                     steps, moment = 0, self.now
                 event()

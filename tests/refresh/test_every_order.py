@@ -1,0 +1,20 @@
+"""The orders of two processes that nothing disturbs, and of one to which anything may happen once.
+
+`tests/simulation/test_orders.py` goes on from here.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.orders import enumerate_orders
+from tests.simulation.run import quiet
+
+
+@pytest.mark.parametrize("processes, faults", [(2, 0), (1, 1)])
+def test_every_promise_is_kept_in_all_orders(processes: int, faults: int) -> None:
+    with quiet():
+        found = enumerate_orders(processes, faults=faults, takeovers=1)
+    assert not found.violation, found.trace
+    assert found.complete
+    assert found.orders > 100

@@ -1,0 +1,362 @@
+"""The kinds of worlds there are, each drawn for a seed: what real deployments were found to break."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from tests.simulation.budget import Bound
+from tests.simulation.plan import FAULTS, NEVER, ApiPlan, Plan
+
+HOUR = 3600.0
+
+
+def faults(chance: random.Random) -> Plan:
+    """Everything that goes wrong with processes, hosts, the store, the endpoint and callers, in any mixture."""
+    some = chance.choice([0, 1, 2, 3, 5, len(FAULTS)])
+    drawn = frozenset(chance.sample(FAULTS, some))
+    # A host that sleeps measures on its wall clock how long: one that is stepped as well knows nothing.
+    drawn -= {"wall"} if "sleep" in drawn else set()
+    timeout = chance.choice([1.0, 2.0, 5.0, 20.0])
+    lifetime = chance.choice([20.0, 40.0, 100.0])
+    horizon = lifetime * chance.choice([2.5, 4.5])
+    grace = chance.choice([0.0, 0.0, 0.0, timeout * 3, 60.0])
+    return Plan(
+        kind="faults",
+        lenient=True,
+        faults=drawn,
+        processes=chance.choice([1, 2, 2, 3, 4, 5]),
+        loops=chance.choice([1, 1, 1, 2]),
+        callers=chance.choice([1, 2, 3]),
+        shuffled=chance.random() < 0.5,
+        # Beyond five minutes a claim is taken for abandoned at once: rare, and known.
+        skew=chance.choice([0.0, 1.0, 30.0, 140.0, 140.0, chance.choice([140.0, 1000.0])]),
+        drift=chance.choice([0.0, 0.001]),
+        horizon=horizon,
+        think=horizon / chance.choice([4, 8, 12]),
+        refresh_timeout=timeout,
+        refresh_before=chance.choice([0.0, 5.0, 60.0]),
+        lifetime=lifetime,
+        says_lifetime=chance.random() < 0.8,
+        rotates=chance.random() < 0.9,
+        server_grace=grace,
+        client_grace=chance.choice([0.0, grace, grace]),
+        revokes_on_reuse=chance.random() < 0.8,
+        ends_previous=chance.random() < 0.3,
+        sets_tokens=chance.random() < 0.1,
+        forces=chance.random() < 0.15,
+        latency=_latency(chance, timeout),
+        strike=chance.choice([0.02, 0.1, 0.3]),
+        store_fails=chance.choice([0.02, 0.1, 0.3]),
+        endpoint_fails=chance.choice([0.1, 0.3, 0.7]),
+        cancels=chance.choice([0.05, 0.3]),
+    )
+
+
+def _latency(chance: random.Random, timeout: float) -> dict[str, float]:
+    return {
+        "store": min(chance.choice([0.001, 0.02, 0.1]), timeout / 20),
+        "server": timeout * chance.choice([0.01, 0.05, 0.13]),
+    }
+
+
+def _calm(chance: random.Random, kind: str, *faults: str) -> dict[str, object]:
+    """Return what most worlds have in common in which one thing goes wrong."""
+    timeout = chance.choice([2.0, 5.0, 20.0])
+    lifetime = chance.choice([40.0, 100.0, 300.0])
+    horizon = lifetime * chance.choice([2.5, 4.5])
+    return {
+        "kind": kind,
+        "faults": frozenset(faults),
+        "processes": chance.choice([1, 2, 3]),
+        "callers": chance.choice([1, 2, 3]),
+        "shuffled": chance.random() < 0.5,
+        "horizon": horizon,
+        "think": horizon / chance.choice([8, 16, 32]),
+        "refresh_timeout": timeout,
+        "refresh_before": chance.choice([0.0, 5.0, 60.0]),
+        "lifetime": lifetime,
+        "revokes_on_reuse": chance.random() < 0.8,
+        "latency": _latency(chance, timeout),
+        "strike": chance.choice([0.1, 0.3, 1.0]),
+    }
+
+
+def _plan(*parts: dict[str, object], **more: object) -> Plan:
+    fields: dict[str, object] = {}
+    for part in (*parts, more):
+        fields |= part
+    return Plan(**fields)  # type: ignore[arg-type]  # each part is drawn with the types that it needs
+
+
+# -- processes and event loops -------------------------------------------------------------------------------------
+
+
+def loop_ends(chance: random.Random) -> Plan:
+    """Event loops end as `asyncio.run` does and others begin, or the process exits: no grant is lost by it."""
+    some = chance.choice([["shutdown"], ["exit"], ["shutdown", "exit"], ["shutdown", "cancel"]])
+    return _plan(_calm(chance, "loop ends", *some), cancels=0.3, callers=chance.choice([1, 5]))
+
+
+def loops_closed(chance: random.Random) -> Plan:
+    """Event loops are closed with their tasks in the middle of it, and others begin: nobody waits for the dead."""
+    common = _calm(chance, "loops closed", "close")
+    return _plan(common, processes=1, loops=chance.choice([1, 2]), server_grace=NEVER, held=1.0)
+
+
+def closing(chance: random.Random) -> Plan:
+    """`aclose` comes in the middle, also while another process that is dead has a claim: it starts nothing."""
+    common = _calm(chance, "closing", *chance.choice([["aclose"], ["aclose", "crash"]]))
+    return _plan(common, processes=chance.choice([2, 3]))
+
+
+def freezes(chance: random.Random) -> Plan:
+    """A process is stopped and goes on: what was not sent is begun again, and no request fails for it."""
+    return _plan(_calm(chance, "freezes", "stop"), processes=1)
+
+
+def timeouts(chance: random.Random) -> Plan:
+    """A rolling deployment changes `refresh_timeout`: a claim is judged by its owner's."""
+    long = chance.choice([10.0, 30.0])
+    latency = {"store": 0.01, "server": long * chance.choice([0.05, 0.15])}
+    return _plan(
+        _calm(chance, "timeouts", *chance.choice([[], ["crash"], ["stop"]])),
+        processes=chance.choice([2, 3, 4]),
+        timeouts=chance.choice([(2.0, long), (long, 2.0), (5.0, long, 60.0)]),
+        refresh_timeout=long,
+        latency=latency,
+        lifetime=300.0,
+        horizon=900.0,
+        think=20.0,
+    )
+
+
+def clocks(chance: random.Random) -> Plan:
+    """Clocks of hosts that are minutes and hours apart, and are stepped by hours: no token is spent twice."""
+    some = chance.choice([["wall"], ["crash"], ["wall", "stop"], []])
+    common = _calm(chance, "clocks", *some)
+    return _plan(
+        common,
+        processes=chance.choice([2, 3, 4]),
+        skew=chance.choice([0.0, 200.0, 400.0, 4000.0, 20_000.0]),
+        clock_steps=chance.choice([60.0, 400.0, 5 * HOUR]),
+        drift=chance.choice([0.0, 0.001]),
+    )
+
+
+# -- the store -----------------------------------------------------------------------------------------------------
+
+
+def stores_that_hang(chance: random.Random) -> Plan:
+    """Calls of the store never return, or late, and their writes land or do not: nobody waits for them."""
+    some = chance.choice([["hung store"], ["hung store", "shutdown"], ["hung store", "cancel"]])
+    return _plan(
+        _calm(chance, "hung store", *some), store_fails=chance.choice([0.02, 0.1]), cancels=0.1
+    )
+
+
+# -- the token endpoint --------------------------------------------------------------------------------------------
+
+
+def odd_endpoints(chance: random.Random) -> Plan:
+    """A custom endpoint raises what it likes and declares odd values: waiters are answered, claims are settled."""
+    return _plan(
+        _calm(chance, "odd endpoint", "odd endpoint", *chance.choice([[], ["cancel"]])),
+        endpoint_fails=chance.choice([0.1, 0.5]),
+        cancels=0.1,
+        server_grace=NEVER,
+    )
+
+
+def silence(chance: random.Random) -> Plan:
+    """The endpoint does not answer for a while: nobody is held longer than twice `refresh_timeout`."""
+    timeout = chance.choice([2.0, 5.0])
+    common = _calm(chance, "silence", "silence")
+    return _plan(
+        common,
+        processes=chance.choice([1, 4, 12]),
+        silent=(30.0, 30.0 + timeout * chance.choice([1.0, 10.0])),
+        refresh_timeout=timeout,
+        lifetime=40.0,
+        horizon=160.0,
+        think=2.0,
+        latency={"store": 0.01, "server": 0.1},
+        server_grace=NEVER,
+    )
+
+
+def outages(chance: random.Random) -> Plan:
+    """The endpoint refuses all pods of a fleet for some seconds: it costs a handful of requests, not each pod's."""
+    pods, lasts, most = chance.choice([(10, 8.0, 4), (30, 10.0, 15), (5, 60.0, 19), (20, 60.0, 19)])
+    return _plan(
+        _calm(chance, "outage", "silence"),
+        processes=pods,
+        callers=1,
+        lifetime=40.0,
+        horizon=120.0,
+        think=1.0,
+        refresh_before=chance.choice([0.0, 5.0]),
+        latency={"store": 0.005, "server": 0.05},
+        refuses_clients=(45.0, 45.0 + lasts, pods),
+        bounds=(Bound(most, lasts, since=45.0, until=45.0 + lasts),),
+    )
+
+
+def stale_secrets(chance: random.Random) -> Plan:
+    """All pods but one have a client secret that is refused: they do not silence that one."""
+    pods = chance.choice([2, 5, 10])
+    return _plan(
+        _calm(chance, "stale secrets", "silence"),
+        processes=pods,
+        callers=1,
+        lifetime=60.0,
+        horizon=300.0,
+        think=chance.choice([1.0, 10.0]),
+        latency={"store": 0.005, "server": 0.05},
+        refuses_clients=(0.0, NEVER, pods - 1),
+    )
+
+
+def hours_of_failure(chance: random.Random) -> Plan:
+    """A wrong secret for a day: failures are counted without an end, and everybody is answered."""
+    lasts = chance.choice([9.0, 12.0]) * HOUR
+    return _plan(
+        _calm(chance, "hours of failure", "silence"),
+        processes=1,
+        callers=1,
+        lifetime=60.0,
+        horizon=lasts + 1000.0,
+        think=chance.choice([10.0, 16.0]),
+        refuses_clients=(100.0, 100.0 + lasts, 1),
+    )
+
+
+def early_and_late(chance: random.Random) -> Plan:
+    """The endpoint says by its own clock when a token expires: one that is expired on arrival is used all the same."""
+    return _plan(
+        _calm(chance, "expired on arrival", "wall"),
+        absolute_expiry=True,
+        skew=chance.choice([500.0, 4000.0]),
+        clock_steps=0.0,
+        processes=1,
+        lifetime=300.0,
+        horizon=1500.0,
+        think=10.0,
+        bounds=(Bound(25, 1500.0),),
+    )
+
+
+# -- the API -------------------------------------------------------------------------------------------------------
+
+
+def _hours(chance: random.Random, kind: str, hours: float, requests: int) -> dict[str, object]:
+    processes, callers = chance.choice([(1, 1), (1, 3), (2, 1), (4, 1), (10, 1)])
+    return {
+        **_calm(chance, kind, "api parts"),
+        "processes": processes,
+        "callers": callers,
+        "horizon": hours * HOUR,
+        "think": hours * HOUR * processes * callers / requests,
+        "lifetime": HOUR,
+        "says_lifetime": chance.random() < 0.8,
+        "latency": {"store": 0.01, "server": 0.1},
+        "ends_previous": chance.random() < 0.5,
+    }
+
+
+def forbidden(chance: random.Random) -> Plan:
+    """The API refuses some kinds of requests for good: three token requests, and nothing for their neighbours."""
+    hours = chance.choice([0.2, 2.0, 24.0])
+    return _plan(
+        _hours(chance, "forbidden", hours, 1000),
+        api=ApiPlan(forbidden=chance.choice([1, 2, 3]), public=chance.random() < 0.5, innocents=3),
+        bounds=(Bound(3, NEVER, unneeded=True),),
+    )
+
+
+def refusing(chance: random.Random) -> Plan:
+    """The API refuses everybody for minutes or hours: it costs any number of pods the same few; then it is used."""
+    lasts = chance.choice([6.0, 60.0, 1000.0, 2 * HOUR])
+    out = 100.0
+    return _plan(
+        _hours(chance, "refusing", (out + lasts + 1500.0) / HOUR, 1000),
+        api=ApiPlan(
+            refuses=(out, out + lasts), rekeys=chance.random() < 0.5, public=chance.random() < 0.5
+        ),
+        bounds=(Bound(6 + int(lasts / 150.0), NEVER, unneeded=True),),
+    )
+
+
+def late(chance: random.Random) -> Plan:
+    """The API learns of a token some seconds after its issue."""
+    return _plan(
+        _hours(chance, "late", 2.0, 1000),
+        api=ApiPlan(lag=chance.choice([0.3, 0.8, 2.0, 4.5]), innocents=3),
+        lifetime=600.0,
+        bounds=(Bound(6, HOUR, unneeded=True),),
+    )
+
+
+def random_refusals(chance: random.Random) -> Plan:
+    """One request of twenty is refused for no reason: sixty token requests an hour at most."""
+    return _plan(
+        _hours(chance, "random", 1.5, 5000),
+        api=ApiPlan(random=5, public=chance.random() < 0.3, innocents=3),
+        bounds=(Bound(60, HOUR, unneeded=True),),
+    )
+
+
+def early_ends(chance: random.Random) -> Plan:
+    """Somebody else ends our access tokens again and again: token requests in an hour are bounded."""
+    every = chance.choice([5.0, 20.0, 100.0])
+    return _plan(
+        _hours(chance, "early ends", 1.2, 3000),
+        api=ApiPlan(ends_every=every, innocents=NEVER),
+        bounds=(Bound(60, HOUR),),
+    )
+
+
+def end_in_doubt(chance: random.Random) -> Plan:
+    """A token ends early while it is in doubt, on paths with ids: three innocent requests are refused at most."""
+    return _plan(
+        _hours(chance, "end in doubt", 2.0, 2000),
+        api=ApiPlan(
+            forbidden=chance.choice([1, 2, 3]),
+            public=chance.random() < 0.5,
+            ends_every=chance.choice([1000.0, 3000.0]),
+            innocents=3,
+        ),
+        bounds=(Bound(20, HOUR),),
+    )
+
+
+KINDS: dict[str, Callable[[random.Random], Plan]] = {
+    "faults": faults,
+    "loop ends": loop_ends,
+    "loops closed": loops_closed,
+    "closing": closing,
+    "freezes": freezes,
+    "timeouts": timeouts,
+    "clocks": clocks,
+    "hung store": stores_that_hang,
+    "odd endpoint": odd_endpoints,
+    "silence": silence,
+    "outage": outages,
+    "stale secrets": stale_secrets,
+    "hours of failure": hours_of_failure,
+    "expired on arrival": early_and_late,
+    "forbidden": forbidden,
+    "refusing": refusing,
+    "late": late,
+    "random": random_refusals,
+    "early ends": early_ends,
+    "end in doubt": end_in_doubt,
+}
+
+OPEN = frozenset(KINDS) - {"faults"}
+"""Kinds in which the protocol is known to break today."""
+
+
+def draw(seed: int, kind: str = "faults") -> Plan:
+    """Draw the plan of a seed, in a world of this kind."""
+    return KINDS[kind](random.Random(f"plan {seed}" if kind == "faults" else f"{kind} {seed}"))
