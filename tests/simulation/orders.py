@@ -73,7 +73,7 @@ class _Store:
 
 class _Endpoint:
     name = "server"
-    origins = None
+    origins = ("https://api.test",)
     is_expired = None
     reuse_grace = 0.0
 
