@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 Outcome = Literal["not_sent", "busy", "refused", "unknown"]
 """What became of a refresh token whose refresh brought no new one.
@@ -13,6 +16,8 @@ unspent. `unknown`: it was sent, and whether it was spent cannot be told.
 """
 
 _E = TypeVar("_E", bound=BaseException)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 def cause_of(error: BaseException) -> str:
@@ -30,6 +35,58 @@ def cause_of(error: BaseException) -> str:
     while raised_in.tb_next is not None:
         raised_in = raised_in.tb_next
     return f"{name} ({raised_in.tb_frame.f_code.co_filename}, line {raised_in.tb_lineno})"
+
+
+def frameless(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let no frame of `function`, nor of what it calls, stay in an exception that leaves it.
+
+    Its frames hold tokens and keys, and error trackers send local variables. An exception leaves with the frame of
+    this wrapper alone, which holds none of the arguments; where it was raised is kept as a note. What caused it is
+    dropped, and kept as text by whoever wants to (`caused_by`). A cancellation keeps its chain, without frames: event
+    loops and anyio look at it.
+
+    Args:
+        function: a function, or a coroutine function.
+    """
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def called(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return await function(*args, **kwargs)
+            except BaseException as error:
+                failure = _without_frames(error)
+            finally:
+                del args, kwargs
+            raise failure
+
+        return cast("Callable[_P, _R]", called)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            failure = _without_frames(error)
+        finally:
+            del args, kwargs
+        raise failure
+
+    return cast("Callable[_P, _R]", call)
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    if isinstance(error, Exception):
+        if not isinstance(error, RefreshAuthError):
+            notes = getattr(error, "__notes__", [])
+            error.__notes__ = [*notes, f"raised by {cause_of(error)}"]  # type: ignore[attr-defined]  # from 3.11 on
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.__traceback__ = None
+        seen = seen.__context__
+    return error
 
 
 class RefreshAuthError(Exception):

@@ -12,9 +12,13 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
+
+from ._errors import frameless
 
 logger = logging.getLogger("httpx_refresh")
+
+_T = TypeVar("_T")
 
 NAMED = ("access_token", "refresh_token", "expires_at", "token_type")
 
@@ -56,6 +60,13 @@ def lifetime(fields: Mapping[str, Any]) -> float | None:
     return seconds(fields.get("expires_in_sec", fields.get("expires_in")))
 
 
+def _frameless_init(cls: type[_T]) -> type[_T]:
+    """Keep the tokens that are passed to a dataclass out of the frames of what it raises."""
+    cls.__init__ = frameless(cls.__init__)  # type: ignore[method-assign]  # the dataclass's own, wrapped
+    return cls
+
+
+@_frameless_init
 @dataclass(frozen=True, slots=True)
 class Token:
     """Hold an access token with what came beside it (RFC 6749 §5.1).
@@ -67,7 +78,9 @@ class Token:
         refresh_token: None where the server gave none.
         expires_at: when the access token expires, in epoch seconds; None if nobody knows.
         token_type: as the server sent it; the header's scheme does not depend on it.
-        extra: every other field of the token response (`scope`, `id_token`, `instance_url`, ...).
+        extra: every other field of the token response (`scope`, `instance_url`, ...), as it came. An `id_token` in it
+            is not verified: check its signature, issuer and audience (OpenID Connect Core 1.0 §3.1.3.7) before you
+            believe it.
 
     Raises:
         TypeError: a field of another type than declared.
@@ -101,6 +114,7 @@ class Token:
             raise TypeError("extra must be a mapping")
 
     @classmethod
+    @frameless
     def from_response(cls, response: Mapping[str, Any]) -> Token:
         """Make a token of a token response's fields (RFC 6749 §5.1), received now.
 
@@ -175,6 +189,35 @@ def is_shallow(value: Any, depth: int = 0) -> bool:
     if isinstance(value, dict):
         inner = inner.values()
     return depth < DEEPEST and all(is_shallow(one, depth + 1) for one in inner)
+
+
+MOST_EXTRA = 65_536
+"""Bytes of JSON that are kept of what comes beside the tokens."""
+
+
+def bounded_extra(extra: Mapping[str, Any], most: int = MOST_EXTRA) -> dict[str, Any]:
+    """Return the fields that together take at most `most` bytes of JSON, without the largest if that is needed.
+
+    What is left out is named in the log.
+    A store holds a limited text: too much beside a token must not keep the token from being saved.
+
+    Args:
+        extra: fields of a JSON object.
+        most: bytes.
+    """
+    sizes = {name: len(json.dumps({name: value})) for name, value in extra.items()}
+    kept: set[str] = set()
+    for name in sorted(sizes, key=sizes.__getitem__):
+        most -= sizes[name]
+        if most < 0:
+            break
+        kept.add(name)
+    if len(kept) < len(sizes):
+        logger.warning(
+            "Left out of a token response, for it is too large: %s",
+            ", ".join(ascii(name)[:64] for name in list(sizes)[:20] if name not in kept),
+        )
+    return {name: value for name, value in extra.items() if name in kept}
 
 
 def _can_be_written(name: Any, value: Any) -> bool:
