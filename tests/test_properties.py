@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from httpx_refresh import INVALID_GRANT, Refusal, Token
 from httpx_refresh._http.bounded import unpacked
-from httpx_refresh._oauth.answer import Answer, meaning
+from httpx_refresh._oauth.answer import Answer, Kind, meaning
 from httpx_refresh._oauth.redaction import redacted
 from httpx_refresh._refresh.record import NOTES, BadText, Claim, Dead, Record, merged, parse, write
 
@@ -136,12 +136,12 @@ def test_any_text_in_the_store_is_a_record_or_no_token(text: str) -> None:
 @example(b'{"access_token": "A", "expires_in": 1e999}', 200, "", False)
 @example(b'{"access_token": "A", "x": ' + b"[" * 1_000_000, 200, "", False)
 @example(b'{"access_token": "A", "x": ' + b"[" * 1_000 + b"]" * 1_000 + b"}", 200, "", False)
-def test_any_answer_means_one_of_five_things(
+def test_any_answer_means_one_of_six_things(
     body: bytes | None, status: int, retry_after: str, cut: bool
 ) -> None:
     answer = Answer(status, {"retry-after": retry_after}, body or b"", cut)
     said = meaning(answer, now=1_800_000_000.0)
-    assert said.kind in ("token", "dead", "refused", "busy", "unknown")
+    assert said.kind in get_args(Kind)
     assert (said.token is not None) == (said.kind == "token")
     assert said.retry_after is None or 0 <= said.retry_after <= 86_400
     if said.token is not None:
@@ -166,7 +166,7 @@ def test_rules_never_make_a_token_of_a_refusal_or_a_verdict_of_an_outage(
     said = meaning(Answer(status, {}, body), now=1_800_000_000.0, **rules)
     plain = meaning(Answer(status, {}, body), now=1_800_000_000.0)
     assert (said.kind == "token") == (plain.kind == "token")
-    assert status < 500 or said.kind in ("busy", "unknown")
+    assert status < 500 or said.kind in ("busy", "unavailable", "unknown")
 
 
 @everything

@@ -17,7 +17,7 @@ from ._oauth.device import DeviceAuthorization
 from ._oauth.discovery import discover
 from ._oauth.endpoint import TokenEndpoint
 from ._oauth.login import AuthorizationRequest
-from ._oauth.login_settings import LoginSettings
+from ._oauth.settings import LoginSettings
 from ._token import Token
 from .stores import FileStore, MemoryStore, TokenStore
 from .stores.urls import open_store

@@ -39,7 +39,7 @@ class Row(NamedTuple):
     preset: Callable[..., TokenEndpoint]
     token: object
     dead: tuple[int, object]
-    transient: tuple[int, object] = (503, b"")
+    transient: tuple[int, object] = (429, b"")
 
 
 def _error(code: str, description: str | None = None) -> dict[str, str]:
@@ -158,8 +158,11 @@ def test_a_server_in_distress_says_nothing_about_the_grant(row: Row) -> None:
     for status in (500, 502, 504, 520):
         for body in (_error("invalid_grant"), b"<html>invalid_grant</html>", row.dead[1]):
             assert means(body, status, endpoint).kind == "unknown"
-    for status in (408, 425, 429, 503):
+    for status in (408, 425, 429):
         assert means(_error("invalid_grant"), status, endpoint).kind == "busy"
+    for body in (_error("invalid_grant"), b"", row.dead[1]):
+        assert means(body, 503, endpoint, retry_after="7").kind == "unavailable"
+    assert means(_error("temporarily_unavailable"), 503, endpoint).kind == "busy"
 
 
 @provider

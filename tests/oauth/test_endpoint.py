@@ -215,7 +215,7 @@ async def test_private_key_jwt_is_signed_with_the_key(rsa_key: RSAKey) -> None:
 
 
 def test_each_assertion_is_good_once(rsa_key: RSAKey) -> None:
-    from httpx_refresh._oauth.client_auth import authentication
+    from httpx_refresh._oauth.client import _authentication as authentication
 
     prepare = authentication(
         "private_key_jwt", "id", rsa_key.as_pem(private=True).decode(), audience=URL

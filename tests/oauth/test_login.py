@@ -230,7 +230,7 @@ async def test_a_wrong_client_secret_is_named_as_the_cause_and_not_shown() -> No
     [
         (LostRequest(connected=False), "could not be reached", True),
         (LostAnswer(), "gave no answer", True),
-        (Outage(status=503, body=""), "is busy (status 503)", True),
+        (Outage(status=503, body=""), "is unavailable (status 503)", True),
         (Outage(status=200, body="{}"), "answered without a token", False),
         (Outage(status=500, body="<html>"), "answered without a token (status 500)", False),
     ],

@@ -1,15 +1,22 @@
-"""What a token endpoint's answer means: one pure function from (rules, status, headers, body) to one of five things."""
+"""What a token endpoint's answer means: pure functions from rules and an answer to a token, or to what to raise.
+
+They know neither who asked nor how.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, cast
 from urllib.parse import parse_qsl
 
-from .._token import Token, epoch, is_shallow, lifetime, read_json
+from .._errors import ReauthorizationRequired, RefreshUnavailable
+from .._token import Token, bounded_extra, epoch, is_shallow, lifetime, read_json
+
+MOST = 1_048_576
+"""Bytes that are read of an answer, and that are unpacked of one."""
 
 _LONGEST_WAIT = 86_400.0
 
@@ -53,12 +60,32 @@ INVALID_GRANT = Refusal(error="invalid_grant")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A token endpoint's answer. `body` holds `cut` bytes at most; `cut`: there was more."""
+    """A server's answer. `body` holds `MOST` bytes at most; `cut`: there was more."""
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes = field(repr=False)
     cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """Why there is no answer.
+
+    Attributes:
+        sent: whether a part of the request may have left this host.
+        why: in words, without a secret.
+        transient: whether asking again may help; not where it is the caller's client that cannot ask.
+        caused_by: the exception's type, file and line.
+    """
+
+    sent: bool
+    why: str
+    transient: bool = True
+    caused_by: str | None = None
+
+
+Kind = Literal["token", "dead", "refused", "busy", "unavailable", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +94,19 @@ class Meaning:
 
     Attributes:
         kind: `token`: here is one. `dead`: the grant is refused for good. `refused`: this client, or this request,
-            is refused, and the grant was not looked at. `busy`: try again. `unknown`: whether the refresh token was
-            spent cannot be told.
+            is refused, and the grant was not looked at. `busy`: the request was put off. `unavailable`: a 503, from
+            whoever answered; `unknown`: anything else. In these two whether the refresh token was spent cannot be
+            told.
         token: the token, as this response has it.
         error: the `error` code, if there was one.
         error_description: the server's words, if there were any.
         retry_after: seconds that the server asked to wait.
     """
 
-    kind: Literal["token", "dead", "refused", "busy", "unknown"]
+    kind: Kind
     token: Token | None = None
     error: str | None = None
-    error_description: str | None = None
+    error_description: str | None = field(default=None, repr=False)
     retry_after: float | None = None
 
 
@@ -106,24 +134,134 @@ def meaning(
     text = f"{answer.body.decode('utf-8', 'replace')}\n{description or ''}"
     retry_after = _retry_after(answer.headers, now)
 
-    def means(kind: Literal["dead", "refused", "busy", "unknown"]) -> Meaning:
+    def means(kind: Kind) -> Meaning:
         return Meaning(kind, None, error, description, retry_after)
 
     if any(rule.matches(status, error, text) for rule in transient):
         return means("busy")
-    if status in (408, 425, 429, 503):
+    if status in (408, 425, 429) or error == "temporarily_unavailable":
+        # RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4: the request was not processed.
         return means("busy")
+    if status == 503:
+        # A gateway answers so, too, and it may have passed the request on.
+        return means("unavailable")
     if status >= 500:
         # A gateway's words, or a server's in distress: never a verdict on the grant.
         return means("unknown")
     if any(rule.matches(status, error, text) for rule in dead):
         return means("dead")
-    if error == "temporarily_unavailable":
-        return means("busy")
     if error == "server_error":
         return means("unknown")
     # Another refusal; a success with an error code is one, too. A success without either tells nothing.
     return means("refused" if status >= 300 or error is not None else "unknown")
+
+
+Redact = Callable[[str | None, int], str | None]
+"""Make a server's words fit to be shown, at most so many characters of them."""
+
+
+def words(answer: Answer, means: Meaning, redact: Redact) -> tuple[str | None, str | None, str]:
+    """Return the error code, its description, and a summary of the answer, all fit to be shown."""
+    error = redact(means.error, 64)
+    description = redact(means.error_description, 300)
+    said = f"status {answer.status}" + (f", {error}" if error else "")
+    return error, description, said + (f": {description}" if description else "")
+
+
+def refreshed(
+    answer: Answer | NoAnswer,
+    *,
+    name: str,
+    dead: tuple[Refusal, ...],
+    transient: tuple[Refusal, ...],
+    redact: Redact,
+    now: float,
+) -> Token | ReauthorizationRequired | RefreshUnavailable:
+    """Return the token that an answer to a refresh brings, or the error to raise, which says the next step.
+
+    Args:
+        answer: the answer, or why there is none.
+        name: what messages call the provider.
+        dead: the refusals that mean that the grant is dead.
+        transient: the refusals that mean "try again".
+        redact: hides what was sent, should the server repeat it.
+        now: epoch seconds when it was asked. The server counts `expires_in` from a moment after that: what is
+            reckoned from here ends too early, if anything, never too late.
+    """
+    if isinstance(answer, NoAnswer):
+        return _without_answer(answer, name)
+    means = meaning(answer, dead=dead, transient=transient, now=now)
+    if means.token is not None:
+        return means.token
+    error, description, said = words(answer, means, redact)
+    if means.kind == "dead":
+        return ReauthorizationRequired(
+            f"{name} refused the refresh token for good ({error or f'status {answer.status}'}). Log in again.",
+            error=error,
+            error_description=description,
+        )
+    message = f"{name}'s token endpoint " + _explained(answer, means, said)
+    if means.kind in ("busy", "refused"):
+        return RefreshUnavailable(message, outcome=means.kind, retry_after=means.retry_after)
+    return RefreshUnavailable(
+        message,
+        outcome="unknown",
+        transient=means.kind == "unavailable",
+        retry_after=means.retry_after,
+    )
+
+
+def _without_answer(answer: NoAnswer, name: str) -> RefreshUnavailable:
+    if answer.sent:
+        return RefreshUnavailable(
+            f"{name}'s token endpoint was asked and gave no answer ({answer.why}). Whether it spent the refresh token "
+            "is unknown; the token is kept. Try again later.",
+            outcome="unknown",
+            caused_by=answer.caused_by,
+        )
+    if not answer.transient:
+        return RefreshUnavailable(
+            f"{name}'s token endpoint was not asked, and the refresh token was not sent: {answer.why}. Check what is "
+            "passed as client=.",
+            outcome="not_sent",
+            transient=False,
+            caused_by=answer.caused_by,
+        )
+    return RefreshUnavailable(
+        f"{name}'s token endpoint could not be reached ({answer.why}). The refresh token was not sent. Check the url, "
+        "proxies and certificates, or try again later.",
+        outcome="not_sent",
+        caused_by=answer.caused_by,
+    )
+
+
+def _explained(answer: Answer, means: Meaning, said: str) -> str:
+    wait = "" if means.retry_after is None else f", in {means.retry_after:.0f} s at the earliest"
+    if means.kind == "busy":
+        return f"is busy ({said}). The refresh token was not spent. Try again later{wait}."
+    if means.kind == "unavailable":
+        return (
+            f"is unavailable ({said}). Whether the refresh token was spent is unknown; the token is kept. Try again "
+            f"later{wait}."
+        )
+    if means.kind == "unknown":
+        what = "more than 1 MiB" if answer.cut else "no token"
+        return (
+            f"answered with {what} ({said}). Whether it spent the refresh token is unknown; the token is kept, and "
+            "tried once more at the next need. If that goes on, look whether the url is the token endpoint's."
+        )
+    if 300 <= answer.status < 400:
+        return (
+            f"redirects ({said}), and a redirect is never followed with a secret. The refresh token was not spent. Set "
+            "the endpoint's url to the address that answers itself."
+        )
+    return (
+        f"refused this client or its request, not the grant ({said}). The refresh token was not spent, and nobody "
+        "needs to log in again. Check client_id, client_secret, token_endpoint_auth_method, params and url."
+    )
+
+
+# -- reading ----------------------------------------------------------------------------------------------------
 
 
 def _fields(answer: Answer) -> dict[str, Any]:
@@ -170,9 +308,10 @@ def _token(fields: dict[str, Any], now: float) -> Token | None:
     elif expires_at is not None and expires_at > now:
         fields["expires_at"] = expires_at
     try:
-        return Token.from_response(fields)
+        token = Token.from_response(fields)
     except (TypeError, ValueError):
         return None
+    return replace(token, extra=bounded_extra(token.extra))
 
 
 def _error(fields: dict[str, Any]) -> tuple[str | None, str | None]:

@@ -10,13 +10,18 @@ from urllib.parse import urlencode
 
 import anyio
 
-from .._errors import LoginFailed, RefreshUnavailable
+from .._errors import LoginFailed
 from .._token import Token, seconds
-from .login import Post, redeem
-from .login_settings import LoginSettings, checked_url
-from .redaction import redacted
+from .answer import NoAnswer
+from .client import Client
+from .login import redeem
+from .settings import LoginSettings, checked_url
 
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+
+_LEAST_INTERVAL = 1.0
+_MOST_INTERVAL = 300.0
+_MOST_LIFETIME = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ class DeviceAuthorization:
 
 
 async def start(
-    post: Post, settings: LoginSettings, *, name: str, scope: str | None
+    client: Client, settings: LoginSettings, *, scope: str | None
 ) -> DeviceAuthorization:
     """Ask for a device code and a user code (RFC 8628 §3.1 and §3.2).
 
@@ -45,68 +50,77 @@ async def start(
     """
     url = settings.device_authorization_endpoint
     if url is None:
-        raise ValueError(f"no device_authorization_endpoint is known for {name}: give one")
+        raise ValueError(f"no device_authorization_endpoint is known for {client.name}: give one")
     asked = settings.scope_of(scope)
-    try:
-        answer = await post(urlencode({"scope": asked} if asked else {}), url=url)
-    except RefreshUnavailable as error:
+    answer = await client.post(urlencode({"scope": asked} if asked else {}), url=url)
+    if isinstance(answer, NoAnswer):
         raise LoginFailed(
-            f"{name}'s device authorization endpoint could not be reached, or gave no answer. Try again later."
-        ) from error.__cause__
+            f"{client.name}'s device authorization endpoint could not be reached, or gave no answer ({answer.why}). "
+            "Try again later.",
+            transient=answer.transient,
+            caused_by=answer.caused_by,
+        )
     try:
         fields = json.loads(answer.body)
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
         fields = {}
-    begun = _begun(fields) if answer.status == 200 else None
+    begun = _begun(fields, settings) if answer.status == 200 else None
     if begun is None:
         code = fields.get("error")
-        error_code = redacted(code, (), 64) if isinstance(code, str) else None
+        error_code = client.redact(code, 64) if isinstance(code, str) else None
         raise LoginFailed(
-            f"{name} began no device login (status {answer.status}{', ' + error_code if error_code else ''}). "
+            f"{client.name} began no device login (status {answer.status}{', ' + error_code if error_code else ''}). "
             "Check the client id, and whether this client may log in devices.",
             error=error_code,
         )
     return begun
 
 
-def _begun(fields: dict[str, Any]) -> DeviceAuthorization | None:
+def _begun(fields: dict[str, Any], settings: LoginSettings) -> DeviceAuthorization | None:
     device_code, user_code = fields.get("device_code"), fields.get("user_code")
     # Google calls it verification_url, as a draft of the RFC did.
     uri: Any = fields.get("verification_uri") or fields.get("verification_url")
     complete: Any = fields.get("verification_uri_complete")
     if not (isinstance(device_code, str) and device_code and isinstance(user_code, str)):
         return None
+    if not (user_code and user_code.isprintable()):  # A terminal shows it.
+        return None
+    http = settings.allow_http
     try:
-        uri = checked_url(uri, "verification_uri")
-        complete = checked_url(complete, "verification_uri_complete") if complete else None
+        uri = checked_url(uri, "verification_uri", allow_http=http)
+        complete = complete and checked_url(complete, "verification_uri_complete", allow_http=http)
     except (TypeError, ValueError):
         return None
-    expires_at = time.time() + (seconds(fields.get("expires_in")) or 600.0)
+    lifetime = min(seconds(fields.get("expires_in")) or 600.0, _MOST_LIFETIME)
     # RFC 8628 §3.2: five seconds where the server names no interval.
-    interval = seconds(fields.get("interval"), most=300.0) or 5.0
-    return DeviceAuthorization(device_code, user_code, uri, complete, expires_at, interval)
+    interval = _bounded(seconds(fields.get("interval")) or 5.0)
+    return DeviceAuthorization(
+        device_code, user_code, uri, complete or None, time.time() + lifetime, interval
+    )
 
 
-async def wait(post: Post, device: DeviceAuthorization, *, name: str, hidden: str) -> Token:
+def _bounded(interval: float) -> float:
+    return min(max(interval, _LEAST_INTERVAL), _MOST_INTERVAL)
+
+
+async def wait(client: Client, device: DeviceAuthorization) -> Token:
     """Ask, as often as the server allows, until the person has decided (RFC 8628 §3.4 and §3.5).
 
     Raises:
         LoginFailed: the person said no, or the code expired.
     """
-    interval = device.interval
-    deadline = anyio.current_time() + device.expires_at - time.time()
+    interval = _bounded(device.interval)
+    deadline = anyio.current_time() + min(device.expires_at - time.time(), _MOST_LIFETIME)
     while True:
         await anyio.sleep(interval)
-        try:
-            return await redeem(
-                post, DEVICE_GRANT, {"device_code": device.device_code}, name=name, hidden=hidden
-            )
-        except LoginFailed as error:
-            interval = _next_interval(error, interval, name)
-            if anyio.current_time() + interval >= deadline:
-                raise _expired(name) from None
+        token = await redeem(client, DEVICE_GRANT, {"device_code": device.device_code})
+        if isinstance(token, Token):
+            return token
+        interval = _next_interval(token, interval, client.name)
+        if anyio.current_time() + interval >= deadline:
+            raise _expired(client.name)
 
 
 def _next_interval(error: LoginFailed, interval: float, name: str) -> float:
@@ -116,11 +130,11 @@ def _next_interval(error: LoginFailed, interval: float, name: str) -> float:
     if error.error == "slow_down":
         return interval + 5.0
     if error.error == "expired_token":
-        raise _expired(name) from None
+        raise _expired(name)
     if error.error == "access_denied":
         raise LoginFailed(
             f"The login at {name} was denied. Nothing has changed.", error=error.error
-        ) from None
+        )
     if error.transient:
         return interval * 2  # RFC 8628 §3.5: a connection that failed is tried again, less often.
     raise error

@@ -1,4 +1,7 @@
-"""TokenEndpoint: ask a token endpoint for the next token, read what it answers, say what that means."""
+"""TokenEndpoint: the front door to an authorization server. Refresh, log in, revoke.
+
+What it raises holds no secret, in no local variable either. It knows no store.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,18 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import anyio.to_thread
 import httpx
 
-from .._errors import ReauthorizationRequired
+from .._errors import ReauthorizationRequired, frameless
 from .._http.challenge import ExpiryRule
 from .._http.origins import compiled
 from .._token import Token
-from . import arguments as checked
-from .answer import INVALID_GRANT, Answer, Refusal
-from .asking import ask
-from .client_auth import SIGNING, AuthMethod, authentication, checked_method, is_sendable
-from .device import DeviceAuthorization, start, wait
+from . import device as _device
+from . import settings as checked
+from .answer import INVALID_GRANT, Refusal, refreshed
+from .client import AuthMethod, Client
+from .device import DeviceAuthorization
 from .login import (
-    FORM,
     AuthorizationRequest,
     authorization_request,
     code_form,
@@ -27,9 +28,8 @@ from .login import (
     redeem,
     with_fields,
 )
-from .login_settings import LoginOptions, LoginSettings, checked_url
 from .revocation import revoke
-from .verdict import verdict
+from .settings import LoginOptions, LoginSettings, checked_url, is_sendable
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -41,7 +41,8 @@ class TokenEndpoint:
     """Spend a refresh token at an authorization server's token endpoint (RFC 6749 §6).
 
     Authlib makes the request. Nothing is sent but over https (loopback excepted), no redirect is followed, and of the
-    answer at most 1 MiB is read.
+    answer at most 1 MiB is read. Of what comes beside the tokens 64 KiB are kept, the largest fields left out first.
+    An `id_token` among it is kept as it came, and is not verified.
 
     Args:
         url: the token endpoint.
@@ -52,9 +53,16 @@ class TokenEndpoint:
             with a secret, `none` without.
         reuse_grace: seconds for which the server accepts a refresh token that was spent already, because its answer
             may have been lost. 0: it does not, and a second use may end the grant (RFC 9700 §4.14.2).
-        client: an `httpx.AsyncClient` or `httpx2.AsyncClient` of yours to ask with, for proxies and certificates; it
-            is not closed. Its default headers, parameters, cookies and auth are not sent; its event hooks are called,
-            and one that raises makes the outcome unknown. None: a client is made for each refresh.
+        client: an `httpx.AsyncClient` or `httpx2.AsyncClient` of yours to ask with, for proxies and certificates; or
+            a callable that makes one, as in `client=lambda: httpx.AsyncClient(verify=context)`. A client is not
+            closed, and serves the event loop that it is first used on; what a callable makes is used for one request
+            and closed, so it serves every loop. The client's default headers, parameters, cookies and auth are not
+            sent; its event hooks are called, and one that raises makes the outcome unknown. None: a client is made
+            for each request; proxies of the environment are used for https.
+        timeout: seconds for one request to this server, from its connection to the end of its answer. A session's
+            `refresh_timeout` ends a refresh earlier.
+        allow_http: whether this server's addresses may be plain http to other hosts than loopback, as in
+            docker-compose or a service mesh.
         name: what messages call the provider; None: the host of `url`.
         origins: where tokens of this endpoint may be sent, see `RefreshAuth`; None: `RefreshAuth` must be told.
         is_expired: which of the API's responses mean that the token is no longer good, see `RefreshAuth`.
@@ -63,13 +71,17 @@ class TokenEndpoint:
         dead: the refusals that mean that a person must log in again.
         transient: the refusals that pass by themselves.
         refresh_not_before_expiry: seconds before its expiry up to which the server refuses to replace a token.
-        login: what a login needs, and giving a token back: `authorization_endpoint`, `revocation_endpoint`,
+        login: what a login and a revocation need: `authorization_endpoint`, `revocation_endpoint`,
             `device_authorization_endpoint`, `issuer`, `scope`, and the rest of `LoginSettings`.
+
+    Attributes:
+        client_fingerprint: tells credentials of clients apart: 8 hex digits, of which no secret can be made.
 
     Raises:
         TypeError, ValueError: an argument that cannot be meant.
     """
 
+    @frameless
     def __init__(
         self,
         url: str,
@@ -78,7 +90,9 @@ class TokenEndpoint:
         *,
         token_endpoint_auth_method: AuthMethod | None = None,
         reuse_grace: float = 0.0,
-        client: AsyncClient | None = None,
+        client: AsyncClient | Callable[[], AsyncClient] | None = None,
+        timeout: float = 30.0,
+        allow_http: bool = False,
         name: str | None = None,
         origins: Iterable[str] | str | None = None,
         is_expired: ExpiryRule | Callable[[Any], bool] | None = None,
@@ -89,17 +103,29 @@ class TokenEndpoint:
         refresh_not_before_expiry: float | None = None,
         **login: Unpack[LoginOptions],
     ) -> None:
-        self.url: str = checked_url(url, "url")
-        method = checked_method(token_endpoint_auth_method, client_id, client_secret)
+        if not isinstance(allow_http, bool):
+            raise TypeError("allow_http must be a bool")
+        self.url: str = checked_url(url, "url", allow_http=allow_http)
         if name is not None and not isinstance(name, str):
             raise TypeError("name must be a str or None")
         if origins is not None and not isinstance(origins, str):
             origins = tuple(origins)
-        compiled(origins)  # Raises what is wrong with them.
-        self.client_id = client_id
-        self.token_endpoint_auth_method: AuthMethod = method
-        self.reuse_grace: float = checked.seconds("reuse_grace", reuse_grace)
+        compiled(origins, allow_http=allow_http)  # Raises what is wrong with them.
         self.name: str = name or httpx.URL(url).host
+        self._client = Client(
+            url,
+            client_id,
+            client_secret,
+            token_endpoint_auth_method,
+            name=self.name,
+            source=checked.client(client),
+            timeout=checked.seconds("timeout", timeout),
+        )
+        self.client_id = client_id
+        self.client_fingerprint: str = self._client.fingerprint
+        self.token_endpoint_auth_method: AuthMethod = self._client.method
+        self.reuse_grace: float = checked.seconds("reuse_grace", reuse_grace)
+        self.allow_http = allow_http
         self.origins = origins
         self.is_expired: ExpiryRule | Callable[[Any], bool] | None = checked.expiry(is_expired)
         self.authorization_scheme: str = checked.scheme(authorization_scheme)
@@ -111,10 +137,7 @@ class TokenEndpoint:
             if refresh_not_before_expiry is None
             else checked.seconds("refresh_not_before_expiry", refresh_not_before_expiry)
         )
-        self.login: LoginSettings = LoginSettings(**login)
-        self._client: AsyncClient | None = checked.client(client)
-        self._client_secret = client_secret
-        self._prepare = authentication(method, client_id, client_secret, audience=url)
+        self.login: LoginSettings = LoginSettings(**login, allow_http=allow_http)
 
     def __repr__(self) -> str:
         # Some servers know a client by a key in the query.
@@ -122,6 +145,7 @@ class TokenEndpoint:
             f"TokenEndpoint({str(httpx.URL(self.url).copy_with(query=None))!r}, {self.client_id!r})"
         )
 
+    @frameless
     async def refresh(self, token: Token, /) -> Token:
         """Spend `token.refresh_token` and return the token that the server answered with, as it answered.
 
@@ -144,16 +168,20 @@ class TokenEndpoint:
         from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
         body = prepare_token_request("refresh_token", refresh_token=refresh_token, **self.params)
-        asked_at = time.time()
-        return verdict(
-            await self._post(body),
+        client, asked_at = self._client, time.time()
+        came = refreshed(
+            await client.post(body),
             name=self.name,
             dead=self.dead,
             transient=self.transient,
-            secrets=(refresh_token, token.access_token, self._client_secret or ""),
+            redact=lambda text, most: client.redact(text, most, refresh_token, token.access_token),
             now=asked_at,
         )
+        if isinstance(came, Token):
+            return came
+        raise came
 
+    @frameless
     def authorization_url(
         self, redirect_uri: str, *, scope: str | None = None, **params: str
     ) -> AuthorizationRequest:
@@ -172,15 +200,14 @@ class TokenEndpoint:
             ValueError: there is no `authorization_endpoint`, or an argument cannot be meant.
         """
         return authorization_request(
+            self._client,
             self.login,
-            name=self.name,
-            client_id=self.client_id,
-            is_public=not self._client_secret,
             redirect_uri=redirect_uri,
             scope=scope,
             params=params,
         )
 
+    @frameless
     async def exchange_code(
         self, redirect: str | Mapping[str, str], request: AuthorizationRequest
     ) -> Token:
@@ -196,12 +223,13 @@ class TokenEndpoint:
         Raises:
             LoginFailed: there is no token; no store has changed.
         """
-        code, fields = code_of(self.login, request, redirect, name=self.name)
-        form = code_form(code, request)
-        hidden = self._client_secret or ""
-        token = await redeem(self._post, "authorization_code", form, name=self.name, hidden=hidden)
-        return with_fields(token, fields)
+        code, fields = code_of(self._client, self.login, request, redirect)
+        token = await redeem(self._client, "authorization_code", code_form(code, request))
+        if isinstance(token, Token):
+            return with_fields(token, fields)
+        raise token
 
+    @frameless
     async def device_authorization(self, *, scope: str | None = None) -> DeviceAuthorization:
         """Begin a login on another device (RFC 8628): show its address and its code, then await `device_token`.
 
@@ -209,35 +237,24 @@ class TokenEndpoint:
             LoginFailed: the server began none.
             ValueError: there is no `device_authorization_endpoint`.
         """
-        return await start(self._post, self.login, name=self.name, scope=scope)
+        return await _device.start(self._client, self.login, scope=scope)
 
+    @frameless
     async def device_token(self, device: DeviceAuthorization) -> Token:
         """Wait until the person has decided about a device login, and return the first token.
 
         Raises:
             LoginFailed: the person said no, or nobody decided in time.
         """
-        return await wait(self._post, device, name=self.name, hidden=self._client_secret or "")
+        return await _device.wait(self._client, device)
 
+    @frameless
     async def revoke(self, token: Token) -> None:
-        """Give a token back (RFC 7009): its refresh token, and with it the grant; without one its access token.
+        """Revoke a token (RFC 7009): its refresh token, and with it the grant; without one its access token.
 
         Raises:
             RevocationFailed: the server did not confirm it.
+            OriginNotAllowed: the token names a host to revoke it at that is none of `origins`.
             ValueError: there is no `revocation_endpoint`.
         """
-        origins = compiled(self.origins)
-        await revoke(self._post, self.login, token, name=self.name, origins=origins)
-
-    async def _post(self, body: str, *, url: str | None = None, content_type: str = FORM) -> Answer:
-        url = url or self.url
-        headers = {
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "Content-Type": content_type,
-        }
-        if self.token_endpoint_auth_method in SIGNING:
-            headers, body = await anyio.to_thread.run_sync(self._prepare, url, headers, body)
-        else:
-            headers, body = self._prepare(url, headers, body)
-        return await ask(self._client, url, headers, body, name=self.name)
+        await revoke(self._client, self.login, token, origins=self.origins)

@@ -1,32 +1,22 @@
 """How a person logs in: the authorization request, what the browser brings back, the code for a token (RFC 6749 §4.1).
 
-Decisions on plain values. Who asks the server is a function that is passed in.
+It knows no store: what becomes of the first token is the caller's.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from .._errors import LoginFailed, RefreshUnavailable
+from .._errors import LoginFailed
 from .._token import Token
-from .answer import Answer, meaning
-from .login_settings import LoginSettings
-from .redaction import redacted
-
-FORM = "application/x-www-form-urlencoded"
-
-
-class Post(Protocol):
-    """Ask an endpoint of the server as the client, authenticated; raises `RefreshUnavailable`."""
-
-    def __call__(
-        self, body: str, *, url: str | None = None, content_type: str = FORM
-    ) -> Awaitable[Answer]: ...
+from .answer import NoAnswer, meaning, words
+from .client import Client
+from .settings import LoginSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +34,9 @@ class AuthorizationRequest:
 
 
 def authorization_request(
+    client: Client,
     settings: LoginSettings,
     *,
-    name: str,
-    client_id: str,
-    is_public: bool,
     redirect_uri: str,
     scope: str | None,
     params: Mapping[str, str],
@@ -59,7 +47,7 @@ def authorization_request(
     from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
     if settings.authorization_endpoint is None:
-        raise ValueError(f"no authorization_endpoint is known for {name}: give one")
+        raise ValueError(f"no authorization_endpoint is known for {client.name}: give one")
     if urlsplit(redirect_uri).fragment or not urlsplit(redirect_uri).scheme:
         raise ValueError("redirect_uri must be absolute, without a fragment (RFC 6749 §3.1.2)")
     state, verifier = secrets.token_urlsafe(24), None
@@ -70,18 +58,18 @@ def authorization_request(
             and "S256" not in settings.code_challenge_methods
         ):
             raise LoginFailed(
-                f"{name} does not support PKCE with S256, as its own metadata says: a code that is intercepted could "
-                "be redeemed by others (RFC 9700 §2.1.1). No login was begun. If its word is out of date, or the risk "
-                "is yours to take, pass pkce=False (--no-pkce); that needs a client secret."
+                f"{client.name} does not support PKCE with S256, as its own metadata says: a code that is intercepted "
+                "could be redeemed by others (RFC 9700 §2.1.1). No login was begun. If its word is out of date, or the "
+                "risk is yours to take, pass pkce=False (--no-pkce); that needs a client secret."
             )
         verifier = secrets.token_urlsafe(48)
         asked["code_challenge"] = create_s256_code_challenge(verifier)  # type: ignore[no-untyped-call]  # Authlib does not type it
         asked["code_challenge_method"] = "S256"
-    elif is_public:
+    elif client.is_public:
         raise ValueError("a client without a secret must use PKCE (RFC 9700 §2.1.1): pkce=True")
     url = prepare_grant_uri(
         settings.authorization_endpoint,
-        client_id,
+        client.client_id,
         "code",
         redirect_uri,
         settings.scope_of(scope) or None,
@@ -106,17 +94,17 @@ def _fields_of(redirect: str | Mapping[str, str]) -> dict[str, str]:
 
 
 def code_of(
+    client: Client,
     settings: LoginSettings,
     request: AuthorizationRequest,
     redirect: str | Mapping[str, str],
-    *,
-    name: str,
 ) -> tuple[str, dict[str, str]]:
     """Return the code that the browser brought back, and what else is to be kept of the redirect.
 
     Raises:
         LoginFailed: the redirect is not the answer to this request, or the answer is no.
     """
+    name = client.name
     fields = _fields_of(redirect)
     state, error = fields.get("state"), fields.get("error")
     if (state is not None or error is None) and not secrets.compare_digest(
@@ -134,9 +122,9 @@ def code_of(
     ):  # Some leave it out of an error, which redeems nothing anyway.
         _check_issuer(settings, iss, name)
     if error is not None:
-        own = (request.state, request.code_verifier or "", fields.get("code", ""))
-        error = redacted(error, own, 64)
-        description = redacted(fields.get("error_description"), own, 300)
+        own = (request.state, request.code_verifier, fields.get("code"))
+        error = client.redact(error, 64, *own)
+        description = client.redact(fields.get("error_description"), 300, *own)
         said = f"{error}: {description}" if description else f"{error}"
         raise LoginFailed(
             f"The login at {name} was denied ({said}). Nothing has changed."
@@ -149,7 +137,11 @@ def code_of(
         raise LoginFailed(
             f"The redirect from {name} brings no authorization code. Start the login again."
         )
-    return fields["code"], {key: fields[key] for key in settings.redirect_fields if fields.get(key)}
+    # What is kept is shown to people later on.
+    kept = {key: fields.get(key, "") for key in settings.redirect_fields}
+    return fields["code"], {
+        key: value for key, value in kept.items() if value and value.isprintable()
+    }
 
 
 def _check_issuer(settings: LoginSettings, iss: str | None, name: str) -> None:
@@ -175,53 +167,46 @@ def code_form(code: str, request: AuthorizationRequest) -> dict[str, str]:
     return form
 
 
-async def redeem(
-    post: Post, grant_type: str, form: Mapping[str, str], *, name: str, hidden: str
-) -> Token:
-    """Ask the token endpoint for a first token.
+async def redeem(client: Client, grant_type: str, form: Mapping[str, str]) -> Token | LoginFailed:
+    """Ask the token endpoint for a first token; return it, or the error to raise.
 
     Args:
-        post: asks the token endpoint.
+        client: asks.
         grant_type: of the request (RFC 6749 §4.1.3, RFC 8628 §3.4).
         form: its other parameters; each of them is a secret.
-        name: what messages call the provider.
-        hidden: the client's secret, for the same reason.
-
-    Raises:
-        LoginFailed: there is no token; `error` is the server's code.
     """
+    # Imported here: whoever imports the library need not wait for it.
     from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
-    try:
-        answer = await post(prepare_token_request(grant_type, **form))
-    except RefreshUnavailable as error:
-        raise LoginFailed(
-            f"{name}'s token endpoint "
-            + ("could not be reached" if error.outcome == "not_sent" else "gave no answer")
-            + ". Start the login again later.",
-            transient=True,
-        ) from error.__cause__
-    means = meaning(answer, now=time.time())
+    asked_at = time.time()
+    answer = await client.post(prepare_token_request(grant_type, **form))
+    if isinstance(answer, NoAnswer):
+        return LoginFailed(
+            f"{client.name}'s token endpoint "
+            + ("gave no answer" if answer.sent else "could not be reached")
+            + f" ({answer.why}). Start the login again later.",
+            transient=answer.transient,
+            caused_by=answer.caused_by,
+        )
+    means = meaning(answer, now=asked_at)
     if means.token is not None:
         return means.token
-    own = [value for value in (*form.values(), hidden) if value]
-    error_code = redacted(means.error, own, 64)
-    description = redacted(means.error_description, own, 300)
-    said = f"status {answer.status}" + (f", {error_code}" if error_code else "")
-    said += f": {description}" if description else ""
+    error, description, said = words(
+        answer, means, lambda text, most: client.redact(text, most, *form.values())
+    )
     why = {
-        "dead": "refused the code ({said}). It is good once, for a short time, and only with the "
+        "dead": f"refused the code ({said}). It is good once, for a short time, and only with the "
         "redirect URI and the verifier it was asked with. Start the login again.",
-        "refused": "refused this client ({said}). Check the client id, the client secret, how the client "
+        "refused": f"refused this client ({said}). Check the client id, the client secret, how the client "
         "authenticates (token_endpoint_auth_method) and the redirect URI; then start the login again.",
-        "busy": "is busy ({said}). Start the login again later.",
-        "unknown": "answered without a token ({said}). Start the login again.",
-    }[means.kind]
-    raise LoginFailed(
-        f"{name}'s token endpoint " + why.format(said=said),
-        error=error_code,
+        "busy": f"is busy ({said}). Start the login again later.",
+        "unavailable": f"is unavailable ({said}). Start the login again later.",
+    }.get(means.kind, f"answered without a token ({said}). Start the login again.")
+    return LoginFailed(
+        f"{client.name}'s token endpoint {why}",
+        error=error,
         error_description=description,
-        transient=means.kind == "busy",
+        transient=means.kind in ("busy", "unavailable"),
     )
 
 

@@ -1,4 +1,7 @@
-"""A server's words, made fit to be shown."""
+"""A server's words, made fit to be shown: without secrets of ours and control characters, in bounded length and time.
+
+It knows no client and no request.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,12 @@ from urllib.parse import quote, quote_plus
 _PIECE = 8
 """Characters of a secret in a row that are recognised: servers repeat the beginning of what they refuse."""
 
+_WORD = 4
+"""A secret that is shorter is hidden where it stands alone. It would be found in every other word."""
+
+_LONG = 2048
+"""Characters of a secret of which each piece is looked for; of a longer one each eighth, and what is around it."""
+
 # A JWT (RFC 7519 §3.1), whoever's it is: `eyJ` is the beginning of a JSON object in base64.
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)*")
 
@@ -22,7 +31,8 @@ def redacted(text: str | None, secrets: Iterable[str], most: int) -> str | None:
     """Return a server's words without the secrets of ours that they repeat, in one line, bounded.
 
     A secret is recognised whole or in part, as it is, and as it looks in a URL, a form, JSON, HTML, base64, and HTTP
-    Basic credentials.
+    Basic credentials. Of a secret of up to 2,048 characters, 8 in a row are recognised, of a longer one 15; one of
+    fewer than 4 is hidden where it is a word of its own only.
 
     Args:
         text: the words.
@@ -36,11 +46,22 @@ def redacted(text: str | None, secrets: Iterable[str], most: int) -> str | None:
     for found in _JWT.finditer(text):
         _hide(hidden, *found.span())
     for form in {form for secret in secrets if secret for form in _forms(secret)}:
-        size = min(_PIECE, len(form))
-        for start in range(len(text) - size + 1):
-            if text[start : start + size] in form:
-                _hide(hidden, start, start + size)
-    text = "".join(_shown(text, hidden))
+        for start, end in _found(text, form):
+            _hide(hidden, start, end)
+    return _cut("".join(_visible(text, hidden)), most)
+
+
+def shown(text: str, most: int) -> str:
+    """Return words in one line, without control characters, bounded.
+
+    Args:
+        text: the words, which hold no secret.
+        most: characters of the result.
+    """
+    return _cut("".join(one if one.isprintable() else " " for one in text[: most + 1]), most)
+
+
+def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -48,7 +69,7 @@ def _hide(hidden: bytearray, start: int, end: int) -> None:
     hidden[start:end] = b"\1" * (end - start)
 
 
-def _shown(text: str, hidden: bytearray) -> Iterator[str]:
+def _visible(text: str, hidden: bytearray) -> Iterator[str]:
     before = 0
     for one, is_hidden in zip(text, hidden, strict=True):
         if not is_hidden:
@@ -56,6 +77,31 @@ def _shown(text: str, hidden: bytearray) -> Iterator[str]:
         elif not before:
             yield "***"
         before = is_hidden
+
+
+def _found(text: str, form: str) -> Iterator[tuple[int, int]]:
+    """Yield where a form of a secret, or a piece of it, stands in a text."""
+    if len(form) < _WORD:
+        for found in re.finditer(rf"(?<!\w){re.escape(form)}(?!\w)", text):
+            yield found.span()
+        return
+    size = min(_PIECE, len(form))
+    step = 1 if len(form) <= _LONG else size
+    pieces = {form[at : at + size]: at for at in range(0, len(form) - size + 1, step)}
+    for start in range(len(text) - size + 1):
+        at = pieces.get(text[start : start + size])
+        if at is not None:
+            yield _widened(text, start, start + size, form, at)
+
+
+def _widened(text: str, start: int, end: int, form: str, at: int) -> tuple[int, int]:
+    """Return the bounds in `text` of all that is like `form` around the piece that stands at `at` in it."""
+    to = at + end - start
+    while start > 0 and at > 0 and text[start - 1] == form[at - 1]:
+        start, at = start - 1, at - 1
+    while end < len(text) and to < len(form) and text[end] == form[to]:
+        end, to = end + 1, to + 1
+    return start, end
 
 
 def _forms(secret: str) -> Iterator[str]:

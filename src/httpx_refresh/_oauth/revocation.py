@@ -1,64 +1,91 @@
-"""Give a token back (RFC 7009)."""
+"""Revoke a token (RFC 7009). It knows no store: forgetting the token there is the caller's."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import httpx
 
-from .._errors import RefreshUnavailable, RevocationFailed
-from .._http.origins import Origins
+from .._errors import OriginNotAllowed, RevocationFailed
+from .._http.origins import compiled
 from .._token import Token
-from .answer import Answer
-from .login import Post
-from .login_settings import LoginSettings
+from .answer import Answer, NoAnswer
+from .client import FORM, Client
+from .settings import LoginSettings
 
 
 async def revoke(
-    post: Post, settings: LoginSettings, token: Token, *, name: str, origins: Origins
+    client: Client,
+    settings: LoginSettings,
+    token: Token,
+    *,
+    origins: Iterable[str] | str | None,
 ) -> None:
     """Revoke the refresh token, and with it the grant (RFC 7009 §2.1); without one the access token.
+
+    Args:
+        client: asks.
+        settings: where it asks.
+        token: of the tokens in it, the one that is worth more is revoked.
+        origins: where this server's tokens may be sent.
 
     Raises:
         RevocationFailed: the server did not confirm it.
         OriginNotAllowed: the token names another host than `origins` to revoke it at.
         ValueError: no revocation endpoint is known.
     """
-    url = _endpoint_of(settings, token, name, origins)
+    url = _endpoint_of(client.name, settings, token, origins)
     hint = "access_token" if token.refresh_token is None else "refresh_token"
-    given_back = token.refresh_token or token.access_token
+    revoked = token.refresh_token or token.access_token
+    content_type = FORM
     if settings.revocation_format == "json":
-        body, content_type = json.dumps({"token": given_back}), "application/json"
+        body, content_type = json.dumps({"token": revoked}), "application/json"
     else:
         # Imported here: whoever imports the library need not wait for it.
         from authlib.oauth2.rfc7009 import prepare_revoke_token_request
 
-        body, headers = prepare_revoke_token_request(given_back, hint)
-        content_type = headers["Content-Type"]
-    try:
-        answer = await post(body, url=url, content_type=content_type)
-    except RefreshUnavailable as error:
+        body, _ = prepare_revoke_token_request(revoked, hint)
+    answer = await client.post(body, url=url, content_type=content_type)
+    if isinstance(answer, NoAnswer):
         raise RevocationFailed(
-            f"{name}'s revocation endpoint could not be reached, or gave no answer: the token may still be good. Try "
-            "again later."
-        ) from error.__cause__
-    _check(answer, name)
+            f"{client.name}'s revocation endpoint could not be reached, or gave no answer ({answer.why}): the token "
+            "may still be good. Try again later.",
+            caused_by=answer.caused_by,
+        )
+    _check(answer, client.name)
 
 
-def _endpoint_of(settings: LoginSettings, token: Token, name: str, origins: Origins) -> str:
+def _endpoint_of(
+    name: str, settings: LoginSettings, token: Token, origins: Iterable[str] | str | None
+) -> str:
     url = settings.revocation_endpoint
     if url is None:
         raise ValueError(f"no revocation_endpoint is known for {name}")
-    if url.startswith("{instance_url}/"):
-        host = token.extra.get("instance_url")
-        if not isinstance(host, str):
-            raise ValueError(
-                f"{name} revokes a token at the host that came with it as instance_url, and this one came with none"
-            )
-        url = url.replace("{instance_url}", host.rstrip("/"))
-        # A secret of the client's goes there, and whoever can write to the store chooses the host.
-        origins.check(httpx.URL(url))
-    return url
+    if not url.startswith("{instance_url}/"):
+        return url
+    host = token.extra.get("instance_url")
+    if not isinstance(host, str):
+        raise ValueError(
+            f"{name} revokes a token at the host that came with it as instance_url, and this one came with none"
+        )
+    # Secrets go there, and whoever can write to the store chooses the host: origins that are named must have it.
+    if origins is None or origins == "any":
+        raise OriginNotAllowed(
+            f"{name} revokes a token at the host that came with it as instance_url. No origins are named that it could "
+            "be checked against, so nothing was sent. Pass origins= to the endpoint, or its revocation_endpoint= in "
+            "full."
+        )
+    try:
+        home = httpx.URL(host)
+    except httpx.InvalidURL:
+        home = httpx.URL("")
+    if not home.host or home.userinfo or home.query or home.fragment or home.path not in ("", "/"):
+        raise OriginNotAllowed(
+            f"The instance_url that came with the token from {name} is no origin, so nothing was sent."
+        )
+    compiled(origins, allow_http=settings.allow_http).check(home)
+    return url.replace("{instance_url}", host.rstrip("/"))
 
 
 def _check(answer: Answer, name: str) -> None:

@@ -1,0 +1,219 @@
+"""One HTTP exchange with an authorization server: whose client makes it, a bounded answer, and what left this host.
+
+It knows no OAuth: what is sent and what an answer means is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import ssl
+import weakref
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import httpx
+
+from .._errors import cause_of
+from .._http.bounded import let_go, read_some, unpacked
+from .._http.libraries import LIBRARIES, NOT_SENT
+from .._threads import run_blocking
+from .answer import MOST, Answer, NoAnswer
+from .redaction import shown
+from .settings import CLIENTS
+
+if TYPE_CHECKING:
+    from .._http.libraries import AsyncClient, Response
+
+logger = logging.getLogger("httpx_refresh")
+
+# One connection is made, and one answer awaited; the exchange's own timeout ends all of it earlier.
+_TIMEOUT = {"timeout": 60.0, "connect": 5.0, "pool": 5.0}
+
+
+async def exchange(
+    source: AsyncClient | Callable[[], AsyncClient] | None,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    content: str | None = None,
+    *,
+    timeout: float,
+) -> Answer | NoAnswer:
+    """Send one request and read its answer; follow no redirect.
+
+    Args:
+        source: a client, which is not closed; or a callable that makes one, which is closed afterwards. Of a client's
+            defaults (headers, params, cookies, auth, redirects) nothing but `User-Agent` is used. None: a client is
+            made for this request.
+        method: of the request.
+        url: where it goes.
+        headers: all that are sent, besides `Host`, `Content-Length` and `User-Agent`.
+        content: the body.
+        timeout: seconds for all of it.
+    """
+    attempt = _Attempt()
+    with anyio.move_on_after(timeout):
+        await attempt.run(source, method, url, headers, content)
+    if attempt.answer is not None:
+        return attempt.answer
+    return attempt.failure or NoAnswer(attempt.begun, f"nothing came within {timeout:g} s")
+
+
+class _Attempt:
+    """One exchange, and what is known of it should it end early.
+
+    Mutable: `begun`, set before a client sees the request; `answer`, set before anything is closed, since with an
+    answer a refresh token is spent, and what fails afterwards must not lose the new one; `failure`, set only while
+    there is no answer.
+    """
+
+    __slots__ = ("answer", "begun", "failure")
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.answer: Answer | None = None
+        self.failure: NoAnswer | None = None
+
+    async def run(
+        self, source: Any, method: str, url: str, headers: Mapping[str, str], content: str | None
+    ) -> None:
+        """Get a client, ask with it, and close it if it was made for this."""
+        try:
+            found = await _client_of(source, url)
+        except Exception as error:
+            why = f"no client could be made: {type(error).__name__}"
+            self.failure = NoAnswer(False, why, transient=source is None, caused_by=cause_of(error))
+            return
+        if isinstance(found, NoAnswer):
+            self.failure = found
+            return
+        try:
+            await self._ask(found, method, url, headers, content)
+        except (Exception, anyio.get_cancelled_exc_class()) as error:
+            self._failed(error)
+        finally:
+            if found is not source:
+                await self._close(found)
+
+    def _failed(self, error: BaseException) -> None:
+        if self.answer is not None:
+            # Whoever cancelled gets its way at the next step.
+            logger.debug("There is an answer; closing failed with %s", type(error).__name__)
+        elif not isinstance(error, Exception):
+            raise error
+        else:
+            sent = not isinstance(error, NOT_SENT)
+            why = type(error).__name__
+            if not sent and str(error):  # Nothing was sent, so nothing of ours can be in it.
+                why += f": {shown(str(error), 300)}"
+            self.failure = NoAnswer(sent, why, caused_by=cause_of(error))
+
+    async def _ask(
+        self, client: Any, method: str, url: str, headers: Mapping[str, str], content: str | None
+    ) -> None:
+        library = next(one for one in LIBRARIES if isinstance(client, one.AsyncClient))
+        # Not `client.build_request`: what the client sends by default to the API is not for this server.
+        request = library.Request(
+            method,
+            url,
+            content=None if content is None else content.encode(),
+            headers={"User-Agent": client.headers.get("User-Agent", "httpx-refresh"), **headers},
+            extensions={"timeout": httpx.Timeout(**_TIMEOUT).as_dict()},
+        )
+        self.begun = True
+        response = await client.send(request, stream=True, auth=None, follow_redirects=False)
+        try:
+            # What came over a network has this extension (httpx: "network_stream"), what a test's transport made not.
+            if "network_stream" in response.extensions:
+                _loops[client] = _this_loop()
+            self.answer = await _read_answer(response)
+        finally:
+            await response.aclose()
+
+    async def _close(self, client: Any) -> None:
+        try:
+            await client.aclose()
+        except (Exception, anyio.get_cancelled_exc_class()) as error:
+            if self.answer is None and not isinstance(error, Exception):
+                raise
+            logger.debug("Closing a client failed with %s", type(error).__name__)
+
+
+async def _read_answer(response: Response) -> Answer:
+    """Read the answer, which is never longer than `MOST` and one chunk."""
+    if response.is_stream_consumed:  # A hook of the client's read it, or it never was a stream.
+        body = response.content
+        return Answer(response.status_code, response.headers, body[:MOST], len(body) > MOST)
+    # Not `aiter_raw`: it closes the response before it ends, and a close that fails would take the answer along.
+    raw: Any = response.stream
+    stream: AsyncIterator[bytes] = raw.__aiter__()
+    chunks, ended = await read_some(stream, MOST)
+    body = b"".join(chunks)
+    if ended:
+        # Not asked for, but some pack all the same.
+        body = unpacked(body, response.headers.get("content-encoding", ""), MOST) or b""
+    else:
+        await let_go(stream)
+    return Answer(response.status_code, response.headers, body[:MOST], len(body) > MOST)
+
+
+# -- whose client ------------------------------------------------------------------------------------------------------
+
+_loop: anyio.lowlevel.RunVar[object] = anyio.lowlevel.RunVar("httpx_refresh_loop")
+_loops: weakref.WeakKeyDictionary[Any, object] = weakref.WeakKeyDictionary()
+"""Which event loop a lent client has a connection on. It belongs to that loop, and must not be used on another."""
+
+
+def _this_loop() -> object:
+    here = _loop.get(None)
+    if here is None:
+        here = object()
+        _loop.set(here)
+    return here
+
+
+_FACTORY = (
+    "pass a callable that makes a client for each request, client=lambda: httpx.AsyncClient(...)"
+)
+
+
+async def _client_of(source: Any, url: str) -> Any:
+    """Return the client to ask with, or a `NoAnswer` if there is none that could."""
+    if source is None:
+        # A proxy would see what is sent in clear: from the environment one is taken for https only, which it tunnels.
+        tunnelled = httpx.URL(url).scheme == "https"
+        return httpx.AsyncClient(verify=await _ssl_context(), trust_env=tunnelled)
+    if isinstance(source, CLIENTS):
+        if source.is_closed:
+            return _unfit(f"the client passed as client= is closed; {_FACTORY}")
+        here = _this_loop()
+        if _loops.get(source, here) is not here:
+            return _unfit(
+                f"the client passed as client= has its connections on another event loop; {_FACTORY}"
+            )
+        return source
+    made = source()
+    if not isinstance(made, CLIENTS):
+        return _unfit(f"client= made {type(made).__name__}, not an AsyncClient")
+    if made.is_closed:
+        return _unfit("client= made a client that is closed; it must make a new one each time")
+    return made
+
+
+def _unfit(why: str) -> NoAnswer:
+    return NoAnswer(False, why, transient=False)
+
+
+async def _ssl_context() -> ssl.SSLContext:
+    """Return the context, made once and in a thread: reading the certificates takes many milliseconds."""
+    if _made_ssl_context.cache_info().currsize:
+        return _made_ssl_context()
+    return await run_blocking(_made_ssl_context, group=_made_ssl_context)
+
+
+@functools.lru_cache(maxsize=1)
+def _made_ssl_context() -> ssl.SSLContext:
+    return httpx.create_ssl_context()

@@ -1,0 +1,189 @@
+"""What an endpoint may be told: the addresses of its server, and arguments that are checked when they come in.
+
+It knows no request and no answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
+
+import httpx
+
+from .._http.challenge import ExpiryRule
+from .._http.libraries import LIBRARIES
+from .._http.origins import is_secure
+from .answer import Refusal
+
+CLIENTS: tuple[type[Any], ...] = tuple(library.AsyncClient for library in LIBRARIES)
+
+# What a token request says by itself (RFC 6749 §6, RFC 7521 §4.2); `body` is a word of Authlib's.
+_RESERVED = frozenset(
+    {
+        "body",
+        "client_assertion",
+        "client_assertion_type",
+        "client_id",
+        "client_secret",
+        "grant_type",
+        "refresh_token",
+    }
+)
+
+
+class LoginOptions(TypedDict, total=False):
+    """The keyword arguments that `LoginSettings` takes."""
+
+    authorization_endpoint: str | None
+    device_authorization_endpoint: str | None
+    revocation_endpoint: str | None
+    issuer: str | None
+    scope: str
+    offline_scope: str
+    authorization_params: Mapping[str, str]
+    redirect_fields: tuple[str, ...]
+    pkce: bool
+    code_challenge_methods: tuple[str, ...] | None
+    sends_iss: bool
+    revocation_format: Literal["form", "json"]
+    refresh_token_lifetime: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginSettings:
+    """What a server has besides its token endpoint: where people log in, and where a token is revoked.
+
+    Args:
+        authorization_endpoint: where the browser is sent (RFC 6749 §3.1).
+        device_authorization_endpoint: where a device asks for a code to show (RFC 8628 §3.1).
+        revocation_endpoint: where a token is revoked (RFC 7009); `{instance_url}` in it stands for that field of
+            the token.
+        issuer: the server's identifier (RFC 8414 §2); an `iss` in a redirect is compared with it (RFC 9207).
+        scope: what a login asks for if it is not told.
+        offline_scope: added to every scope that lacks it, for without it there is no refresh token.
+        authorization_params: further parameters of the authorization request.
+        redirect_fields: parameters of the redirect that are kept with the token.
+        pkce: whether a login is protected by PKCE, S256 (RFC 7636). False only for a server that does not know it.
+        code_challenge_methods: what the server says that it knows of PKCE; None if it is not known to say.
+        sends_iss: whether every redirect must name the issuer (RFC 9207).
+        revocation_format: how the revocation endpoint is asked: like a form, as RFC 7009 has it, or in JSON.
+        refresh_token_lifetime: seconds after which a refresh token that was not used is no longer good.
+        allow_http: whether the endpoints may be plain http, as in docker-compose or a service mesh.
+
+    Raises:
+        ValueError: an endpoint that is no https URL (http to loopback excepted).
+    """
+
+    authorization_endpoint: str | None = None
+    device_authorization_endpoint: str | None = None
+    revocation_endpoint: str | None = None
+    issuer: str | None = None
+    scope: str = ""
+    offline_scope: str = ""
+    authorization_params: Mapping[str, str] = field(default_factory=dict)
+    redirect_fields: tuple[str, ...] = ()
+    pkce: bool = True
+    code_challenge_methods: tuple[str, ...] | None = None
+    sends_iss: bool = False
+    revocation_format: Literal["form", "json"] = "form"
+    refresh_token_lifetime: float | None = None
+    allow_http: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (
+            "authorization_endpoint",
+            "device_authorization_endpoint",
+            "revocation_endpoint",
+        ):
+            url = getattr(self, name)
+            if url is not None and not url.startswith("{instance_url}/"):
+                checked_url(url, name, allow_http=self.allow_http)
+
+    def scope_of(self, scope: str | None) -> str:
+        """Return the scope that a login asks for."""
+        asked = (self.scope if scope is None else scope).split()
+        return " ".join(dict.fromkeys([*asked, *self.offline_scope.split()]))
+
+
+def checked_url(url: str, name: str, *, allow_http: bool = False) -> str:
+    """Return `url` if secrets may go there; raise ValueError or TypeError, which call it `name`, if not."""
+    if not isinstance(url, str):
+        raise TypeError(f"{name} must be a str")
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{name} is no URL: {error}") from None
+    if not is_secure(parsed.scheme, parsed.host, allow_http=allow_http):
+        raise ValueError(
+            f"{name} must be https (RFC 6749 §3.1 and §3.2; http to loopback excepted): secrets go there. In a network "
+            "that you trust, pass allow_http=True"
+        )
+    if not parsed.host or parsed.userinfo or parsed.fragment:
+        raise ValueError(f"{name} must name a host, and have no user information and no fragment")
+    return url
+
+
+def seconds(name: str, value: float) -> float:
+    """Return a duration."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds")
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be finite, and not negative")
+    return float(value)
+
+
+def refusals(name: str, value: Iterable[Refusal]) -> tuple[Refusal, ...]:
+    """Return kinds of refusals."""
+    value = tuple(value)
+    if not all(isinstance(one, Refusal) for one in value):
+        raise TypeError(f"{name} must hold Refusal objects")
+    return value
+
+
+def is_sendable(text: str) -> bool:
+    """Whether UTF-8 can carry a text: JSON may hold half a surrogate pair, which it cannot."""
+    return not any("\ud800" <= one <= "\udfff" for one in text)
+
+
+def params(value: Mapping[str, str] | None) -> dict[str, str]:
+    """Return further parameters of a token request."""
+    value = dict(value or {})
+    for name, text in value.items():
+        if not (isinstance(name, str) and isinstance(text, str)):
+            raise TypeError("params must be a mapping of str to str")
+        if name in _RESERVED:
+            raise ValueError(f"params must not hold {name!r}: the token request says it by itself")
+        if not is_sendable(name + text):
+            raise ValueError("params must be text that UTF-8 can carry")
+    return value
+
+
+def scheme(value: str) -> str:
+    """Return the word before the token in an `Authorization` header (RFC 9110 §11.1)."""
+    if not isinstance(value, str):
+        raise TypeError("authorization_scheme must be a str")
+    word = value.replace("-", "")
+    if not (word.isascii() and word.isalnum()):
+        raise ValueError("authorization_scheme must be one word")
+    return value
+
+
+def client(value: Any) -> Any:
+    """Return a client, a factory of clients, or None."""
+    is_other_class = isinstance(value, type) and not issubclass(value, CLIENTS)
+    if not (value is None or isinstance(value, CLIENTS) or callable(value)) or is_other_class:
+        raise TypeError(
+            "client must be an AsyncClient of httpx or httpx2, a callable that makes one, or None"
+        )
+    return value
+
+
+def expiry(
+    value: ExpiryRule | Callable[[Any], bool] | None,
+) -> ExpiryRule | Callable[[Any], bool] | None:
+    """Return what tells an expired access token."""
+    if not (value is None or isinstance(value, ExpiryRule) or callable(value)):
+        raise TypeError("is_expired must be callable, an ExpiryRule, or None")
+    return value
