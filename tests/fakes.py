@@ -15,9 +15,9 @@ import httpx2
 import pytest
 
 from httpx_refresh import MemoryStore, ReauthorizationRequired, RefreshAuth, Token, TokenEndpoint
-from httpx_refresh._errors import again
+from httpx_refresh._errors import fresh
 from httpx_refresh._refresh.record import Record, parse
-from httpx_refresh._refresh.slot import Host
+from httpx_refresh._refresh.host import Host
 from httpx_refresh.testing import Gate
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Endpoint:
         if self.script:
             raise self.script.popleft()
         if self.always is not None:
-            raise again(self.always)
+            raise fresh(self.always)
         if token.refresh_token != self.current.refresh_token:
             raise ReauthorizationRequired("no such refresh token", error="invalid_grant")
         self.issued += 1

@@ -187,7 +187,7 @@ async def test_whatever_a_token_endpoint_answers_no_secret_is_shown(
             except RefreshAuthError as why:
                 raised.append(why)
             await anyio.sleep(2)
-    text = logged(caplog) + repr(auth) + repr(auth._session.endpoint)
+    text = logged(caplog) + repr(auth) + repr(auth._session.source)
     for error in raised:
         text += "".join(map(shown, chain(error)))
     assert WORD not in text

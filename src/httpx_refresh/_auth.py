@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from ._errors import BodyNotReplayable
 from ._http import bodies
 from ._http.challenge import (
@@ -21,10 +23,12 @@ from ._http.challenge import (
 from ._http.libraries import AuthBase
 from ._http.origins import Origins, compiled
 from ._http.present import BEARER, Presenter
-from ._refresh.known import Known
-from ._refresh.redemption import Endpoint
-from ._refresh.session import Session
-from ._refresh.slot import THIS_HOST, Slot
+from ._refresh.host import THIS_HOST
+from ._refresh.pauses import kind_of
+from ._refresh.record import MOST_PATIENCE
+from ._refresh.session import Credential, Session
+from ._refresh.slot import Slot
+from ._refresh.source import TokenSource
 from ._token import Token
 from .stores.base import TokenStore
 
@@ -44,7 +48,7 @@ class RefreshAuth(AuthBase):
     One object may be made at import time and serve any number of event loops, one after another or at once.
 
     Args:
-        endpoint: spends the refresh token: a `TokenEndpoint`, a preset of `httpx_refresh.providers`, or anything with
+        source: spends the refresh token: a `TokenEndpoint`, a preset of `httpx_refresh.providers`, or anything with
             `async refresh(token) -> Token`.
         store: holds the token: a `FileStore`, a `MemoryStore`, one of `httpx_refresh.stores`, or your own.
         origins: where the bearer token may go, such as `["https://api.example.com", "https://*.example.com"]`.
@@ -73,7 +77,7 @@ class RefreshAuth(AuthBase):
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        source: TokenSource,
         store: TokenStore,
         *,
         origins: Iterable[str] | str | None = None,
@@ -84,18 +88,19 @@ class RefreshAuth(AuthBase):
         on_unsaved: Callable[[Token], object] | None = None,
         allow_http: bool = False,
     ) -> None:
-        if isinstance(endpoint, type) or not callable(getattr(endpoint, "refresh", None)):
-            raise TypeError("endpoint must have an async method refresh(token)")
         if isinstance(store, type) or not isinstance(store, TokenStore):
             raise TypeError("store must have the async methods load() and replace(old, new)")
-        for name, seconds, least in (
-            ("refresh_before", refresh_before, 0.0),
-            ("refresh_timeout", refresh_timeout, 0.001),
+        for name, seconds, least, most in (
+            ("refresh_before", refresh_before, 0.0, math.inf),
+            ("refresh_timeout", refresh_timeout, 0.001, MOST_PATIENCE),
         ):
             if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
                 raise TypeError(f"{name} must be a number of seconds")
-            if not (math.isfinite(seconds) and seconds >= least):
-                raise ValueError(f"{name} must be finite, and at least {least:g} seconds")
+            if not (math.isfinite(seconds) and least <= seconds <= most):
+                raise ValueError(
+                    f"{name} must be finite, and at least {least:g} seconds"
+                    + ("" if most == math.inf else f", and at most {most:g}")
+                )
         if isinstance(replay_limit, bool) or not isinstance(replay_limit, int):
             raise TypeError("replay_limit must be a whole number of bytes")
         if replay_limit < 0:
@@ -104,21 +109,20 @@ class RefreshAuth(AuthBase):
             raise TypeError("on_unsaved must be callable, or None")
         if not isinstance(allow_http, bool):
             raise TypeError("allow_http must be True or False")
-        self._origins = _named_origins(endpoint, origins, allow_http=allow_http)
+        self._origins = _named_origins(source, origins, allow_http=allow_http)
         self._rule = checked_rule(
-            getattr(endpoint, "is_expired", None) if is_expired is None else is_expired
+            getattr(source, "is_expired", None) if is_expired is None else is_expired
         )
         self._replay_limit = replay_limit
         self._session = Session(
-            endpoint,
-            Slot(store, THIS_HOST),
+            source,
+            Slot(store, THIS_HOST, refresh_timeout=refresh_timeout),
             refresh_before=refresh_before,
-            refresh_timeout=refresh_timeout,
             on_unsaved=on_unsaved,
         )
 
     def __repr__(self) -> str:
-        return f"RefreshAuth({self._session.endpoint!r}, {self._session.slot.store!r})"
+        return f"RefreshAuth({self._session.source!r}, {self._session.slot.store!r})"
 
     async def token(self) -> Token:
         """Return a good token, refreshed if need be: for what is not an HTTP request, such as a WebSocket or gRPC.
@@ -127,7 +131,7 @@ class RefreshAuth(AuthBase):
             ReauthorizationRequired, RefreshUnavailable, StoreError: there is none to be had.
         """
         session = self._session
-        known = session.known
+        known = session.credential
         if known is None or session.host.wall() >= known.renew_at:
             known = await session.good()
         return known.token
@@ -189,12 +193,13 @@ class RefreshAuth(AuthBase):
         """
         session = self._session
         self._origins.check(request.url)
-        known = session.known
+        known = session.credential
         if known is None or session.host.wall() >= known.renew_at:
             known = await session.good()
         recording = bodies.record(request, self._replay_limit)
         _PRESENTER.present(request, known)
-        rule, sends, refreshed = self._rule, 0, False
+        rule, sends, refreshed, resent = self._rule, 0, False, False
+        before: Credential | None = None  # What it was refused with, if that was another token.
         while True:
             response = yield request
             sends += 1
@@ -203,28 +208,42 @@ class RefreshAuth(AuthBase):
                 case Accepted():
                     if recording is not None:
                         recording.forget()
-                    if not session.pauses.accepting and response.status_code < 500:
-                        session.pauses.accepted(known.token.access_token)
+                    if session.listening and _is_answer(response):
+                        session.accepted(known, _kind(response), after_refusal=before is not None)
                     return
                 case Expired():
-                    if sends == _MOST_SENDS or not _PRESENTER.was_presented(
-                        request, known, response
-                    ):
+                    if not _PRESENTER.was_presented(request, known, response):
                         return
-                    renewed = session.held(known)
-                    if renewed is None:
-                        if refreshed:
-                            return
-                        # Before waiting: it frees the connection, and a pool of one must work.
+                    kind = _kind(response)
+                    renewed = session.newer_than(known)
+                    if (
+                        renewed is None
+                        and not resent
+                        and sends < _MOST_SENDS
+                        and (pause := session.second_try(known, kind)) is not None
+                    ):
+                        resent = True
                         await bodies.read_ahead(response)
-                        renewed, refreshed = await session.renew(known)
-                        if renewed is None:
+                        await anyio.sleep(pause)
+                        renewed = session.newer_than(known) or known
+                    else:
+                        if before is not None and session.is_new(known):
+                            session.futile(known, kind)
+                        if sends == _MOST_SENDS or (renewed is None and refreshed):
                             return
+                        if renewed is None:
+                            # Before waiting: it frees the connection, and a pool of one must work.
+                            await bodies.read_ahead(response)
+                            renewed, refreshed = await session.renew(known, kind)
+                            if renewed is None:
+                                return
+                    if renewed is not known:
+                        before = known
                     known = renewed
                     request = await self._again(response, known, recording)
 
     async def _again(
-        self, response: Response, known: Known, recording: bodies.Recording | None
+        self, response: Response, known: Credential, recording: bodies.Recording | None
     ) -> Request:
         """Return the request to send again: the one that was refused, which is a redirect's where one led there.
 
@@ -243,6 +262,17 @@ class RefreshAuth(AuthBase):
             )
         _PRESENTER.present(request, known)
         return request
+
+
+def _kind(response: Response) -> str:
+    """Say what kind of request it was that was answered."""
+    url = response.request.url
+    return kind_of(response.request.method, f"{url.scheme}://{url.netloc!r}", url.path)
+
+
+def _is_answer(response: Response) -> bool:
+    """Whether the API looked at the request: not so if it was too busy, or failed."""
+    return response.status_code < 500 and response.status_code not in (408, 429)
 
 
 def _named_origins(

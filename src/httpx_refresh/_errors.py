@@ -212,10 +212,9 @@ class RevocationFailed(RefreshAuthError):
     """The server did not confirm that it revoked the token (RFC 7009), which may still be good."""
 
 
-def again(error: _E) -> _E:
-    """Return a fresh exception like `error` and caused by it: one exception object is raised in one place only."""
-    fresh = type(error).__new__(type(error), *error.args)
-    fresh.args = error.args
-    fresh.__dict__.update(error.__dict__)
-    fresh.__cause__ = error
-    return fresh
+def fresh(error: _E) -> _E:
+    """Return a new exception like `error`, with no traceback, cause or context: each waiter raises one of its own."""
+    other = type(error).__new__(type(error), *error.args)
+    other.args = error.args
+    other.__dict__.update(error.__dict__)
+    return other

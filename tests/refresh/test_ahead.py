@@ -56,7 +56,7 @@ async def test_only_past_the_expiry_do_callers_wait() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(auth.token)
         await anyio.sleep(0.5)
-        assert auth._session.known.token.access_token == "SECRET-a0"
+        assert auth._session.credential.token.access_token == "SECRET-a0"
         endpoint.gate.release()
     assert (await auth.token()).access_token == "SECRET-a1"
     assert endpoint.asked == ["SECRET-r0"]
@@ -79,7 +79,7 @@ async def test_a_refresh_starts_refresh_before_ahead_a_fifth_of_the_lifetime_at_
     for _ in range(50):
         _, _, auth = holding(lifetime, lifetime=lifetime, refresh_before=before)
         token = await auth.token()
-        leads.add(token.expires_at - auth._session.known.renew_at)
+        leads.add(token.expires_at - auth._session.credential.renew_at)
     assert all(least - 0.001 <= lead <= most + 0.001 for lead in leads)
     assert len(leads) > 25 or before == 0
 
@@ -88,7 +88,7 @@ async def test_a_provider_that_refuses_early_refreshes_is_not_asked_before_it_al
     endpoint, _, auth = holding(600, lifetime=600)
     endpoint.refresh_not_before_expiry = 30.0
     token = await auth.token()
-    assert token.expires_at - auth._session.known.renew_at <= 30
+    assert token.expires_at - auth._session.credential.renew_at <= 30
 
 
 async def test_without_a_known_expiry_only_a_refusal_starts_a_refresh() -> None:
@@ -189,7 +189,7 @@ async def test_a_401_that_meets_a_flight_ahead_shares_it_and_waits_for_the_claim
     loads = store.loads
     await auth.token()  # The flight starts.
     async with anyio.create_task_group() as group:
-        group.start_soon(auth._session.renew, auth._session.known)
+        group.start_soon(auth._session.renew, auth._session.credential)
         await anyio.sleep(0.01)  # Before a second look is due.
         assert store.loads - loads == 1
         endpoint.issued = 3

@@ -90,7 +90,7 @@ async def test_a_cancelled_caller_is_let_go_at_once_and_the_pair_is_saved(
     else:
         store.holds = claims if stage == "claiming" else results
     await way(auth.token, gate)
-    assert auth._session.known is None  # The flight is still held: nobody waited for it.
+    assert auth._session.credential is None  # The flight is still held: nobody waited for it.
     gate.release()
     await auth.aclose()
     assert store.record.token == await auth.token()

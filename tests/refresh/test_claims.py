@@ -149,6 +149,6 @@ async def test_a_result_waits_for_anothers_claim_on_the_spent_token_and_is_not_l
         store.text = store.text.replace(mine.nonce, "theirs")
         endpoint.gate.release()
         await anyio.sleep(14)
-        assert auth._session.known is None
+        assert auth._session.credential is None
     assert store.record.token == await auth.token()
     assert (store.record.generation, endpoint.asked) == (1, ["SECRET-r0"])

@@ -47,7 +47,7 @@ async def test_the_pair_is_saved_before_any_caller_gets_it() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(it.auth.token)
         await it.store.gate.arrived()
-        assert it.auth._session.known is None
+        assert it.auth._session.credential is None
         it.store.gate.release()
     assert (await it.auth.token()).access_token == "SECRET-a1"
 
@@ -91,7 +91,7 @@ async def test_a_save_that_was_done_and_whose_answer_was_lost_is_recognised() ->
     assert it.store.record.generation == 1
     it.store.loses = no_write
     await it.auth.aclose()
-    assert it.auth._session.unsaved is None
+    assert it.auth._session._unsaved is None
 
 
 async def test_a_pair_that_cannot_be_saved_for_refresh_timeout_is_handed_over_once(

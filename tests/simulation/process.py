@@ -72,7 +72,7 @@ class Process:
         self.forces = False
         self.auth = RefreshAuth(world.endpoint_of(self), world.store_of(self))
         self.session = self.auth._session = Session(
-            self.auth._session.endpoint,
+            self.auth._session.source,
             Slot(self.auth._session.slot.store, SimulatedHost(self)),
             refresh_before=self.refresh_before,
             refresh_timeout=self.refresh_timeout,

@@ -1,179 +1,272 @@
-"""When not to ask: after a failure, while fresh tokens are refused, and while another refreshes ahead. No I/O."""
+"""When not to ask: pauses that grow, and whether a refusal by the API is worth a refresh. No I/O."""
 
 from __future__ import annotations
 
-import logging
+import hashlib
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Literal
 
-from .._errors import ReauthorizationRequired, StoreError, again
-from .slot import Host
-
-logger = logging.getLogger("httpx_refresh")
-
-FRESH = 60.0
-"""Seconds for which a token from the token endpoint is not suspected when the API refuses it."""
-
-LONGEST = 3600.0
-"""Seconds that this grows to while one fresh token after the other is refused."""
+from .._errors import ReauthorizationRequired, RefreshAuthError, StoreError
+from .host import Host
+from .record import Pause, Refusals
 
 LOOK = 1.0
 """Seconds between two looks at the store while there is trouble."""
 
-LONG_AGO = -math.inf
-"""One object of it, for there may be very many sessions."""
+FIRST_DOUBT, MOST_DOUBT = 30.0, 300.0
+"""Seconds: the first pause between two refreshes that brought nothing, and the longest."""
 
-EARLY_DEATHS = 3
-"""So many tokens in a row refused long before their time make a warning."""
+MANY_EARLY_ENDS = 3
+"""From so many tokens in a row that ended early, pauses apply to those, too."""
+
+FIRST_EARLY = 0.05
+"""Seconds: the first of these pauses; each is twice the one before, up to `MOST_DOUBT`, so that an hour has some 25."""
+
+LONGEST_EARLY_WAIT = 5.0
+"""Seconds for which callers wait such a pause out; for a longer one the refusal is passed on."""
+
+STRANGERS = 3
+"""So many unknown kinds of request refused, and none accepted between, are an early end of the token."""
+
+MOST_KINDS = 128
+"""Kinds of request that are remembered in doubt."""
+
+MOST_KINDS_TOLD = 16
+"""Kinds of request that are told to other processes."""
+
+
+class Backoff:
+    """Pauses that grow from `first` to `most` seconds, each `factor` times the one before, with jitter.
+
+    Mutable: the next pause, by whoever waits.
+    """
+
+    __slots__ = ("_factor", "_host", "_most", "_pause")
+
+    def __init__(self, host: Host, first: float, most: float, *, factor: float = 2.0) -> None:
+        self._host = host
+        self._pause = first
+        self._most = most
+        self._factor = factor
+
+    def next(self) -> float:
+        """Return the next pause in seconds."""
+        pause, self._pause = self._pause, min(self._pause * self._factor, self._most)
+        return self._host.jitter(pause, 0.6)
+
+
+def pause_after(failures: int, *, first: float, most: float) -> float:
+    """Return the pause in seconds after so many failures in a row before this one."""
+    return float(min(first * 2.0 ** min(failures, 32), most))
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What the last flight failed with, and when (monotonic) the store and the endpoint may be asked again."""
+    """What the last flight failed with, and when (monotonic) this process may look at the store and ask again.
 
-    error: Exception
+    It is for what other processes need not heed: what was never sent, and a store that fails. `failures`: how many of
+    those there were in a row.
+    """
+
+    error: RefreshAuthError
     look_at: float
     ask_at: float
-    failures: int
+    failures: int = 0
 
 
-class Pauses:
-    """What holds the next refresh back. All of it is this process's own: nothing here is in the store."""
+def trouble_after(before: Trouble | None, error: RefreshAuthError, host: Host) -> Trouble:
+    """Return the trouble that follows from a flight's error."""
+    now = host.monotonic()
+    look_at = now + host.jitter(LOOK, 0.8)
+    if isinstance(error, ReauthorizationRequired):
+        return Trouble(error, look_at, now)
+    failures = 0 if before is None else before.failures
+    if isinstance(error, StoreError):
+        pause = host.jitter(pause_after(failures, first=0.1, most=2.0), 0.5)
+        return Trouble(error, min(look_at, now + pause), now + pause, failures + 1)
+    wait = min(getattr(error, "retry_after", None) or 0.0, 300.0)
+    if getattr(error, "outcome", None) != "not_sent":
+        return Trouble(error, look_at, now + wait)  # The store tells everybody how long to wait.
+    pause = max(wait, host.jitter(pause_after(failures, first=1.0, most=30.0), 0.5))
+    return Trouble(error, min(look_at, now + pause), now + pause, failures + 1)
 
-    __slots__ = (
-        "_early_deaths",
-        "_fresh_pause",
-        "_host",
-        "_look_ahead_at",
-        "_look_at",
-        "_trouble",
-        "_unproven",
-        "_unproven_since",
-        "_unproven_was_refused",
-        "accepting",
-    )
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._trouble: Trouble | None = None
-        self._look_ahead_at = LONG_AGO
-        self._look_at = LONG_AGO
-        self._unproven: str | None = None
-        self._unproven_since = 0.0
-        self._unproven_was_refused = False
-        self._fresh_pause = FRESH
-        self._early_deaths = 0
-        self.accepting = True
-        """False while there is a fresh token that no request was accepted with yet."""
+class Need(IntEnum):
+    """What a flight is to do, each more than the one before; who joins it may need more than who started it."""
 
-    # -- failures ----------------------------------------------------------------------------------------------
+    LOOK = 0
+    """Adopt another token if the store holds one; refresh nothing."""
+    AHEAD = 1
+    """Refresh, but leave another's claim be: the token is still good, and nobody waits."""
+    REFUSED = 2
+    """The API refused the token. What other processes know of refusals is to be learnt first."""
+    PROBE = 3
+    """The API refused the token, and that is in doubt: refresh, unless the pause for it lasts on."""
+    ENDED = 4
+    """The token was good and is refused now: refresh, unless that happens all the time."""
+    RESULT = 5
+    """Bring a token, or the reason why there is none."""
 
-    def failed(self, error: Exception) -> None:
-        """Let the next flights fail the same way for a while, without asking."""
-        now, trouble = self._host.monotonic(), self._trouble
-        look_at = now + self._host.jitter(LOOK, 0.8)
-        if isinstance(error, StoreError):
-            return  # Nothing was asked, and a store that is back is to be seen at once.
-        if isinstance(error, ReauthorizationRequired):
-            self._trouble = Trouble(error, look_at, now, 0)
-        elif trouble is not None and error.__cause__ is trouble.error:
-            self._trouble = replace(trouble, look_at=look_at)
-        else:
-            failures = 0 if trouble is None else trouble.failures
-            pause = self._host.jitter(min(2.0**failures, 30.0), 0.5)
-            pause = max(pause, min(getattr(error, "retry_after", None) or 0.0, 300.0))
-            self._trouble = Trouble(error, min(look_at, now + pause), now + pause, failures + 1)
 
-    def succeeded(self) -> None:
-        """Forget the last failure: a flight brought a token."""
-        self._trouble = None
+def held_back(need: Need, refusals: Refusals | None, left: float) -> float:
+    """Return the seconds that a refresh because of a refusal has to wait, for what the refreshes before it came to.
 
-    def raise_if_just_looked(self) -> None:
-        """Raise the last failure again if the store was looked at within about a second."""
-        if self._trouble is not None and self._host.monotonic() < self._trouble.look_at:
-            raise again(self._trouble.error)
+    0: it need not. Infinity: the refusal is to be passed on.
 
-    def raise_if_asked_in_vain(self) -> None:
-        """Raise the last failure again while the endpoint is left in peace after it."""
-        if self._trouble is not None and self._host.monotonic() < self._trouble.ask_at:
-            raise again(self._trouble.error)
+    Args:
+        need: why it is wanted.
+        refusals: what those came to, as the store has it.
+        left: seconds that the pause lasts on.
+    """
+    if refusals is None or need not in (Need.REFUSED, Need.PROBE, Need.ENDED):
+        return 0.0
+    if need is Need.REFUSED and refusals.futile:
+        return math.inf  # Told to its waiters, who then know what to ask for.
+    if need is Need.PROBE and refusals.futile:
+        return math.inf if left > 0 else 0.0
+    if refusals.early < MANY_EARLY_ENDS - 1:
+        return 0.0
+    return left if left <= LONGEST_EARLY_WAIT else math.inf
 
-    # -- refreshing ahead --------------------------------------------------------------------------------------
 
-    def may_look_ahead(self) -> bool:
-        """Whether a flight may start for a token that still holds."""
-        return self._host.monotonic() >= self._look_ahead_at
+def after_refresh(
+    refusals: Refusals | None,
+    need: Need,
+    *,
+    generation: int,
+    now: float,
+    nonce: str,
+) -> Refusals | None:
+    """Return what is to be noted of refusals when a refresh brought a token.
 
-    def look_ahead_later(self, most: float) -> None:
-        """Start no such flight for a while of at most `most` seconds."""
-        now = self._host.monotonic()
-        pause = self._host.jitter(max(most, 0.2), 0.5)
-        if self._trouble is not None:
-            pause = max(pause, self._trouble.ask_at - now)
-        self._look_ahead_at = now + pause
+    Args:
+        refusals: what stood there.
+        need: why the token was refreshed.
+        generation: the new token's.
+        now: epoch seconds.
+        nonce: a fresh one.
+    """
+    early = 0 if refusals is None else refusals.early
+    futile = 0 if refusals is None else refusals.futile
+    if need in (Need.REFUSED, Need.ENDED):
+        if (
+            refusals is not None
+            and now - (refusals.pause.until - refusals.pause.seconds) > MOST_DOUBT
+        ):
+            early = 0  # The last token lived long enough.
+        early += 1
+    elif need is not Need.PROBE:
+        early = 0
+    if not (early or futile):
+        return None
+    seconds = 0.0
+    if early >= MANY_EARLY_ENDS - 1:
+        seconds = pause_after(early - MANY_EARLY_ENDS + 1, first=FIRST_EARLY, most=MOST_DOUBT)
+    if futile:
+        seconds = max(seconds, pause_after(futile - 1, first=FIRST_DOUBT, most=MOST_DOUBT))
+    return Refusals(early, futile, (), generation, Pause(nonce, seconds, now + seconds))
 
-    # -- tokens that are refused -------------------------------------------------------------------------------
 
-    def obtained(self, access_token: str) -> None:
-        """Take note that this access token has just come from the token endpoint."""
-        self._fresh_pause = (
-            min(self._fresh_pause * 2, LONGEST) if self._unproven_was_refused else FRESH
+def after_futile(
+    refusals: Refusals | None, kinds: tuple[str, ...], *, generation: int, now: float, nonce: str
+) -> Refusals:
+    """Return what is to be noted when a refreshed token was refused as well."""
+    early = 0 if refusals is None else refusals.early
+    futile = 1 if refusals is None else refusals.futile + 1
+    seconds = pause_after(futile - 1, first=FIRST_DOUBT, most=MOST_DOUBT)
+    pause = Pause(nonce, seconds, now + seconds)
+    return Refusals(early, futile, kinds[:MOST_KINDS_TOLD], generation, pause)
+
+
+def after_fruit(refusals: Refusals | None) -> Refusals | None:
+    """Return what is left to be noted when a refreshed token was accepted where the one before was refused."""
+    if refusals is None or not refusals.early:
+        return None
+    return replace(refusals, futile=0, kinds=())
+
+
+_ID = re.compile(r"(?<=/)[^/]*[0-9%][^/]*|(?<=/)[^/]{25,}")
+
+
+def kind_of(method: str, origin: str, path: str) -> str:
+    """Name a kind of request: by method, origin and path, with ids and numbers made alike, hashed.
+
+    Args:
+        method: the request's.
+        origin: scheme, host and port.
+        path: of which segments with a digit, and very long ones, count as ids.
+    """
+    text = f"{method} {origin}{_ID.sub('#', path[:512])}"
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
+
+
+@dataclass(slots=True)
+class Doubt:
+    """Which kinds of request the API accepted and refused with one token, while it is in doubt what a refusal means.
+
+    Mutable, by the session that owns it, under its lock: all of it, except `generation`. There is a new one for each
+    token. Invariants: `kinds` holds at most `MOST_KINDS`, the oldest first; `strangers` holds the kinds refused since
+    the last acceptance that were unknown then, and is emptied when it is full.
+
+    Attributes:
+        generation: the token's.
+        kinds: whether the API accepted them.
+        strangers: see above.
+        was_accepted: some request was accepted with this token before the doubt began, of a kind not kept.
+    """
+
+    generation: int
+    kinds: dict[str, bool]
+    strangers: set[str]
+    was_accepted: bool = False
+
+    @classmethod
+    def of(
+        cls, generation: int, refusals: Refusals | None = None, *, was_accepted: bool = False
+    ) -> Doubt:
+        """Begin to doubt, knowing what other processes told about this token."""
+        told = refusals.kinds if refusals is not None and refusals.generation == generation else ()
+        return cls(generation, dict.fromkeys(told, False), set(), was_accepted)
+
+    def accepted(self, kind: str) -> None:
+        """Take note that a request of this kind was accepted."""
+        self.strangers.clear()
+        self._keep(kind, True)
+
+    def refused(self, kind: str) -> Literal["ended", "probe", "forbidden"]:
+        """Take note that a request of this kind was refused, and say what that means.
+
+        Returns:
+            `ended`: the token was good, and is so no longer. `forbidden`: others are accepted with this token.
+            `probe`: nothing is known to be accepted with it; a refresh now and then finds out whether the API is back.
+        """
+        known = self.kinds.get(kind)
+        others = self.was_accepted or any(self.kinds.values())
+        if known is None:
+            self.strangers.add(kind)
+        ended = (
+            known is True
+            or len(self.strangers) >= STRANGERS
+            or (known is None and self.was_accepted)
         )
-        self._unproven = access_token
-        self._unproven_since = self._host.monotonic()
-        self._unproven_was_refused = False
-        self.accepting = False
+        self._keep(kind, False)
+        if ended:
+            self.strangers.clear()
+            self.was_accepted = False
+            return "ended"
+        return "forbidden" if others else "probe"
 
-    def adopted(self) -> None:
-        """Take note that the token in use comes from the store, not from the endpoint."""
-        self._unproven = None
+    def _keep(self, kind: str, accepted: bool) -> None:
+        self.kinds.pop(kind, None)
+        self.kinds[kind] = accepted
+        if len(self.kinds) > MOST_KINDS:
+            del self.kinds[next(iter(self.kinds))]
 
-    def accepted(self, access_token: str) -> None:
-        """Take note that the API accepted a request with this access token."""
-        if self._unproven is None or access_token == self._unproven:
-            self.forget_refusals()
 
-    def forget_refusals(self) -> None:
-        """Start anew: the API accepts tokens, or somebody put another one there."""
-        self._unproven = None
-        self._unproven_was_refused = False
-        self._fresh_pause = FRESH
-        self.accepting = True
-
-    def believes_refusal(self, access_token: str, name: str) -> bool:
-        """Whether this token is so fresh, and unproven, that another one would be refused just the same."""
-        if access_token != self._unproven:
-            return False
-        if self._host.monotonic() >= self._unproven_since + self._fresh_pause:
-            return False
-        if not self._unproven_was_refused:
-            self._unproven_was_refused = True
-            logger.warning(
-                "%s: the API refused a token that had just come from the token endpoint, and has accepted no request "
-                "with it. Refusals are passed on, and no other token is asked for within %.0f s of that one. Look at "
-                "the token's scope and audience, at the API's address, and at the clocks.",
-                name,
-                self._fresh_pause,
-            )
-        return True
-
-    def may_look(self) -> bool:
-        """Whether to look at the store for another token than a fresh one that is refused; if so, not again soon."""
-        now = self._host.monotonic()
-        if now < self._look_at:
-            return False
-        self._look_at = now + self._host.jitter(LOOK, 0.8)
-        return True
-
-    def died(self, early: bool, name: str) -> None:
-        """Count a good token that was refused and replaced; `early`: long before its time."""
-        self._early_deaths = self._early_deaths + 1 if early else 0
-        if self._early_deaths == EARLY_DEATHS:
-            self._early_deaths = 0
-            logger.warning(
-                "%s: %d good tokens in a row were refused long before they expire. The likely cause: another "
-                "deployment refreshes the same grant from a store of its own, and each refresh ends the other's "
-                "token. Let all of them share one store, or give each a login of its own.",
-                name,
-                EARLY_DEATHS,
-            )
+def told(kinds: Mapping[str, bool]) -> tuple[str, ...]:
+    """Return the kinds that other processes are told of: those refused last."""
+    return tuple(kind for kind, accepted in kinds.items() if not accepted)[-MOST_KINDS_TOLD:]

@@ -1,18 +1,21 @@
 """The text in the store: read it, and write the next one. Pure functions on plain values, no I/O, no clock.
 
 The text is one JSON object: the token response as the server sent it, `expires_at`, and under "httpx_refresh" the
-library's notes: `generation`, `redeeming`, `uncertain`, `dead`, and `revoked` for a slot whose token was given back.
+library's notes. `Notes` says what they are. It knows nothing of stores, tasks or time.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
-from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeGuard
 
-from .. import _json
-from .._token import NAMED, Token, epoch, lifetime
+from .._errors import Outcome
+from .._token import NAMED, Token, epoch, is_shallow, lifetime, read_json, seconds, write_json
 
 NOTES = "httpx_refresh"
 
@@ -24,8 +27,17 @@ _LIFETIME = ("expires_at", "expires_in", "expires_in_sec")
 
 _MOST_GENERATIONS = 2**53  # what every reader of JSON can count to (RFC 8259 §6)
 
-ABANDONED_AFTER = 300.0
-"""A claim whose `since` is this many seconds past needs no watching: no clock is that wrong."""
+_MOST_EXTRA = 131_072
+"""Bytes of a token response's other fields that are kept: with more, an answer could be spent and never saved."""
+
+MOST_FAILED = 8
+"""So many clients' refusals are noted."""
+
+MOST_PATIENCE = 300.0
+"""Seconds: the longest `refresh_timeout` that there is, in an argument and in a claim."""
+
+A_DAY = 86_400.0
+"""A claim whose `since` is this many seconds past needs no watching: no host's clock is that wrong."""
 
 
 class BadText(ValueError):
@@ -34,11 +46,19 @@ class BadText(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Who spends the refresh token (or was spending it), and since when on that host's own clock."""
+    """Who spends the refresh token (or was spending it), and since when on that host's own clock.
+
+    Attributes:
+        patience: the claimant's own `refresh_timeout` in seconds ("for" in the text), so that watchers with another
+            one judge the claim rightly. None in texts of 0.1.
+        held: whether an operating system's lock is held for as long as the claim stands (see `ClaimLock`).
+    """
 
     by: str
     nonce: str
     since: float
+    patience: float | None = None
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +72,78 @@ class Dead:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """One text of the store, read. `token` is None where the slot is empty or its token was revoked."""
+class Pause:
+    """How long nobody should ask again: `seconds` from when it was first seen, or until `until` by one's own clock.
 
-    text: str | None
+    The earlier of the two counts. Where a clock is wrong, that costs a request, and no token.
+    """
+
+    nonce: str
+    seconds: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What the token endpoint answered last, if it brought no token; everybody who shares the store heeds the pause.
+
+    Attributes:
+        failures: how many attempts failed in a row.
+        client: the fingerprint of the client credentials that were refused; others may try. None: it binds everybody.
+    """
+
+    message: str
+    outcome: Outcome
+    transient: bool
+    failures: int
+    pause: Pause
+    client: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """What refreshes came to that were made because the API refused an access token.
+
+    Attributes:
+        early: how many in a row ended a token early (before its time, and soon after the last such refresh).
+        futile: how many in a row brought a token that was refused as well: while there are any, all are in doubt.
+        kinds: hashes of the kinds of request that were refused with the token of `generation`.
+        generation: which token the verdict is about.
+        pause: how long refusals are passed on.
+    """
+
+    early: int
+    futile: int
+    kinds: tuple[str, ...]
+    generation: int
+    pause: Pause
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One text of the store, read. `token` is None where the slot is empty or its token was revoked.
+
+    Attributes:
+        generation: how many tokens this slot has held; it grows with each new one.
+        redeeming: the claim of who spends the refresh token now.
+        uncertain: the claim under which the refresh token may have been spent without an answer.
+        dead: the server's refusal, for good, of the refresh token.
+        revoked: when the token was revoked (RFC 7009), in epoch seconds: a refresh under way must not bring it back.
+        failed: what the endpoint answered last, if that was no token; one for each client that was refused.
+        refusals: what the API's refusals came to.
+        others: notes of other versions of this library, which are carried along.
+    """
+
+    text: str | None = field(repr=False)
     token: Token | None = None
     generation: int = 0
     redeeming: Claim | None = None
     uncertain: Claim | None = None
     dead: Dead | None = None
-    revoked: bool = False
+    revoked: float | None = None
+    failed: tuple[Failed, ...] = ()
+    refusals: Refusals | None = None
+    others: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def is_dead(self) -> bool:
         """Whether the refresh token held here is the one that was refused."""
@@ -73,7 +155,7 @@ class Record:
         )
 
     def same_base(self, other: Record) -> bool:
-        """Whether no result came between these two: claims and latches may have."""
+        """Whether no result came between these two: claims and other notes may have."""
         mine, its = self.token, other.token
         return (
             self.generation == other.generation
@@ -83,25 +165,33 @@ class Record:
             and mine.refresh_token == its.refresh_token
         )
 
+    def next_generation(self) -> int:
+        """Return the generation of the token that comes next."""
+        return self.generation + 1 if self.generation + 1 < _MOST_GENERATIONS else 1
+
 
 def fingerprint(refresh_token: str) -> str:
-    """Hash a refresh token, so that a latch can be tied to it without holding it."""
+    """Hash a refresh token, so that a note can be tied to it without holding it."""
     return hashlib.sha256(refresh_token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def parse(text: str | None) -> Record:
-    """Read a text of the store; raise `BadText` if it is no token."""
+    """Read a text of the store.
+
+    Raises:
+        BadText: it is no token.
+    """
     if text is None:
         return Record(None)
     try:
-        fields = _json.read(text)
+        fields = read_json(text)
     except RecursionError:
         raise BadText("it is nested too deeply") from None
     except ValueError:  # The decoder's own error holds the whole text.
         raise BadText("it is not JSON") from None
     if not isinstance(fields, dict):
         raise BadText("it is not a JSON object")
-    if not all(map(_json.is_shallow, fields.values())):
+    if not all(map(is_shallow, fields.values())):
         raise BadText("it is nested too deeply")
     notes = fields.pop(NOTES, {})
     if not isinstance(notes, dict):
@@ -109,18 +199,39 @@ def parse(text: str | None) -> Record:
     generation = notes.get("generation", 0)
     if type(generation) is not int or not 0 <= generation < _MOST_GENERATIONS:
         raise BadText("its generation is not a whole number")
-    revoked = "revoked" in notes
-    if "access_token" not in fields and not revoked:
+    revoked = notes.get("revoked", 0.0) if "revoked" in notes else None
+    if revoked is not None and not _is_number(revoked):
+        revoked = 0.0
+    if "access_token" not in fields and revoked is None:
         raise BadText("it has no access_token")
+    others = {name: note for name, note in notes.items() if name not in _KNOWN}
     return Record(
         text,
-        None if revoked else _token(fields),
+        None if revoked is not None else _token(fields),
         generation,
         _claim(notes, "redeeming"),
         _claim(notes, "uncertain"),
         _dead(notes),
         revoked,
+        _all_failed(notes.get("failed")),
+        _refusals(notes.get("refusals")),
+        others or _NO_OTHERS,
     )
+
+
+_KNOWN = frozenset(
+    {
+        "generation",
+        "rev",
+        "redeeming",
+        "uncertain",
+        "dead",
+        "revoked",
+        "failed",
+        "refusals",
+    }
+)
+_NO_OTHERS: Mapping[str, Any] = MappingProxyType({})
 
 
 def _token(fields: dict[str, Any]) -> Token:
@@ -145,8 +256,9 @@ def _claim(notes: dict[str, Any], name: str) -> Claim | None:
         return None
     if isinstance(note, dict):
         by, nonce, since = note.get("by"), note.get("nonce"), note.get("since")
-        if isinstance(by, str) and isinstance(nonce, str) and _is_moment(since):
-            return Claim(by, nonce, since)
+        if isinstance(by, str) and isinstance(nonce, str) and _is_number(since):
+            patience = seconds(note.get("for"), most=MOST_PATIENCE)
+            return Claim(by, nonce, since, patience, note.get("held") is True)
     raise BadText(f"its note {name!r} is not readable")
 
 
@@ -159,7 +271,7 @@ def _dead(notes: dict[str, Any]) -> Dead | None:
         error, description = note.get("error"), note.get("error_description")
         if (
             isinstance(digest, str)
-            and _is_moment(since)
+            and _is_number(since)
             and (error is None or isinstance(error, str))
             and (description is None or isinstance(description, str))
         ):
@@ -167,19 +279,106 @@ def _dead(notes: dict[str, Any]) -> Dead | None:
     raise BadText("its note 'dead' is not readable")
 
 
-def _is_moment(value: Any) -> TypeGuard[float]:
+# Unlike a claim, a pause guards no token: one that cannot be read is as good as none.
+
+
+def _pause(note: dict[str, Any]) -> Pause | None:
+    nonce, seconds, until = note.get("nonce"), note.get("pause"), note.get("until")
+    if isinstance(nonce, str) and _is_number(seconds) and _is_number(until):
+        return Pause(nonce, min(max(0.0, seconds), MOST_PATIENCE), until)
+    return None
+
+
+def _all_failed(note: Any) -> tuple[Failed, ...]:
+    if not isinstance(note, list):
+        return ()
+    return tuple(one for one in map(_failed, note[:MOST_FAILED]) if one is not None)
+
+
+def _failed(note: Any) -> Failed | None:
+    if not isinstance(note, dict):
+        return None
+    pause, message, outcome = _pause(note), note.get("message"), note.get("outcome")
+    failures, client = note.get("failures"), note.get("client")
+    if (
+        pause is None
+        or not isinstance(message, str)
+        or outcome not in ("not_sent", "busy", "refused", "unknown")
+        or not _is_count(failures)
+        or not (client is None or isinstance(client, str))
+    ):
+        return None
+    return Failed(message, outcome, note.get("transient") is True, failures, pause, client)
+
+
+def _refusals(note: Any) -> Refusals | None:
+    if not isinstance(note, dict):
+        return None
+    pause, kinds = _pause(note), note.get("kinds", [])
+    early, futile, generation = note.get("early"), note.get("futile"), note.get("generation")
+    if (
+        pause is None
+        or not (_is_count(early) and _is_count(futile) and _is_count(generation))
+        or not isinstance(kinds, list)
+    ):
+        return None
+    names = tuple(kind for kind in kinds if isinstance(kind, str))
+    return Refusals(early, futile, names, generation, pause)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
     return type(value) in (int, float)  # not a bool; and what was read is finite
 
 
-def write(
-    token: Token,
-    generation: int,
-    *,
-    redeeming: Claim | None = None,
-    uncertain: Claim | None = None,
-    dead: Dead | None = None,
-) -> str:
-    """Write the text that holds this token and these notes."""
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < _MOST_GENERATIONS
+
+
+def write(record: Record, *, rev: str) -> str:
+    """Write the text of a record: its token, and its notes.
+
+    Args:
+        record: what is to stand there; its `text` does not matter.
+        rev: a fresh nonce. No text is ever written twice, so that a late write of an abandoned call never lands on a
+            text that only looks like the one it was meant to replace.
+    """
+    notes: dict[str, Any] = {**record.others, "generation": record.generation, "rev": rev}
+    for claim, name in ((record.redeeming, "redeeming"), (record.uncertain, "uncertain")):
+        if claim is not None:
+            notes[name] = _claim_note(claim)
+    dead, refusals = record.dead, record.refusals
+    if dead is not None:
+        notes["dead"] = {
+            "refresh_token_sha256": dead.refresh_token_sha256,
+            "error": dead.error,
+            "error_description": dead.error_description,
+            "since": dead.since,
+        }
+    if record.failed:
+        notes["failed"] = [
+            {
+                "message": one.message,
+                "outcome": one.outcome,
+                "transient": one.transient,
+                "failures": one.failures,
+                **({} if one.client is None else {"client": one.client}),
+                **_pause_note(one.pause),
+            }
+            for one in record.failed
+        ]
+    if refusals is not None:
+        notes["refusals"] = {
+            "early": refusals.early,
+            "futile": refusals.futile,
+            "kinds": list(refusals.kinds),
+            "generation": refusals.generation,
+            **_pause_note(refusals.pause),
+        }
+    if record.revoked is not None:
+        notes["revoked"] = record.revoked
+    token = record.token
+    if token is None:
+        return write_json({NOTES: notes})
     fields: dict[str, Any] = {
         "access_token": token.access_token,
         "token_type": token.token_type,
@@ -189,60 +388,58 @@ def write(
         fields["refresh_token"] = token.refresh_token
     if token.expires_at is not None:
         fields["expires_at"] = token.expires_at
-    notes: dict[str, Any] = {"generation": generation}
-    for claim, name in ((redeeming, "redeeming"), (uncertain, "uncertain")):
-        if claim is not None:
-            notes[name] = {"by": claim.by, "nonce": claim.nonce, "since": claim.since}
-    if dead is not None:
-        notes["dead"] = {
-            "refresh_token_sha256": dead.refresh_token_sha256,
-            "error": dead.error,
-            "error_description": dead.error_description,
-            "since": dead.since,
-        }
-    return _json.write({**fields, NOTES: notes})
+    return write_json({**fields, NOTES: notes})
+
+
+def _claim_note(claim: Claim) -> dict[str, Any]:
+    note: dict[str, Any] = {"by": claim.by, "nonce": claim.nonce, "since": claim.since}
+    if claim.patience is not None:
+        note["for"] = claim.patience
+    if claim.held:
+        note["held"] = True
+    return note
+
+
+def _pause_note(pause: Pause) -> dict[str, Any]:
+    return {"nonce": pause.nonce, "pause": pause.seconds, "until": pause.until}
+
+
+def with_token(record: Record, token: Token) -> Record:
+    """Return the record of a login: another token in the place of this one, and no note about the old one."""
+    return Record(None, token, record.next_generation(), others=record.others)
 
 
 def merged(held: Token, new: Token, *, now: float) -> Token:
     """Put a token response over the token it replaces: what was not sent again is kept (RFC 6749 §6).
 
     The lifetime is not kept: it was the old access token's. The new one's is told from `now` where it only has an end:
-    else nobody who reads the text could tell a short-lived token from one that is about to expire.
+    else nobody who reads the text could tell a short-lived token from one that is about to expire. A token that has
+    expired on its arrival, by this host's clock, is one of unknown lifetime.
     """
     extra = {name: value for name, value in held.extra.items() if name not in _LIFETIME}
     extra.update(new.extra)
-    if new.expires_at is not None and new.expires_at > now and lifetime(extra) is None:
-        extra["expires_in"] = new.expires_at - now
+    if not _fits(extra):
+        extra = dict(new.extra) if _fits(new.extra) else {}
+    expires_at = new.expires_at
+    if expires_at is not None and expires_at <= now:
+        expires_at = None
+        for name in _LIFETIME:
+            extra.pop(name, None)
+    if expires_at is not None and lifetime(extra) is None:
+        extra["expires_in"] = expires_at - now
     refresh_token = new.refresh_token or held.refresh_token
-    return Token(new.access_token, refresh_token, new.expires_at, new.token_type, extra)
+    return Token(new.access_token, refresh_token, expires_at, new.token_type, extra)
 
 
-def revoked(record: Record, *, since: float) -> str:
-    """Write the text of a slot whose token was given back: a refresh under way must not bring it back to life."""
-    return _json.write({NOTES: {"generation": record.generation + 1, "revoked": since}})
+def _fits(extra: Mapping[str, Any]) -> bool:
+    if not extra:
+        return True
+    try:
+        return len(json.dumps(dict(extra), default=str)) <= _MOST_EXTRA
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
-Step = Literal["adopt", "none", "no_refresh_token", "dead", "wait", "spend"]
-
-
-def decide(record: Record, *, stale: str | None, now: float, abandoned: bool) -> Step:
-    """Say what whoever needs a token has to do about what the store holds.
-
-    Args:
-        record: the store's text, just read.
-        stale: the access token that will not do (it was refused, or it expires); None if any that holds will do.
-        now: epoch seconds.
-        abandoned: whether a claim on the record is known to be nobody's any more.
-    """
-    token = record.token
-    if token is None:
-        return "none"
-    if token.access_token != stale and (token.expires_at is None or token.expires_at > now):
-        return "adopt"
-    if token.refresh_token is None:
-        return "no_refresh_token"
-    if record.is_dead():
-        return "dead"
-    if record.redeeming is not None and not abandoned:
-        return "wait"
-    return "spend"
+def without_token(record: Record, *, since: float) -> Record:
+    """Return the record of a revoked token: a refresh under way must not bring it back to life."""
+    return Record(None, None, record.next_generation(), revoked=since, others=record.others)

@@ -1,250 +1,839 @@
-"""What is known of one token, who waits for a new one, and when a refresh starts."""
+"""Who waits for a new token, and when a refresh starts; the credential in use. It knows no HTTP library."""
 
 from __future__ import annotations
 
-import logging
+import inspect
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from types import MappingProxyType
+from typing import Any
 
-from .._errors import again
-from .._token import Token
-from . import record as _record
-from .detached import current_loop, spawn
-from .flight import Flight, Need
-from .journal import Journal, NotSaved
-from .known import Known, know
-from .pauses import Pauses
-from .record import Record
-from .redemption import Endpoint, describe
-from .slot import Slot
-from .unsaved import hand_over
+import anyio
+from anyio.lowlevel import RunVar
 
-logger = logging.getLogger("httpx_refresh")
+from .._errors import (
+    RefreshAuthError,
+    RefreshUnavailable,
+    StoreError,
+    cause_of,
+    fresh,
+)
+from .._token import Token, lifetime
+from . import events
+from .flight import Flight, Landing
+from .host import Host, bounded, current_loop, pass_on_interrupt, spawn
+from .pauses import (
+    FIRST_DOUBT,
+    LOOK,
+    MANY_EARLY_ENDS,
+    Doubt,
+    Need,
+    Trouble,
+    after_fruit,
+    after_futile,
+    told,
+    trouble_after,
+)
+from .record import Record, Refusals
+from .renewal import Renewal, decide
+from .slot import Slot, View
+from .source import Facts, TokenSource, facts_of
+from .spending import Spending
+
+LATE_LEARNER = 5.0
+"""Seconds after its issue in which an API may not know a token yet."""
+
+LATE = 1.2
+"""Seconds after which such a token is sent once more, with jitter."""
+
+NEW = 60.0
+"""Seconds after its issue in which a token is not suspected to have ended."""
 
 _NO_FLIGHTS: Mapping[object, Flight] = MappingProxyType({})
 
-# Held while one session's mapping of flights is replaced by another: loops of several threads may do so at once.
-_swapping = Lock()
+# Held while one session's state is replaced, never across an await: loops of several threads may do so at once.
+_changing = Lock()
+
+
+def _begin_anew() -> None:
+    """Let a forked child have a lock that nobody holds."""
+    global _changing
+    _changing = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+# Acquired by a caller that finds no flight to join, on each event loop.
+_boarding: RunVar[anyio.Lock] = RunVar("httpx_refresh_boarding")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Credential:
+    """One token, ready to be sent: an immutable value, swapped at once, shared by all loops and threads.
+
+    Attributes:
+        token: the token.
+        header: the `Authorization` header's value.
+        renew_at: epoch seconds from which on a request asks the session first.
+        expires_at: epoch seconds; None if nobody knows.
+        generation: the stored token's.
+        since: when (monotonic) this process had it first.
+        age: seconds since its issue then; infinite if nobody knows.
+        early: how many tokens in a row had ended early when this one came.
+    """
+
+    token: Token
+    header: str = field(repr=False)
+    renew_at: float
+    expires_at: float | None
+    generation: int
+    since: float
+    age: float
+    early: int
+
+    def expired(self, now: float) -> bool:
+        """Whether the token's time is over, in epoch seconds; never so if nobody knows its time."""
+        return self.expires_at is not None and now >= self.expires_at
+
+    def same_as(self, other: Credential) -> bool:
+        """Whether both are of the same access token."""
+        return self.token.access_token == other.token.access_token
+
+
+def ahead_of(
+    token: Token, expires_at: float | None, facts: Facts, host: Host, *, refresh_before: float
+) -> float:
+    """Return when (epoch seconds) a token is to be refreshed ahead of its expiry; infinity if nobody knows its time.
+
+    That is `refresh_before` seconds ahead, a fifth of the lifetime at most, not before the server allows it, and not
+    at the same moment in every process.
+    """
+    if expires_at is None:
+        return math.inf
+    life, not_before = lifetime(token.extra), facts.refresh_not_before_expiry
+    lead = min(
+        refresh_before,
+        math.inf if life is None else life / 5,
+        math.inf if not_before is None else not_before,
+    )
+    return expires_at - host.jitter(lead, 0.9)
 
 
 class Session:
-    """The refreshes of one token in one process. A request with a good token reads `known`, and nothing else."""
+    """The refreshes of one token in one process. A request with a good token reads `credential`, and nothing else.
+
+    Mutable; each field is replaced as a whole, under `_changing` where its new value follows from the old one:
+        credential: the token in use; replaced by `_use` alone.
+        listening: whether acceptances by the API matter now: until the first with each token, and in doubt.
+        _flights: the flights under way, by event loop; one that has landed and still saves, by itself.
+        _trouble: what the last flight failed with; None once one brought a token.
+        _unsaved: the spending whose token the store does not have yet. What it brought is the truth then.
+        _doubt: which kinds of request were accepted and refused with `credential`; None where nothing is in doubt.
+        _accepted: some request was accepted with `credential`.
+        _hold_until: when (monotonic) a refusal may be worth a refresh again; until then refusals are passed on.
+        _look_at: when (monotonic) the store may be looked at again because of a refusal that is passed on.
+        _ahead_at: when (monotonic) a refresh ahead of expiry may start again.
+        _told: the generation whose verdict was written into the store.
+
+    Invariants: there is at most one flight for a loop in `_flights`: between the look and the registration in `_board`
+    nothing is awaited, and the loop's lock is held. `credential` is never replaced by one of an earlier generation that
+    a late acknowledgement brings.
+    """
 
     __slots__ = (
+        "_accepted",
+        "_ahead_at",
+        "_doubt",
         "_flights",
-        "endpoint",
+        "_hold_until",
+        "_look_at",
+        "_on_unsaved",
+        "_refresh_before",
+        "_told",
+        "_trouble",
+        "_unsaved",
+        "credential",
+        "facts",
         "host",
-        "known",
-        "on_unsaved",
-        "pauses",
-        "refresh_before",
-        "refresh_timeout",
+        "listening",
         "slot",
-        "unsaved",
+        "source",
     )
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        source: TokenSource,
         slot: Slot,
         *,
         refresh_before: float,
-        refresh_timeout: float,
         on_unsaved: Callable[[Token], object] | None = None,
     ) -> None:
-        self.endpoint = endpoint
+        self.source = source
+        self.facts = facts_of(source)
         self.slot = slot
         self.host = slot.host
-        self.refresh_before = refresh_before
-        self.refresh_timeout = refresh_timeout
-        self.on_unsaved = on_unsaved
-        self.known: Known | None = None
-        self.unsaved: Journal | None = None
-        self.pauses = Pauses(slot.host)
-        # The flight under way of each event loop, by loop; one that landed and still saves, by itself. It is never
-        # changed, but replaced as a whole: of very many sessions most have none.
+        self.credential: Credential | None = None
+        self.listening = False
+        self._refresh_before = refresh_before
+        self._on_unsaved = on_unsaved
         self._flights = _NO_FLIGHTS
+        self._trouble: Trouble | None = None
+        self._unsaved: Spending | None = None
+        self._doubt: Doubt | None = None
+        self._accepted = False
+        self._hold_until = _LONG_AGO
+        self._look_at = _LONG_AGO
+        self._ahead_at = _LONG_AGO
+        self._told = -1
 
     # -- what callers ask --------------------------------------------------------------------------------------
 
-    async def good(self) -> Known:
-        """Return a token that holds: at once while one does, after a refresh if none does."""
-        known = self.known or (None if self._flights else self._at_once())
+    async def good(self) -> Credential:
+        """Return a credential that holds: at once while one does, after a refresh if none does.
+
+        Raises:
+            ReauthorizationRequired, RefreshUnavailable, StoreError: there is none to be had.
+        """
+        known = self.credential or (None if self._flights else self._at_once())
         if known is None:
-            return (await self._join(None)).result()
+            return await self._need(None)
         now = self.host.wall()
         if known.expired(now):
-            return (await self._join(known.token.access_token)).result()
-        if now >= known.renew_at and self.pauses.may_look_ahead():
+            return await self._need(known.token)
+        if known.renew_at == -math.inf:
+            self._resume_saving(known, current_loop())
+            return known
+        if now >= known.renew_at and self.host.monotonic() >= self._ahead_at:
             loop = current_loop()
             if loop not in self._flights:
-                self._start(Flight(self, loop, known.token.access_token, need=Need.AHEAD))
+                self._start(Flight(loop, known.token, need=Need.AHEAD))
         return known
 
-    def _at_once(self) -> Known | None:
-        """Adopt what is in this process's memory: thousands of first callers need not wait for a flight."""
-        record = self.slot.peek()
-        step = _record.decide(record, stale=None, now=self.host.wall(), abandoned=False)
-        return self.publish(record.token) if step == "adopt" and record.token else None
+    async def refresh(self) -> Credential:
+        """Refresh now, whatever the store holds; share a refresh that is under way."""
+        return await self._need(None, forced=True)
 
-    def held(self, refused: Known) -> Known | None:
-        """Return the token that is held if it is another one than `refused`, and good for all we know."""
-        known = self.known
-        if (
-            known is None
-            or known.token.access_token == refused.token.access_token
-            or known.expired(self.host.wall())
-        ):
+    def newer_than(self, refused: Credential) -> Credential | None:
+        """Return the credential that is held if it is another one than `refused`, and good for all that is known."""
+        known = self.credential
+        if known is None or known.same_as(refused) or known.expired(self.host.wall()):
             return None
         return known
 
-    async def renew(self, refused: Known) -> tuple[Known | None, bool]:
-        """Return another token than `refused`, which the API refused, and whether a refresh was spent on it.
+    async def renew(self, refused: Credential, kind: str) -> tuple[Credential | None, bool]:
+        """Return another credential than `refused`, which the API refused, and whether a refresh was spent on it.
 
         None if the refusal is to be passed on: another token would be refused just the same.
-        """
-        access_token = refused.token.access_token
-        known = self.held(refused)
-        if known is not None:
-            return known, False
-        if self.pauses.believes_refusal(access_token, describe(self.endpoint)):
-            # Somebody may have logged in again because of it, elsewhere.
-            if not self.pauses.may_look():
-                return None, False
-            await self._join(access_token, need=Need.LOOK)
-            return self.held(refused), False
-        while True:  # As `_join` does, a coroutine less: thousands may wait here at once.
-            flight = self._board(access_token)
-            await flight.landed.wait()
-            if flight.serves(access_token):
-                break
-        if flight.spent and not flight.counted:
-            flight.counted = True  # One token died, however many waited for the next.
-            self.pauses.died(refused.is_early(self.host.wall()), describe(self.endpoint))
-        return flight.result(), flight.spent
 
-    async def refresh(self) -> Known:
-        """Refresh now, whatever the store holds; share a refresh that is under way."""
-        return (await self._join(None, forced=True)).result()
+        Args:
+            refused: what the request carried.
+            kind: what kind of request it was, see `kind_of`.
+        """
+        for _ in range(
+            2
+        ):  # What other processes know is learnt in the first round, and judged in the second.
+            known = self.newer_than(refused)
+            if known is not None:
+                return known, False
+            need = self._judge(refused, kind)
+            if need is Need.LOOK and not self._may_look():
+                return None, False
+            landing = await self._wait(refused.token, need)
+            if need is Need.LOOK:
+                return self.newer_than(refused), False
+            if landing.token is not None:
+                return self._brought(landing), landing.spent
+        return None, False
 
     async def set_token(self, token: Token) -> None:
-        """Put a token into the store in the place of whatever is there."""
-        await self.slot.put(token)
-        self.unsaved = None
-        self.pauses.succeeded()
-        self.pauses.forget_refusals()
-        self.publish(token)
+        """Put a token into the store in the place of whatever is there, and use it.
+
+        The write goes on if the caller is cancelled.
+        """
+        done = anyio.Event()
+        failure: list[RefreshAuthError] = []
+
+        async def put() -> None:
+            try:
+                record = await self.slot.put(token)
+                self._unsaved = None
+                self._trouble = None
+                self._doubt = None
+                self._hold_until = _LONG_AGO
+                self._use(token, record, issued=False)
+            except RefreshAuthError as error:
+                failure.append(fresh(error))
+            except BaseException as error:
+                failure.append(_unforeseen(error, "not_sent"))
+            finally:
+                done.set()
+
+        def never_ran() -> None:
+            failure.append(
+                StoreError("The event loop ended before the token was written. Keep it.")
+            )
+            done.set()
+
+        spawn(put, ending=_nothing, never_ran=never_ran, every=_NEVER, tick=_nothing)
+        await done.wait()
+        if failure:
+            raise failure[0]
 
     async def aclose(self) -> None:
-        """Wait for what is under way on this event loop."""
+        """Wait for what is under way on this event loop; start nothing new."""
         loop = current_loop()
         for flight in list(self._flights.values()):
             if flight.loop is loop:
                 flight.closing.set()
                 await flight.ended.wait()
 
-    # -- sharing -----------------------------------------------------------------------------------------------
+    # -- refusals and acceptances ------------------------------------------------------------------------------
 
-    async def _join(
-        self, stale: str | None, *, need: Need = Need.RESULT, forced: bool = False
-    ) -> Flight:
-        """Wait for this loop's flight; return it once it brought what is asked."""
-        while True:
-            flight = self._board(stale, need, forced)
-            await flight.landed.wait()
-            if flight.serves(stale, need, forced):
-                return flight
+    def second_try(self, refused: Credential, kind: str) -> float | None:
+        """Return in how many seconds the same token is worth sending once more; None if it is not.
 
-    def _board(self, stale: str | None, need: Need = Need.RESULT, forced: bool = False) -> Flight:
-        """Return this loop's flight, started if there is none.
+        It is if the API may not know the token yet. And it is if tokens have ended early so often in a row that a
+        refusal is likely a fault, which comes and goes.
+        """
+        if self._accepted:
+            return 0.0 if refused.early >= MANY_EARLY_ENDS - 1 else None
+        if self.host.monotonic() - refused.since + refused.age > LATE_LEARNER:
+            return None
+        doubt = self._doubt
+        return self.host.jitter(LATE, 0.8) if doubt is None or kind not in doubt.kinds else None
 
-        Between the look at `_flights` and the registration there is no await: that is what makes it one flight.
+    def is_new(self, credential: Credential) -> bool:
+        """Whether a refusal of this token, too, says something of the API, and not of an old token in the store."""
+        return self.host.monotonic() - credential.since + credential.age <= NEW
+
+    def accepted(self, credential: Credential, kind: str, *, after_refusal: bool) -> None:
+        """Take note that a request was accepted; called only while `listening`.
+
+        Args:
+            credential: what it carried.
+            kind: see `kind_of`.
+            after_refusal: it was refused with another token before: that refresh was fruitful.
+        """
+        current = self.credential
+        if current is None or not current.same_as(credential):
+            return
+        with _changing:
+            self._accepted = True
+            doubt = self._doubt
+            if doubt is not None and after_refusal:
+                self._doubt = doubt = None
+                self._hold_until = _LONG_AGO
+                ended = True
+            else:
+                ended = False
+            self.listening = doubt is not None
+            if doubt is not None:
+                doubt.accepted(kind)
+        if ended:
+            self.emit(events.DoubtEnded())
+            self._tell(credential, lambda refusals: after_fruit(refusals))
+
+    def futile(self, credential: Credential, kind: str) -> None:
+        """Take note that a request that was refused with another token was refused with this one, too."""
+        current = self.credential
+        if current is None or not current.same_as(credential):
+            return
+        began = False
+        with _changing:
+            doubt = self._doubt
+            if doubt is None:
+                began = True
+                doubt = self._doubt = Doubt.of(credential.generation, was_accepted=self._accepted)
+            doubt.kinds[kind] = False
+            self.listening = True
+            kinds = told(doubt.kinds)
+        if began:
+            self._hold_until = self.host.monotonic() + FIRST_DOUBT
+            self.emit(events.DoubtBegan(FIRST_DOUBT))
+        if self._told != credential.generation:
+            self._told = credential.generation
+            host = self.host
+            self._tell(
+                credential,
+                lambda refusals: (
+                    refusals
+                    if refusals is not None
+                    and refusals.generation == credential.generation
+                    and refusals.kinds
+                    else after_futile(
+                        refusals,
+                        kinds,
+                        generation=credential.generation,
+                        now=host.wall(),
+                        nonce=host.nonce(),
+                    )
+                ),
+            )
+
+    def _judge(self, refused: Credential, kind: str) -> Need:
+        """Say what a refusal of the credential in use is worth."""
+        now = self.host.monotonic()
+        with _changing:
+            doubt = self._doubt
+            if doubt is None:
+                if now < self._hold_until:
+                    return Need.LOOK
+                return Need.REFUSED
+            verdict = doubt.refused(kind)
+            if verdict == "ended":
+                return Need.ENDED
+            if verdict == "probe" and now >= self._hold_until:
+                return Need.PROBE
+            return Need.LOOK
+
+    def _may_look(self) -> bool:
+        """Whether to look at the store for another token; if so, not again soon."""
+        now = self.host.monotonic()
+        with _changing:
+            if now < self._look_at:
+                return False
+            self._look_at = now + self.host.jitter(LOOK, 0.8)
+            return True
+
+    def _learn(self, record: Record, pause: float) -> None:
+        """Take over what the store tells of refusals."""
+        refusals, credential = record.refusals, self.credential
+        if refusals is None or credential is None:
+            return
+        with _changing:
+            if refusals.futile and self._doubt is None:
+                self._doubt = Doubt.of(credential.generation, refusals, was_accepted=self._accepted)
+                self.listening = True
+            now = self.host.monotonic()
+            self._hold_until = max(self._hold_until, now + pause)
+            self._look_at = now + self.host.jitter(LOOK, 0.8)
+
+    def _tell(
+        self, credential: Credential, change: Callable[[Refusals | None], Refusals | None]
+    ) -> None:
+        """Write a verdict into the store, beside everything else; it stays in memory if the token is claimed, or gone.
+
+        A flight of its own, which nobody waits for: losing it costs a token request, and no token.
         """
         loop = current_loop()
-        flight = self._flights.get(loop)
+        flight = Flight(loop, None, need=Need.LOOK)
+
+        async def tell() -> None:
+            try:
+                record = await self.slot.read()
+                refusals = change(record.refusals)
+                if record.refusals is not None and refusals == record.refusals and refusals.futile:
+                    self._learn(record, self.slot.judge(record).refusals_for)
+                elif (
+                    record.token is not None
+                    and record.redeeming is None
+                    and record.token.access_token == credential.token.access_token
+                    and refusals != record.refusals
+                ):
+                    changed = replace(record, text=None, refusals=refusals)
+                    written = await self.slot.swap(record.text, changed)
+                    if written is not None:
+                        view = self.slot.judge(written)
+                        if refusals is not None and refusals.futile:
+                            self._learn(written, view.refusals_for)
+            except StoreError as error:
+                self.emit(events.EndNotNoted(str(error)))
+            finally:
+                self._end(flight)
+
+        self._list(flight, flight)
+        spawn(
+            tell,
+            ending=flight.closing.set,
+            never_ran=lambda: self._end(flight),
+            every=_NEVER,
+            tick=_nothing,
+        )
+
+    # -- sharing -----------------------------------------------------------------------------------------------
+
+    async def _need(self, stale: Token | None, *, forced: bool = False) -> Credential:
+        return self._brought(await self._wait(stale, Need.RESULT, forced=forced))
+
+    def _brought(self, landing: Landing) -> Credential:
+        """Return the credential of a token that a flight brought; a newer one, if there is one by now."""
+        known = self.credential
+        if known is None:
+            raise AssertionError("a flight that brought a token published it")
+        return known
+
+    async def _wait(self, stale: Token | None, need: Need, *, forced: bool = False) -> Landing:
+        """Wait for this loop's flight; return its landing once it is an answer to what is asked.
+
+        Raises:
+            RefreshAuthError: it failed, or it takes longer than anybody is held.
+        """
+        failure: RefreshAuthError
+        longest = 2.0 * self.slot.refresh_timeout
+        began = self.host.monotonic()
+        while True:
+            flight = await self._board(stale, need, forced)
+            while (landing := flight.landing) is None:
+                await flight.turn.wait()
+                if flight.landing is None and (
+                    self.host.monotonic() - began + _TURNS * self.slot.refresh_timeout >= longest
+                ):
+                    break
+            if landing is None:
+                failure = _held_too_long(self.facts.name, longest, sent=flight.sent)
+                break
+            if flight.serves(landing, stale, need, forced=forced):
+                if landing.error is None or need is Need.LOOK:
+                    return landing
+                failure = fresh(landing.error)
+                break
+        raise failure
+
+    async def _board(self, stale: Token | None, need: Need, forced: bool) -> Flight:
+        """Return this loop's flight, started if there is none."""
+        loop = current_loop()
+        flight = self._flight_of(loop)
         if flight is None:
-            if need is Need.RESULT and not forced:
-                self.pauses.raise_if_just_looked()
-            flight = Flight(self, loop, stale, need=need, forced=forced)
-            self._start(flight)
+            if need is not Need.LOOK and not forced:
+                self._raise_if_just_looked()
+            lock = _boarding.get(None)
+            if lock is None:
+                lock = anyio.Lock(fast_acquire=True)
+                _boarding.set(lock)
+            async with lock:
+                # Nothing is awaited in here, and so the lock is never contended. It keeps "one flight a loop" true
+                # should an await ever be added between the look and the registration.
+                flight = self._flight_of(loop)
+                if flight is None:
+                    flight = Flight(loop, stale, need=need, forced=forced)
+                    self._start(flight)
         if flight.need < need:
             flight.need = need
         return flight
 
+    def _flight_of(self, loop: object) -> Flight | None:
+        flight = self._flights.get(loop)
+        if flight is not None and flight.pid != os.getpid():
+            with _changing:
+                self._flights = _NO_FLIGHTS  # They are the parent's; this is a forked child.
+            return None
+        return flight
+
     def _start(self, flight: Flight) -> None:
         self._list(flight.loop, flight)
-        spawn(flight.run, flight.over)
+        spawn(
+            lambda: self._fly(flight),
+            ending=flight.closing.set,
+            never_ran=lambda: self._end(flight),
+            every=_TURNS * self.slot.refresh_timeout,
+            tick=flight.wake,
+        )
 
     def _list(self, key: object, flight: Flight) -> None:
-        with _swapping:
+        with _changing:
             self._flights = {**self._flights, key: flight}
 
-    def _unlist(self, key: object) -> None:
-        with _swapping:
+    def _unlist(self, flight: Flight) -> None:
+        with _changing:
             self._flights = {
-                other: flight for other, flight in self._flights.items() if other is not key
+                key: other for key, other in self._flights.items() if other is not flight
             } or _NO_FLIGHTS
 
-    # -- what a flight reports ---------------------------------------------------------------------------------
+    # -- one flight --------------------------------------------------------------------------------------------
 
-    def publish(self, token: Token, *, fresh: bool = False) -> Known:
-        """Make this token the one that requests carry; `fresh`: it comes from the token endpoint just now."""
-        known = know(token, self.endpoint, self.host, refresh_before=self.refresh_before)
-        if fresh:
-            self.pauses.obtained(token.access_token)
-        else:
-            self.pauses.adopted()
-        self.known = known
-        return known
+    async def _fly(self, flight: Flight) -> None:
+        """Renew the token, land, and, should the store have failed, go on until it is saved."""
+        renewal = Renewal(
+            self.slot,
+            self.source,
+            self.facts,
+            flight,
+            self.emit,
+            trouble=self._trouble,
+        )
+        try:
+            try:
+                await self._save_unsaved()
+                landing = await renewal.run()
+            except RefreshAuthError as error:
+                landing = Landing(flight.need, error=fresh(error), spent=flight.sent)
+            except BaseException as error:
+                # Whatever it is: every waiter hears of it, and nothing of it is kept but its name.
+                if isinstance(error, KeyboardInterrupt):
+                    pass_on_interrupt()
+                outcome = "unknown" if flight.sent else "not_sent"
+                landing = Landing(flight.need, error=_unforeseen(error, outcome), spent=flight.sent)
+            self._land(flight, landing, renewal.spending)
+            if renewal.spending is not None:
+                await self._save_on(flight, renewal.spending)
+        finally:
+            self._end(flight)
 
-    def land(self, flight: Flight) -> None:
-        """Let the waiters of a flight go."""
-        self._unlist(flight.loop)
-        if flight.error is not None:
-            if not flight.cut_off:
-                self.pauses.failed(flight.error)
-        elif flight.known is not None:
-            self.pauses.succeeded()
-        if flight.need is Need.AHEAD and flight.known is None:
-            self._look_ahead_later(flight.error)
-        flight.landed.set()
-
-    def saving(self, flight: Flight, journal: Journal) -> None:
-        """Keep a flight that landed with a token that is not in the store yet."""
-        self._list(flight, flight)
-        self.unsaved = journal
-
-    def saved(self, journal: Journal, record: Record) -> None:
-        """Take what the store holds for the truth again, be it that result or a newer one."""
-        if self.unsaved is journal:
-            self.unsaved = None
-            if record.token is not None and not journal.brought(record.token):
-                self.publish(record.token)
-
-    def ended(self, flight: Flight) -> None:
-        """Let go of a flight that is over, saved or not."""
+    def _end(self, flight: Flight) -> None:
+        """Let go of a flight, whatever became of it."""
         self._unlist(flight)
+        flight.land(_no_landing(flight))
         flight.ended.set()
 
-    async def save_unsaved(self) -> None:
-        """Save what an earlier flight could not save; raise its `StoreError` if that fails again."""
-        journal = self.unsaved
-        if journal is not None:
-            try:
-                record = await journal.save()
-            except NotSaved as error:
-                raise again(error.cause) from error
-            self.saved(journal, record)
+    def _land(self, flight: Flight, landing: Landing, unsaved: Spending | None) -> None:
+        """Let the waiters of a flight go; what it came to is in force before they do."""
+        try:
+            self._unlist(flight)
+            if unsaved is not None:
+                self._unsaved = unsaved
+                self._list(flight, flight)
+            record, error = landing.record, landing.error
+            if error is not None:
+                with _changing:
+                    self._trouble = trouble_after(self._trouble, error, self.host)
+            elif landing.token is not None:
+                self._trouble = None
+                self._use(
+                    landing.token, record, issued=landing.by_exchange, seen_at=landing.seen_at
+                )
+            elif landing.passed_on and record is not None:
+                self._learn(record, landing.pause)
+            if flight.need is Need.AHEAD and landing.token is None:
+                self._look_ahead_later(error)
+        finally:
+            flight.land(landing)
 
-    async def give_up_saving(self, token: Token) -> None:
-        """Hand over a token that cannot be saved."""
-        await hand_over(token, self.on_unsaved, self.endpoint, self.slot.store)
+    def _use(
+        self, token: Token, record: Record | None, *, issued: bool, seen_at: float = math.inf
+    ) -> None:
+        """Make this token the one that requests carry.
 
-    def _look_ahead_later(self, error: Exception | None) -> None:
-        expires_at = None if self.known is None else self.known.token.expires_at
+        Args:
+            token: the token.
+            record: what the store holds; None if it does not hold this token yet.
+            issued: whether the token comes from the source.
+            seen_at: when (monotonic) it was seen in the store. What was put to use later is newer.
+        """
+        known = self.credential
+        if (
+            known is not None
+            and known.since > seen_at
+            and not (issued and record is not None and record.generation > known.generation)
+        ):
+            return
+        generation = 0 if known is None else known.generation + 1
+        if record is not None:
+            generation = record.generation
+        if (
+            known is not None
+            and known.generation == generation
+            and known.token.access_token == token.access_token
+        ):
+            return
+        refusals = None if record is None else record.refusals
+        expires_at = token.expires_at
+        if expires_at is not None and expires_at <= self.host.wall():
+            # It has expired on its arrival: a clock is wrong, and refreshing it would bring another one like it.
+            expires_at = None
+        credential = Credential(
+            token,
+            f"{self.facts.authorization_scheme} {token.access_token}",
+            self._renew_at(token, expires_at),
+            expires_at,
+            generation,
+            self.host.monotonic(),
+            0.0 if issued else self._age(record),
+            0 if refusals is None else refusals.early,
+        )
+        with _changing:
+            self.credential = credential
+            self._accepted = False
+            self.listening = True
+            if refusals is not None and refusals.futile:
+                self._doubt = Doubt.of(generation, refusals)
+            elif self._doubt is not None:
+                # Only fruit ends doubt; which kinds are forbidden is another question with another token.
+                self._doubt = Doubt.of(generation)
+        if record is not None and refusals is not None:
+            if refusals.futile:
+                self._hold_until = self.host.monotonic() + self.slot.judge(record).refusals_for
+            if issued and refusals.early >= MANY_EARLY_ENDS:
+                self.emit(events.EarlyEnds(refusals.early))
+
+    def _raise_if_just_looked(self) -> None:
+        """Raise the last failure again if the store was looked at within about a second."""
+        trouble = self._trouble
+        if trouble is not None and self.host.monotonic() < trouble.look_at:
+            raise fresh(trouble.error)
+
+    def _look_ahead_later(self, error: RefreshAuthError | None) -> None:
+        """Start no refresh ahead of expiry for a while."""
+        known, trouble = self.credential, self._trouble
+        expires_at = None if known is None else known.expires_at
         left = math.inf if expires_at is None else expires_at - self.host.wall()
-        self.pauses.look_ahead_later(min(self.refresh_timeout, left / 2))
+        most = min(self.slot.refresh_timeout, left / 2)
+        now = self.host.monotonic()
+        pause = self.host.jitter(max(most, 0.2), 0.5)
+        if trouble is not None:
+            pause = max(pause, trouble.ask_at - now)
+        self._ahead_at = now + pause
         if error is not None:
-            logger.warning("Refreshing ahead failed; the token goes on being used: %s", error)
+            self.emit(events.AheadFailed(str(error)))
+
+    def _renew_at(self, token: Token, expires_at: float | None) -> float:
+        return ahead_of(
+            token, expires_at, self.facts, self.host, refresh_before=self._refresh_before
+        )
+
+    def _age(self, record: Record | None) -> float:
+        """Return how long ago (seconds) the stored token was refreshed because of a refusal; infinite if it was not."""
+        refusals = None if record is None else record.refusals
+        if refusals is None or record is None or refusals.generation != record.generation:
+            return math.inf
+        return max(0.0, self.host.wall() - (refusals.pause.until - refusals.pause.seconds))
+
+    # -- what the store does not take --------------------------------------------------------------------------
+
+    async def _save_unsaved(self) -> None:
+        """Save what an earlier flight could not save; raise its `StoreError` if that fails again."""
+        spending = self._unsaved
+        if spending is not None:
+            self._saved(spending, await spending.save())
+
+    async def _save_on(self, flight: Flight, spending: Spending) -> None:
+        """Save a token again and again, until it is saved or the flight has to end."""
+        self.emit(events.Unsaved(str(spending.unsaved)))
+        last: list[Callable[[], Coroutine[Any, Any, None]]] = []
+
+        def late() -> None:
+            hand_over = self._hand_over(spending)
+            if hand_over is not None and flight.closing.is_set():
+                last.append(
+                    hand_over
+                )  # The event loop waits for this flight, and for nothing that starts now.
+            elif hand_over is not None:
+                spawn(hand_over, ending=_nothing, never_ran=_nothing, every=_NEVER, tick=_nothing)
+
+        if await spending.keep_saving(flight.closing, late):
+            self.emit(events.Saved())
+            if spending.saved is not None:
+                self._saved(spending, spending.saved)
+            return
+        for hand_over in last:
+            await hand_over()
+        with _changing:
+            known = self.credential
+            if known is not None and self._unsaved is spending:
+                self.credential = replace(known, renew_at=-math.inf)  # The next request saves on.
+
+    def _resume_saving(self, known: Credential, loop: object) -> None:
+        """Save on what an event loop that ended could not save."""
+        spending = self._unsaved
+        with _changing:
+            self.credential = replace(known, renew_at=self._renew_at(known.token, known.expires_at))
+        if spending is None or any(flight.loop is loop for flight in self._flights.values()):
+            return
+        flight = Flight(loop, None, need=Need.LOOK)
+
+        async def save_on() -> None:
+            try:
+                await self._save_on(flight, spending)
+            finally:
+                self._end(flight)
+
+        self._list(flight, flight)
+        spawn(
+            save_on,
+            ending=flight.closing.set,
+            never_ran=lambda: self._end(flight),
+            every=_NEVER,
+            tick=_nothing,
+        )
+
+    def _saved(self, spending: Spending, record: Record) -> None:
+        """Take what the store holds for the truth again, be it that token or a newer one."""
+        if self._unsaved is spending:
+            self._unsaved = None
+            if record.token is not None:
+                self._use(record.token, record, issued=False)
+
+    def _hand_over(self, spending: Spending) -> Callable[[], Coroutine[Any, Any, None]] | None:
+        """Return what hands over a token that cannot be saved; it ends within `refresh_timeout`, and raises nothing."""
+        on_unsaved, token = self._on_unsaved, spending.token
+        self.emit(events.HandedOver(on_unsaved is not None))
+        if on_unsaved is None:
+            return None
+
+        async def call() -> None:
+            answer = on_unsaved(token)
+            if inspect.isawaitable(answer):
+                await answer
+
+        async def hand_over() -> None:
+            try:
+                await bounded(call, self.slot.refresh_timeout)
+            except BaseException as error:
+                self.emit(events.CallbackFailed("on_unsaved", cause_of(error)))
+
+        return hand_over
+
+    # -- the rest ----------------------------------------------------------------------------------------------
+
+    def _at_once(self) -> Credential | None:
+        """Adopt what is in this process's memory: thousands of first callers need not wait for a flight."""
+        record = self.slot.peek()
+        if record.token is None:
+            return None
+        view = View(record)
+        step = decide(
+            view, stale=None, need=Need.LOOK, forced=False, client=None, now=self.host.wall()
+        )
+        if step != "adopt":
+            return None
+        self._use(record.token, record, issued=False)
+        return self.credential
+
+    def emit(self, event: events.Event) -> None:
+        """Tell the observers what happened; one that fails changes nothing."""
+        try:
+            events.write_log(event, provider=self.facts.name, store=lambda: repr(self.slot.store))
+        except Exception as error:
+            events.observer_failed(error)
+
+
+_NEVER = 86_400.0
+"""Seconds between two ticks for those who need none."""
+
+_LONG_AGO = -math.inf
+"""One object of it, for there may be very many sessions."""
+
+_TURNS = 0.25
+"""So much of `refresh_timeout` goes by between two looks of those who wait at how long they have been waiting."""
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _no_landing(flight: Flight) -> Landing:
+    error = RefreshUnavailable(
+        "The event loop ended during the refresh. What became of the refresh token is noted in the store; try again.",
+        outcome="unknown" if flight.sent else "not_sent",
+    )
+    return Landing(flight.need, error=error, spent=flight.sent)
+
+
+def _unforeseen(error: BaseException, outcome: object) -> RefreshUnavailable:
+    return RefreshUnavailable(
+        f"The refresh failed with {type(error).__name__}, which it should not. Try again later, and report it.",
+        outcome="unknown" if outcome == "unknown" else "not_sent",
+        caused_by=cause_of(error),
+    )
+
+
+def _held_too_long(name: str, seconds: float, *, sent: bool) -> RefreshUnavailable:
+    return RefreshUnavailable(
+        f"There is no new token for {name} after {seconds:g} s (twice refresh_timeout): another process holds the "
+        "refresh token, or the store or the token endpoint does not answer. The refresh goes on, and the next request "
+        "uses what it brings.",
+        outcome="unknown" if sent else "not_sent",
+    )

@@ -1,156 +1,322 @@
-"""One slot of a store as a refresh sees it: records instead of texts, `StoreError` instead of anybody's errors."""
+"""The stored token as a refresh sees it: records instead of texts, `StoreError` instead of anybody's errors.
+
+It reads, judges what it read, and swaps; whether to wait or to spend is not decided here. It knows no token source.
+"""
 
 from __future__ import annotations
 
-import os
-import random
-import secrets
-import socket
-import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, TypeVar
 
 import anyio
 
-from .._errors import StoreError
+from .._errors import StoreError, cause_of
 from .._token import Token
 from ..stores.base import TokenStore
-from ..stores.memory import MemoryStore
-from . import record as _record
-from .record import Claim, Record
+from .host import Host, NotBack, bounded, current_loop, is_closed
+from .pauses import Backoff
+from .record import (
+    A_DAY,
+    BadText,
+    Claim,
+    Failed,
+    Pause,
+    Record,
+    fingerprint,
+    parse,
+    with_token,
+    write,
+)
+
+T = TypeVar("T")
+
+_MOST_STUCK = 4
+_REMEMBERED = 4
 
 
-class Host:
-    """What a refresh asks of the machine it runs on: the time, chance, and a name.
+class Release(Protocol):
+    """What `hold` of a store returns."""
 
-    Intervals are measured on `monotonic`; `wall` is for `expires_at`, and for what people read.
+    def release(self) -> None:
+        """Let go of the operating system's lock; never waits, never raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the store held at one moment, and how it is to be judged.
+
+    Attributes:
+        record: the text, read.
+        claim: `none`: nobody spends the token. `standing`: somebody does. `abandoned`: a claim stands there, and its
+            owner will not go on.
+        unsent: an abandoned claim is known to have sent nothing.
+        failed: what the token endpoint answered last, each with the seconds for which it should not be asked again.
+        refusals_for: seconds for which refusals by the API are not worth a refresh.
     """
 
-    __slots__ = ()
-
-    def wall(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def name(self) -> str:
-        return f"{socket.gethostname()}:{os.getpid()}"
-
-    def nonce(self) -> str:
-        return secrets.token_hex(8)
-
-    def jitter(self, value: float, least: float) -> float:
-        """Return `value` times something between `least` and 1."""
-        return value * random.uniform(least, 1.0)  # noqa: S311 - it spreads load, and guards nothing
+    record: Record
+    claim: Literal["none", "standing", "abandoned"] = "none"
+    unsent: bool = False
+    failed: tuple[tuple[Failed, float], ...] = ()
+    refusals_for: float = 0.0
 
 
-THIS_HOST = Host()
-
-
-class Poll:
-    """The pauses between two looks at the store: 20 ms at first, then longer and longer, each with jitter."""
-
-    __slots__ = ("_host", "_pause")
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._pause = 0.02
-
-    async def sleep(self) -> None:
-        pause, self._pause = self._pause, min(self._pause * 1.6, 2.0)
-        await anyio.sleep(self._host.jitter(pause, 0.8))
+# The claims of this process that stand, by nonce: on which event loop their owner runs, and the lock it holds.
+_standing: dict[str, tuple[object, Release | None]] = {}
 
 
 class Slot:
-    """Reads and swaps the text of one store, and knows how long a claim has been standing there."""
+    """Reads and swaps the text of one store, and knows since when what stands there has been standing.
 
-    __slots__ = ("_over", "_watched", "host", "store")
+    Mutable, from any thread, each replaced as a whole:
+        _seen: when (monotonic) this object first saw the claim and the pauses of the text it read last. An update that
+            is lost to another thread's moves such a moment by the time between the two looks, and no more.
+        _over: the last claims of this object that were given up, and whether something may have been sent under them.
+            A claim is in it only once its owner has stopped for good: it is all that keeps the other event loops of
+            this process from spending the same refresh token.
+        _spent: hashes of refresh tokens that were exchanged here for others. One of them in the store again is an old
+            text that somebody put back; it is never sent.
+        _stuck: calls of the store that did not come back in time; with four of them no further one is made.
+    """
 
-    def __init__(self, store: TokenStore, host: Host) -> None:
+    __slots__ = ("_over", "_seen", "_spent", "_stuck", "host", "refresh_timeout", "store")
+
+    def __init__(self, store: TokenStore, host: Host, *, refresh_timeout: float) -> None:
         self.store = store
         self.host = host
-        self._watched: tuple[str, float] | None = None
-        self._over: tuple[str, bool] | None = None
+        self.refresh_timeout = refresh_timeout
+        self._seen: tuple[tuple[str, float], ...] = ()
+        self._over: tuple[tuple[str, bool], ...] = ()
+        self._spent: tuple[str, ...] = ()
+        self._stuck: tuple[Callable[[], bool], ...] = ()
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    async def look(self) -> View:
+        """Load the text, read it, and judge its claim and its pauses.
+
+        Raises:
+            StoreError: the store failed, or what it holds is no token, or is an old one.
+        """
+        spent = (
+            self._spent
+        )  # Before the text is read: it may be exchanged meanwhile, on another event loop.
+        record = await self.read()
+        held = record.token
+        if (
+            spent
+            and held is not None
+            and held.refresh_token is not None
+            and fingerprint(held.refresh_token) in spent
+        ):
+            raise StoreError(
+                f"{self.store!r} holds a refresh token that this process has already exchanged for another one: an "
+                "older text was put back there. It was not sent, because a second use may end the grant. Restore the "
+                "newer text, or log in again."
+            )
+        return self.judge(record)
 
     async def read(self) -> Record:
         """Load and read the text; raise `StoreError` if either cannot be done."""
-        try:
-            text = await self.store.load()
-        except StoreError:
-            raise
-        except Exception as error:
+        text: object = await self._call("read", self.store.load)
+        if not (text is None or isinstance(text, str)):
             raise StoreError(
-                f"{self.store!r} could not be read ({type(error).__name__}). The token in it is as it was, and no "
-                "refresh token was spent. Mend the store; the next request tries again."
-            ) from error
+                f"{self.store!r} returned {type(text).__name__} where a str or None belongs. Nothing was sent. Fix its "
+                "method load()."
+            )
         try:
-            return _record.parse(text)
-        except _record.BadText as error:
-            raise StoreError(
-                f"{self.store!r} holds a text that is no token: {error}. It was left as it is, and nothing was sent. "
-                "Put a token response there (a JSON object with access_token and refresh_token), or empty the slot "
-                "and log in again."
-            ) from None
+            return parse(text)
+        except BadText as error:
+            why = str(error)
+        raise StoreError(
+            f"{self.store!r} holds a text that is no token: {why}. It was left as it is, and nothing was sent. Put a "
+            "token response there (a JSON object with access_token and refresh_token), or log in again."
+        )
+
+    def judge(self, record: Record) -> View:
+        """Say what follows from a record read just now; the first look at a claim or a pause starts a watch."""
+        claim, failed, refusals = record.redeeming, record.failed, record.refusals
+        if claim is None and not failed and refusals is None:
+            return View(record)
+        now, seen, before = self.host.monotonic(), [], dict(self._seen)
+
+        def since(nonce: str) -> float:
+            first = before.get(nonce, now)
+            seen.append((nonce, first))
+            return now - first
+
+        def left(pause: Pause) -> float:
+            by_watch = pause.seconds - since(pause.nonce)
+            return max(0.0, min(by_watch, pause.until - self.host.wall()))
+
+        state: Literal["none", "standing", "abandoned"] = "none"
+        unsent = False
+        if claim is not None:
+            state = "abandoned" if self._is_abandoned(claim, since(claim.nonce)) else "standing"
+            unsent = dict(self._over).get(claim.nonce, True) is False
+        paused = tuple((one, left(one.pause)) for one in failed)
+        refusals_for = 0.0 if refusals is None else left(refusals.pause)
+        self._seen = tuple(seen)
+        return View(record, state, unsent, paused, refusals_for)
+
+    def _is_abandoned(self, claim: Claim, watched: float) -> bool:
+        """Whether a claim is nobody's any more.
+
+        It is if it stood unchanged for 1.5 times its owner's own `refresh_timeout`, on this host's monotonic clock; if
+        it is older than any clock is wrong; if it was given up here; or if its event loop was closed under it.
+        """
+        patience = claim.patience or self.refresh_timeout
+        standing = _standing.get(claim.nonce)
+        if standing is not None and is_closed(standing[0]):
+            self.release(claim)
+            return True
+        return (
+            watched >= 1.5 * patience
+            or self.host.wall() - claim.since > max(A_DAY, patience)
+            or any(nonce == claim.nonce for nonce, _ in self._over)
+        )
 
     def peek(self) -> Record:
         """Read a text that is in this process's memory; an empty record where it is elsewhere, or is no token."""
-        # Not its subclasses: what they do when they load is not to be passed by.
-        if type(self.store) is MemoryStore:
-            with suppress(_record.BadText):  # Who reads it gets the error.
-                return _record.parse(self.store.peek())
+        peek = _peek_of(self.store)
+        if peek is not None:
+            with suppress(BadText):  # Who reads it gets the error.
+                return parse(peek())
         return Record(None)
 
-    async def put(self, token: Token) -> None:
-        """Put `token` in the place of whatever the slot holds; raise `StoreError` if that cannot be done."""
-        poll = Poll(self.host)
-        while True:
-            record = await self.read()
-            if await self.swap(record.text, _record.write(token, record.generation + 1)):
-                return
-            await poll.sleep()
+    # -- writing -----------------------------------------------------------------------------------------------
 
-    async def swap(self, old: str | None, new: str) -> bool:
-        """Write `new` if the slot still holds `old`; raise `StoreError` if the store fails (written or not)."""
-        try:
-            return await self.store.replace(old, new)
-        except StoreError:
-            raise
-        except Exception as error:
+    async def swap(self, old: str | None, record: Record) -> Record | None:
+        """Write `record` in the place of the text `old`; return it with its text, or None if another text is there.
+
+        Raises:
+            StoreError: the store failed; it may have written it all the same.
+        """
+        text = write(record, rev=self.host.nonce())
+        won: object = await self._call("written", lambda: self.store.replace(old, text))
+        if not isinstance(won, bool):
             raise StoreError(
-                f"{self.store!r} could not be written ({type(error).__name__}). The next request tries again; mend "
-                "the store."
-            ) from error
+                f"{self.store!r} returned {type(won).__name__} where a bool belongs. Fix its method replace(old, new)."
+            )
+        return replace(record, text=text) if won else None
 
-    def claim(self) -> Claim:
-        """Make a claim that no other one equals."""
-        return Claim(self.host.name(), self.host.nonce(), self.host.wall())
+    async def put(self, token: Token) -> Record:
+        """Put `token` in the place of whatever the store holds, readable or not; return what stands there then.
+
+        Raises:
+            StoreError: the store failed, or others kept on changing it for `refresh_timeout`.
+        """
+        backoff = Backoff(self.host, 0.02, 1.0)
+        until = self.host.monotonic() + self.refresh_timeout
+        while True:
+            # A text that is damaged can be repaired by a login; its notes are lost.
+            record = await self._readable_or_damaged()
+            written = await self.swap(record.text, with_token(record, token))
+            if written is not None:
+                if token.refresh_token is not None:
+                    digest = fingerprint(token.refresh_token)
+                    self._spent = tuple(one for one in self._spent if one != digest)
+                return written
+            if self.host.monotonic() > until:
+                raise self.keeps_changing()
+            await anyio.sleep(backoff.next())
+
+    def keeps_changing(self) -> StoreError:
+        """Return the error for a text that is another one at each swap."""
+        return StoreError(
+            f"{self.store!r} holds another text each time that it is to be replaced: somebody else writes to it all "
+            "the time, or its replace(old, new) is wrong (`check_store` tells). Nothing was written."
+        )
+
+    async def _readable_or_damaged(self) -> Record:
+        text: object = await self._call("read", self.store.load)
+        try:
+            return parse(text if isinstance(text, str) else None)
+        except BadText:
+            return Record(text if isinstance(text, str) else None)
+
+    # -- claims ------------------------------------------------------------------------------------------------
+
+    def claim(self, hold: Release | None) -> Claim:
+        """Make a claim that no other one equals. Its owner runs on this event loop."""
+        host = self.host
+        claim = Claim(
+            host.name(), host.nonce(), host.wall(), self.refresh_timeout, hold is not None
+        )
+        _standing[claim.nonce] = (current_loop(), hold)
+        return claim
+
+    def release(self, claim: Claim) -> None:
+        """Let go of what a claim of this process holds outside the store."""
+        _, hold = _standing.pop(claim.nonce, (None, None))
+        if hold is not None:
+            hold.release()
 
     def give_up(self, claim: Claim, *, maybe_spent: bool) -> None:
-        """Remember that nothing more is done under this claim of ours, should it still stand somewhere.
+        """Remember that nothing more is done under this claim, should it still stand in the store."""
+        others = tuple(one for one in self._over if one[0] != claim.nonce)
+        self._over = (*others, (claim.nonce, maybe_spent))[-_REMEMBERED:]
+        self.release(claim)
 
-        Not before its owner has stopped: this slot object may serve other event loops, and the claim is all that keeps
-        them from spending the same refresh token.
+    def exchanged(self, old: Token, new: Token) -> None:
+        """Remember that a refresh token was exchanged for another one, which is in the store; it is not sent again."""
+        if old.refresh_token is not None and old.refresh_token != new.refresh_token:
+            self._spent = (*self._spent, fingerprint(old.refresh_token))[-_REMEMBERED:]
+
+    async def hold(self) -> Release | None:
+        """Take the operating system's lock beside the store; None if the store has none, or if somebody holds it.
+
+        It outlives a process by no moment. Whoever gets it while a claim with `held` stands knows that the claim's
+        owner has died.
         """
-        self._over = (claim.nonce, maybe_spent)
+        hold: Any = getattr(self.store, "hold", None)
+        if hold is None:
+            return None
+        try:
+            return await self._call("locked", hold)
+        except StoreError:
+            return None  # It only shortens a wait.
 
-    def was_unsent(self, claim: Claim) -> bool:
-        """Whether this is a claim of ours that was given up before anything was sent."""
-        return self._over == (claim.nonce, False)
+    # -- somebody else's code ----------------------------------------------------------------------------------
 
-    def is_abandoned(self, record: Record, patience: float) -> bool:
-        """Whether the claim on `record` is nobody's any more.
-
-        It is if this very slot object saw it unchanged for `patience` seconds on its own monotonic clock (no two
-        hosts' clocks are compared), if it is ours and given up, or if it is older than any clock is wrong.
-        """
-        claim = record.redeeming
-        if claim is None:
-            self._watched = None
-            return False
-        if self._watched is None or self._watched[0] != claim.nonce:
-            self._watched = (claim.nonce, self.host.monotonic())
-        return (
-            self.host.monotonic() - self._watched[1] >= patience
-            or (self._over is not None and self._over[0] == claim.nonce)
-            or self.host.wall() - claim.since > max(_record.ABANDONED_AFTER, patience)
+    async def _call(self, done: str, call: Callable[[], Awaitable[T]]) -> T:
+        """Await a call of the store, in bounded time; raise `StoreError` for whatever it raises."""
+        if _peek_of(self.store) is not None:
+            return await call()  # In memory: it never waits, and never fails.
+        self._stuck = tuple(stuck for stuck in self._stuck if not stuck())
+        if len(self._stuck) >= _MOST_STUCK:
+            raise StoreError(
+                f"{self.store!r} could not be {done}: {_MOST_STUCK} earlier calls have not come back yet. Nothing was "
+                "sent. Find out what the store waits for; the next request tries again."
+            )
+        seconds = self.refresh_timeout / 2
+        caused_by = None
+        try:
+            return await bounded(call, seconds)
+        except NotBack as late:
+            self._stuck = (*self._stuck, late.is_back)
+            what = f"no answer within {seconds:g} s, half of refresh_timeout"
+        except StoreError:
+            raise
+        except BaseException as error:
+            what = type(error).__name__
+            caused_by = cause_of(error)
+        raise StoreError(
+            f"{self.store!r} could not be {done} ({what}). No refresh token was spent by this. Repair the store; the "
+            "next request tries again.",
+            caused_by=caused_by,
         )
+
+
+def _peek_of(store: Any) -> Callable[[], str | None] | None:
+    """Return the `peek` of a store that keeps its text in this process's memory.
+
+    Not that of a base class, if `load` is another one's: what a subclass does when it loads is not to be passed by.
+    """
+    for owner in type(store).__mro__:
+        if "load" in vars(owner) or "peek" in vars(owner):
+            return store.peek if "load" in vars(owner) and "peek" in vars(owner) else None
+    return None

@@ -5,9 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from .._errors import StoreError
 from .._refresh import record as _record
-from .._refresh.slot import THIS_HOST, Poll, Slot
+from .._refresh.host import THIS_HOST
+from .._refresh.pauses import Backoff
+from .._refresh.slot import Slot
 from .._token import Token, epoch, lifetime, seconds
 from ..stores.urls import open_store
 from .console import Problem, moment
@@ -29,7 +33,9 @@ def open_slot(settings: Settings, *, allow_plaintext: bool = False) -> Slot:
             "(for example file:token.json)"
         )
     try:
-        return Slot(_store(settings.store, settings, allow_plaintext), THIS_HOST)
+        return Slot(
+            _store(settings.store, settings, allow_plaintext), THIS_HOST, refresh_timeout=20.0
+        )
     except (ValueError, ImportError) as error:
         raise Problem(str(error)) from None
 
@@ -65,18 +71,18 @@ async def prepare(settings: Settings) -> Slot:
                 f"{slot.store!r}: its table could not be made ({type(error).__name__}). Nothing was sent. Mend the "
                 "store, then log in."
             ) from error
-    poll = Poll(slot.host)
+    backoff = Backoff(slot.host, 0.02, 1.0)
     while True:
         there = await slot.read()
         if there.text is None:
-            done = await slot.swap(None, _record.revoked(there, since=time.time()))
+            done = await slot.swap(None, _record.without_token(there, since=time.time()))
         else:
-            # A blank more, and one less: the token stays the same, and the store has shown that it can be written.
-            longer = f"{there.text} "
-            done = await slot.swap(there.text, longer) and await slot.swap(longer, there.text)
+            done = await slot.swap(there.text, there)
         if done:
             return slot
-        await poll.sleep()  # Somebody else wrote; whether we can is still to be seen.
+        await anyio.sleep(
+            backoff.next()
+        )  # Somebody else wrote; whether we can is still to be seen.
 
 
 def obtained_at(token: Token) -> float | None:
@@ -103,7 +109,7 @@ def state_of(record: Record, now: float) -> str:
     """Name the state of a slot in a word or two."""
     token = record.token
     if token is None:
-        return "revoked" if record.revoked else "empty"
+        return "empty" if record.revoked is None else "revoked"
     if record.is_dead():
         return "dead"
     if token.expires_at is None or token.expires_at > now:

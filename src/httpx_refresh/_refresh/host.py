@@ -1,0 +1,278 @@
+"""The machine that a refresh runs on: clocks, chance, a name, and tasks that no caller owns. It knows no token.
+
+A refresh must not end because its caller was cancelled, nor because its event loop ends: the answer of a token
+request may be the only copy of a rotated refresh token. anyio's shields do not hold against asyncio's own
+`task.cancel()`, so the work runs in a task of its own, which `asyncio.run` does not find among all tasks. A second
+task, the guard, is found and cancelled there; it goes on waiting for the work however often it is cancelled, and so
+the loop waits, too. On trio the work is shielded in a system task, for which `trio.run` waits.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import os
+import random
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from .._errors import cause_of
+
+# asyncio is imported where it is used: whoever imports the library need not wait for it.
+
+T = TypeVar("T")
+
+logger = logging.getLogger("httpx_refresh")
+
+
+class Host:
+    """What a refresh asks of the machine it runs on: the time, chance, and a name.
+
+    Intervals are measured on `monotonic`; `wall` is for `expires_at`, and for what people read.
+    """
+
+    __slots__ = ()
+
+    def wall(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def name(self) -> str:
+        return f"{socket.gethostname()}:{os.getpid()}"
+
+    def nonce(self) -> str:
+        return secrets.token_hex(8)
+
+    def jitter(self, value: float, least: float) -> float:
+        """Return `value` times something between `least` and 1."""
+        return value * random.uniform(least, 1.0)  # noqa: S311 - it spreads load, and guards nothing
+
+
+THIS_HOST = Host()
+
+
+def _trio() -> Any:
+    """Return the trio module if the caller is a trio task, else None; never imports it."""
+    trio = sys.modules.get("trio")
+    return trio if trio is not None and trio.lowlevel.in_trio_task() else None
+
+
+def current_loop() -> object:
+    """Return what stands for the running event loop: alike for all its tasks, and for no other loop's."""
+    trio = _trio()
+    if trio is not None:
+        return trio.lowlevel.current_trio_token()
+    import asyncio
+
+    return asyncio.get_running_loop()
+
+
+def is_closed(loop: object) -> bool:
+    """Whether an asyncio event loop was closed: nothing runs on it again, whatever it left unfinished.
+
+    trio's loops end only after all of their tasks did.
+    """
+    closed = getattr(loop, "is_closed", None)
+    return closed is not None and bool(closed())
+
+
+# The tasks of each event loop: a loop keeps no hold of them, and whoever started one may be gone before it ends.
+_running: dict[object, set[object]] = {}
+
+
+def spawn(
+    work: Callable[[], Coroutine[Any, Any, None]],
+    *,
+    ending: Callable[[], None],
+    never_ran: Callable[[], None],
+    every: float,
+    tick: Callable[[], None],
+) -> None:
+    """Run `work` in a task that no caller owns, and for which the event loop waits before it ends.
+
+    It runs in an empty context (trio: the system's): a caller's context variables (a database session, a request's log
+    fields) must neither leak into the work of all nor be kept alive by it. `work` must raise nothing.
+
+    Args:
+        work: runs to its end, unless the process dies or the loop is closed without cancelling its tasks.
+        ending: called when the event loop is about to end: `work` should leave out what can wait.
+        never_ran: called in the place of `work` if an asyncio loop ended before the first step. (A trio task always
+            takes its first step.)
+        every: seconds between two calls of `tick` while `work` runs.
+        tick: called then.
+    """
+    trio = _trio()
+    if trio is not None:
+        done = trio.Event()
+
+        async def shielded() -> None:
+            try:
+                with trio.CancelScope(shield=True):
+                    await _contained(work)
+            finally:
+                done.set()
+
+        async def guard() -> None:
+            try:
+                while not done.is_set():
+                    with trio.move_on_after(every):
+                        await done.wait()
+                    if not done.is_set():
+                        tick()
+            except trio.Cancelled:
+                ending()
+                raise
+
+        trio.lowlevel.spawn_system_task(shielded)
+        trio.lowlevel.spawn_system_task(guard)
+        return
+    contextvars.Context().run(_spawn_guard, work, ending, never_ran, every, tick)
+
+
+async def _contained(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Await `work`, and let nothing out: on trio it would end the whole run, on asyncio nobody would hear of it."""
+    try:
+        await work()
+    except BaseException as error:
+        with suppress(Exception):
+            logger.error("a task of this library failed, which it should not: %s", cause_of(error))
+
+
+def _spawn_guard(
+    work: Callable[[], Coroutine[Any, Any, None]],
+    ending: Callable[[], None],
+    never_ran: Callable[[], None],
+    every: float,
+    tick: Callable[[], None],
+) -> None:
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    begun = False
+
+    async def guard() -> None:
+        nonlocal begun
+        begun = True
+        task = _hidden(loop, _contained(work))
+        cancelled = False
+        while not task.done():
+            try:
+                await asyncio.wait((task,), timeout=every)
+            except asyncio.CancelledError:
+                cancelled = True
+                ending()
+            else:
+                if not task.done():
+                    tick()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    def over(_: object) -> None:
+        # A task that is cancelled before its first step never runs at all.
+        if not begun:
+            never_ran()
+
+    task = loop.create_task(guard(), name="httpx-refresh guard")
+    _keep(loop, task)
+    task.add_done_callback(over)
+
+
+def _keep(loop: object, task: Any) -> None:
+    """Hold a task until it is done. Each loop changes its own set; all else here is one step of the interpreter."""
+    tasks = _running.get(loop)
+    if tasks is None:
+        for other in list(_running):
+            if is_closed(other):
+                _running.pop(other, None)  # Closed with tasks unfinished: they never run again.
+        tasks = _running.setdefault(loop, set())
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+def _hidden(loop: Any, coroutine: Coroutine[Any, Any, T]) -> Any:
+    """Start a task that `asyncio.all_tasks` does not list, so that the end of `asyncio.run` does not cancel it.
+
+    `_unregister_task` is documented for those who write tasks (asyncio, "Extending", "Task lifetime support").
+    """
+    import asyncio
+
+    task = loop.create_task(coroutine, name="httpx-refresh")
+    if not task.done():
+        asyncio._unregister_task(task)
+        _keep(loop, task)
+    return task
+
+
+class NotBack(Exception):
+    """A call did not end in time. It was cancelled and left to itself; what it does yet, nobody waits for.
+
+    Attributes:
+        is_back: whether it has ended by now.
+    """
+
+    def __init__(self, is_back: Callable[[], bool]) -> None:
+        super().__init__("a call did not end in time")
+        self.is_back = is_back
+
+
+async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
+    """Await somebody else's code, for so many seconds and no longer, even if it does not heed its cancellation.
+
+    To be called from a task of `spawn`. What `call` raises is raised here, `BaseException` included.
+
+    Raises:
+        NotBack: it did not end in time.
+    """
+    outcome: list[tuple[bool, Any]] = []
+    trio = _trio()
+    if trio is not None:
+        done, scope = trio.Event(), trio.CancelScope(shield=True)
+
+        async def run_on_trio() -> None:
+            try:
+                with scope:
+                    outcome.append((True, await call()))
+            except BaseException as error:  # Nothing may escape a system task; it is raised below.
+                outcome.append((False, error))
+            finally:
+                done.set()
+
+        trio.lowlevel.spawn_system_task(run_on_trio)
+        with trio.move_on_after(seconds):
+            await done.wait()
+        if not outcome:
+            scope.cancel()
+            raise NotBack(done.is_set)
+    else:
+        import asyncio
+
+        async def run() -> None:
+            try:
+                outcome.append((True, await call()))
+            except BaseException as error:  # A task that raised would stop the loop, or be logged.
+                outcome.append((False, error))
+
+        task = _hidden(asyncio.get_running_loop(), run())
+        if not task.done():
+            await asyncio.wait((task,), timeout=seconds)
+        if not outcome:
+            task.cancel()
+            raise NotBack(task.done)
+    succeeded, value = outcome[0]
+    if not succeeded:
+        raise value
+    return value  # type: ignore[no-any-return]  # it is what `call` returned
+
+
+def pass_on_interrupt() -> None:
+    """Let the main thread have a Ctrl-C that was raised in code of ours, where it was no more than a failure."""
+    import _thread
+
+    _thread.interrupt_main()

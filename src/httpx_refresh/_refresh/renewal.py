@@ -1,0 +1,326 @@
+"""One renewal: look at the store, decide, then adopt what is there, wait, or spend. It returns a landing.
+
+The decision is a pure function of what was seen. It knows no waiters: how they are told is the flight's affair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Literal
+
+import anyio
+
+from .._errors import ReauthorizationRequired, RefreshAuthError, RefreshUnavailable, fresh
+from .._token import Token
+from . import events
+from .flight import Flight, Landing
+from .pauses import Backoff, Need, Trouble, held_back
+from .record import Claim, Failed, Record
+from .slot import Release, Slot, View
+from .source import Facts, TokenSource
+from .spending import NoToken, Renewed, Spending, Unsent
+
+Step = Literal[
+    "adopt", "none", "no_refresh_token", "dead", "pass_on", "wait", "soon", "pause", "spend"
+]
+
+_MOST_BEGINNINGS = 5
+"""So often a refresh begins anew that was held up before anything was sent."""
+
+
+def decide(
+    view: View,
+    *,
+    stale: Token | None,
+    need: Need,
+    forced: bool,
+    client: str | None,
+    now: float,
+) -> Step:
+    """Say what whoever needs a token has to do about what the store holds.
+
+    Args:
+        view: the store's text, just read, and judged.
+        stale: the token that will not do (it was refused, or it expires); None if any that holds will do.
+        need: why another one is wanted.
+        forced: it is wanted also within a pause.
+        client: the fingerprint of this process's client credentials.
+        now: epoch seconds.
+    """
+    record = view.record
+    token = record.token
+    if token is None:
+        return "none"
+    refused = stale is not None and token.access_token == stale.access_token
+    if not refused and (token.expires_at is None or token.expires_at > now):
+        return "adopt"
+    if token.refresh_token is None:
+        return "no_refresh_token"
+    if record.is_dead():
+        return "dead"
+    if view.claim == "standing":
+        return "wait"
+    wait = 0.0 if forced else held_back(need, record.refusals, view.refusals_for)
+    if wait:
+        return "pass_on" if wait == math.inf else "soon"
+    if not forced and failed_for(view, client)[1] > 0:
+        return "pause"
+    return "spend"
+
+
+def failed_for(view: View, client: str | None) -> tuple[Failed | None, float]:
+    """Return what the endpoint answered, if that concerns this client, and for how many seconds it does.
+
+    A refusal of one client's credentials is nothing to those who have others.
+    """
+    return max(
+        ((one, left) for one, left in view.failed if one.client in (None, client)),
+        key=lambda pair: pair[1],
+        default=(None, 0.0),
+    )
+
+
+@dataclass(slots=True)
+class Renewal:
+    """Brings one flight to its landing.
+
+    Mutable, by the one task that runs it:
+        spending: the spending whose token is not in the store yet; it is saved after the landing.
+    """
+
+    slot: Slot
+    source: TokenSource
+    facts: Facts
+    flight: Flight
+    emit: Callable[[events.Event], None]
+    trouble: Trouble | None = None
+    spending: Spending | None = field(default=None, init=False)
+
+    async def run(self) -> Landing:
+        """Renew the token.
+
+        Raises:
+            RefreshAuthError: there is no token.
+        """
+        host, flight, timeout = self.slot.host, self.flight, self.slot.refresh_timeout
+        polls = Backoff(host, 0.02, 1.0, factor=1.6)
+        retries = Backoff(host, 0.25, 8.0)
+        failure: RefreshUnavailable | None = None
+        started = begun = host.monotonic()
+        beginnings = 0
+        first = True
+        hold: Release | None = None
+        try:
+            while True:
+                seen_at = host.monotonic()
+                view = await self.slot.look()
+                record, need = view.record, flight.need
+                if first and flight.forced and record.token is not None:
+                    flight.stale = record.token
+                first = False
+                if hold is not None and record.redeeming is not None and record.redeeming.held:
+                    # The claimant held what is held here now: it has died.
+                    view = replace(view, claim="abandoned")
+                step = decide(
+                    view,
+                    stale=flight.stale,
+                    need=need,
+                    forced=flight.forced,
+                    client=self.facts.client_fingerprint,
+                    now=host.wall(),
+                )
+                token = record.token
+                if step == "adopt" and token is not None:
+                    return Landing(need, token, record, spent=flight.sent, seen_at=seen_at)
+                if need is Need.LOOK or flight.closing.is_set():
+                    return self._ended(need, record)
+                if step == "wait":
+                    if need is Need.AHEAD:
+                        return Landing(need, record=record)
+                    if record.redeeming is not None and record.redeeming.held and hold is None:
+                        hold = await self.slot.hold()
+                        if hold is not None:
+                            continue  # The claim may have ended between the look and this.
+                    await self._sleep(polls.next())
+                    continue
+                if step == "pass_on":
+                    return Landing(
+                        need,
+                        record=record,
+                        passed_on=True,
+                        pause=view.refusals_for,
+                        spent=flight.sent,
+                    )
+                if step == "soon":
+                    await self._sleep(min(view.refusals_for, polls.next()))
+                    continue
+                if step == "pause":
+                    failed, pause = failed_for(view, self.facts.client_fingerprint)
+                    left = begun + timeout - host.monotonic()
+                    if failed is None or need is Need.AHEAD or not failed.transient or pause > left:
+                        raise failed_like(failed, pause)
+                    await self._sleep(min(pause, polls.next()))
+                    continue
+                if token is None or step != "spend":
+                    raise reauthorization_required(record, self.facts.name, repr(self.slot.store))
+                trouble = self.trouble
+                if trouble and not flight.forced and host.monotonic() < trouble.ask_at:
+                    raise fresh(trouble.error)  # A failure that is this process's own affair.
+                if view.claim == "abandoned":
+                    begun = host.monotonic()  # A takeover: its time begins now.
+                elif host.monotonic() - begun > timeout * 0.75:
+                    raise failure or out_of_time(self.facts.name, timeout, repr(self.slot.store))
+                if hold is None:
+                    hold = await self.slot.hold()
+                spending = Spending(
+                    self.slot,
+                    self.source,
+                    self.facts,
+                    view,
+                    token,
+                    need=need,
+                    hold=hold,
+                    emit=self.emit,
+                )
+                hold = None  # It is the claim's now.
+                claimed_at = host.monotonic()
+                if not await spending.claim():
+                    await self._sleep(polls.next())
+                    continue
+                flight.sent = True
+                outcome = await spending.spend(flight.closing, retries)
+                if isinstance(outcome, Renewed):
+                    landing = self._renewed(spending, outcome, started, claimed_at)
+                    if landing is not None:
+                        return landing
+                elif isinstance(outcome, Unsent):
+                    flight.sent = failure is not None and failure.outcome != "not_sent"
+                    begun = host.monotonic()
+                    beginnings += 1
+                    if beginnings == _MOST_BEGINNINGS:
+                        raise out_of_time(self.facts.name, timeout, repr(self.slot.store))
+                elif isinstance(outcome, NoToken):
+                    failure = fresh(outcome.error)
+                    left = begun + timeout - host.monotonic()
+                    if not spending.lost() and not self._is_worth_waiting(outcome, left):
+                        raise failure
+                    if failure.outcome == "not_sent":
+                        await self._sleep(outcome.pause)  # Else the store tells how long to wait.
+                elif spending.saved is None:
+                    raise fresh(outcome.error)
+        finally:
+            if hold is not None:
+                hold.release()
+
+    def _renewed(
+        self, spending: Spending, outcome: Renewed, started: float, claimed_at: float
+    ) -> Landing | None:
+        """Return the landing with a new token; None if somebody revoked it before it was saved."""
+        need, saved = self.flight.need, spending.saved
+        if saved is None:
+            self.spending = spending
+            return Landing(
+                need, outcome.token, None, spent=True, by_exchange=True, seen_at=claimed_at
+            )
+        if saved.token is None:
+            return None
+        mine = saved.token.access_token == outcome.token.access_token
+        if mine:
+            elapsed = self.slot.host.monotonic() - started
+            self.emit(events.Refreshed(saved.generation, elapsed))
+        return Landing(need, saved.token, saved, spent=True, by_exchange=mine, seen_at=claimed_at)
+
+    def _is_worth_waiting(self, outcome: NoToken, left: float) -> bool:
+        """Whether the source is asked again by this flight, after a pause."""
+        flight = self.flight
+        return (
+            outcome.error.transient
+            and flight.need > Need.AHEAD
+            and not flight.closing.is_set()
+            and outcome.pause < left
+        )
+
+    def _ended(self, need: Need, record: Record) -> Landing:
+        if need in (Need.LOOK, Need.AHEAD):
+            return Landing(need, record=record)
+        raise RefreshUnavailable(
+            "The event loop ended, or the object was closed, before the refresh token was sent. Try again.",
+            outcome="unknown" if self.flight.sent else "not_sent",
+        )
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, unless the flight is to end."""
+        with anyio.move_on_after(seconds):
+            await self.flight.closing.wait()
+
+
+# -- what a person is told -------------------------------------------------------------------------------------
+
+_NEXT_STEP = (
+    "Log in again and put the token there (`httpx-refresh login`, RefreshAuth.set_token, or write it to the store); a "
+    "running service sees it within about a second."
+)
+
+
+def failed_like(failed: Failed | None, left: float) -> RefreshAuthError:
+    """Return the error that whoever asked the endpoint got, for those who heed its pause."""
+    if failed is None:
+        raise AssertionError("nothing has failed")
+    return RefreshUnavailable(
+        failed.message, outcome=failed.outcome, transient=failed.transient, retry_after=left
+    )
+
+
+def out_of_time(name: str, timeout: float, store: str) -> RefreshUnavailable:
+    """Say that the time for a refresh went by before anything was sent."""
+    return RefreshUnavailable(
+        f"The time for a refresh of {name} (refresh_timeout, {timeout:g} s) went by while another process tried one, "
+        f"or while {store} was slow; there is no new token. This process did not send the refresh token. Try again "
+        "later.",
+        outcome="not_sent",
+    )
+
+
+def moment(epoch: float) -> str:
+    """Write epoch seconds as people do."""
+    try:
+        return datetime.fromtimestamp(epoch, timezone.utc).isoformat(" ", "seconds")
+    except (OverflowError, OSError, ValueError):
+        return "an unknown time"
+
+
+def _interrupted(claim: Claim) -> str:
+    return (
+        f" A refresh by {claim.by} at {moment(claim.since)} had been interrupted, and its outcome was never known: "
+        "the server most likely rotated the refresh token then, and the one that is left here was spent."
+    )
+
+
+def reauthorization_required(record: Record, name: str, store: str) -> ReauthorizationRequired:
+    """Say why the token in `record` can serve no more."""
+    dead = record.dead
+    if record.revoked is not None:
+        return ReauthorizationRequired(f"The token for {name} in {store} was revoked. {_NEXT_STEP}")
+    if record.token is None:
+        return ReauthorizationRequired(f"{store} holds no token for {name} yet. {_NEXT_STEP}")
+    if record.token.refresh_token is None:
+        return ReauthorizationRequired(
+            f"The access token for {name} in {store} is no longer good, and there is no refresh token beside it to "
+            f"get another with. {_NEXT_STEP} For most providers the login has to ask for offline access."
+        )
+    if dead is None:
+        raise AssertionError("this token is not known to be dead")
+    said = dead.error or "no error code"
+    if dead.error_description:
+        said += f": {dead.error_description}"
+    interrupted = "" if record.uncertain is None else _interrupted(record.uncertain)
+    return ReauthorizationRequired(
+        f"{name} refused the refresh token in {store} for good, at {moment(dead.since)} ({said}).{interrupted} It is "
+        f"kept as it is, and not sent again. {_NEXT_STEP}",
+        error=dead.error,
+        error_description=dead.error_description,
+        since=dead.since,
+    )

@@ -1,0 +1,455 @@
+"""One spending of a refresh token: the claim before the request leaves, the request, and what came of it, saved.
+
+It knows no waiters and no event loop's end; whether to spend was decided before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import anyio
+
+from .._errors import ReauthorizationRequired, RefreshUnavailable, StoreError, cause_of, fresh
+from .._token import Token
+from . import events
+from .host import NotBack, bounded, pass_on_interrupt
+from .pauses import Backoff, Need, after_refresh, pause_after
+from .record import MOST_FAILED, Claim, Dead, Failed, Pause, Record, fingerprint, merged
+from .slot import Release, Slot, View
+from .source import Facts, TokenSource
+
+LONGEST_HELD_PAUSE = 1.0
+"""Seconds for which a claim is held while its owner waits to ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """Nothing was sent: this process was held up for too long first, or was told to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoToken:
+    """The source brought no token.
+
+    Attributes:
+        error: why.
+        maybe_spent: the refresh token may be spent all the same.
+        pause: seconds to wait before it is asked again, if that is to be done.
+    """
+
+    error: RefreshUnavailable
+    maybe_spent: bool
+    pause: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The source refused the refresh token for good."""
+
+    error: ReauthorizationRequired
+    maybe_spent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The source brought a token."""
+
+    token: Token
+
+
+Outcome = Unsent | NoToken | Refused | Renewed
+"""What became of one spending. One value, made once; what is written at its end follows from it alone."""
+
+
+class Spending:
+    """Spends one refresh token under one claim.
+
+    Mutable, by the one task that runs it:
+        outcome: what became of it; `Unsent` until something else is known. From the moment a request may leave it is
+            never `Unsent` again, whatever raises.
+        _there: the text that this process last knew to stand in the store.
+        saved: the record that stands in the store in the end, as soon as that is known.
+        unsaved: why a token is not in the store yet.
+
+    Invariants: while the claim stands, nobody else writes. Once `outcome` is `Renewed`, the token in it is the truth,
+    saved or not: nobody else has it. Each text is written at most once.
+    """
+
+    __slots__ = (
+        "_base",
+        "_claim",
+        "_deadline",
+        "_facts",
+        "_held",
+        "_need",
+        "_slot",
+        "_source",
+        "_there",
+        "_uncertain",
+        "emit",
+        "outcome",
+        "saved",
+        "unsaved",
+    )
+
+    def __init__(
+        self,
+        slot: Slot,
+        source: TokenSource,
+        facts: Facts,
+        view: View,
+        held: Token,
+        *,
+        need: Need,
+        hold: Release | None,
+        emit: Callable[[events.Event], None],
+    ) -> None:
+        base = view.record
+        self.outcome: Outcome = Unsent()
+        self.saved: Record | None = None
+        self.unsaved: StoreError | None = None
+        self.emit = emit
+        self._slot = slot
+        self._source = source
+        self._facts = facts
+        self._base = base
+        self._held = held
+        self._need = need
+        self._there = base.text
+        self._deadline = 0.0
+        self._claim: Claim = slot.claim(hold)
+        # A claim that is taken over: nobody knows how far its owner came, unless it is one of ours.
+        taken_over = base.redeeming is not None and not view.unsent
+        self._uncertain = base.redeeming if taken_over else base.uncertain
+
+    @property
+    def token(self) -> Token:
+        """The token that the source brought; there must be one."""
+        if not isinstance(self.outcome, Renewed):
+            raise AssertionError("there is no token")
+        return self.outcome.token
+
+    # -- the claim ---------------------------------------------------------------------------------------------
+
+    async def claim(self) -> bool:
+        """Put the claim into the store; return whether nobody else was faster.
+
+        Nothing is sent later than `refresh_timeout` after this began. All of that time is the request's, however long
+        its flight had waited for others before: an answer that is not waited for is a rotated token lost.
+
+        Raises:
+            StoreError: the store failed. The claim may stand there all the same, and nothing is sent under it.
+        """
+        # Taken before the write: whoever watches the claim cannot have begun earlier.
+        self._deadline = self._slot.host.monotonic() + self._slot.refresh_timeout
+        claimed = replace(self._base, redeeming=self._claim, uncertain=self._uncertain)
+        won = None
+        try:
+            won = await self._slot.swap(self._base.text, claimed)
+        finally:
+            if won is None:
+                # It may stand there although the store failed, or although the swap was said to be lost: a client that
+                # sends a swap again, because the answer to the first was lost, is told so.
+                self._slot.give_up(self._claim, maybe_spent=False)
+        if won is None:
+            return False
+        self._there = won.text
+        return True
+
+    # -- the request -------------------------------------------------------------------------------------------
+
+    async def spend(self, closing: anyio.Event, backoff: Backoff) -> Outcome:
+        """Ask the source, again where that is safe, and settle what came of it in the store.
+
+        Args:
+            backoff: the pauses between two requests.
+            closing: once it is set, nothing is asked again.
+
+        Returns:
+            The outcome. If it is `Renewed` and `saved` is None, the store failed, and the token is to be saved yet.
+        """
+        try:
+            await self._ask(closing, backoff)
+        finally:
+            # Whatever was raised: the claim does not stay, and a result is not lost.
+            await self._settle()
+        return self.outcome
+
+    async def _ask(self, closing: anyio.Event, backoff: Backoff) -> None:
+        host = self._slot.host
+        started = host.monotonic()
+        maybe_spent = False
+        while (remaining := self._remaining()) > 0:  # Else it was held up for too long.
+            # Should anything be raised from here on: it may have been sent.
+            self.outcome = NoToken(_interrupted(self._facts.name), maybe_spent=True)
+            answer = await self._ask_once(remaining)
+            if isinstance(answer, Token):
+                self.outcome = Renewed(merged(self._held, answer, now=host.wall()))
+                return
+            if isinstance(answer, ReauthorizationRequired):
+                self.outcome = Refused(answer, maybe_spent)
+                return
+            maybe_spent = maybe_spent or answer.outcome == "unknown"
+            pause = max(min(answer.retry_after or 0.0, 300.0), backoff.next())
+            self.outcome = NoToken(answer, maybe_spent, pause)
+            forgiven = host.monotonic() + pause - started < self._facts.reuse_grace
+            if pause >= self._remaining() or not self._may_ask_again(
+                answer, pause, maybe_spent=maybe_spent, forgiven=forgiven
+            ):
+                return
+            self.emit(events.RefreshRetried(str(answer), pause))
+            with anyio.move_on_after(pause):
+                await closing.wait()
+            if closing.is_set():
+                return
+
+    def _may_ask_again(
+        self, answer: RefreshUnavailable, pause: float, *, maybe_spent: bool, forgiven: bool
+    ) -> bool:
+        """Whether another request is safe, and is to be made under this claim."""
+        if self._failed_before() is not None or pause > LONGEST_HELD_PAUSE:
+            return False  # At the end of a pause one asks, once, whoever comes first.
+        if maybe_spent and not forgiven and self._need is Need.AHEAD:
+            return False  # The access token is still good: nothing is risked for another one.
+        # A server that answers "unavailable" most likely did nothing; and its callers need a token.
+        return answer.transient or forgiven
+
+    def _remaining(self) -> float:
+        # The monotonic clock stands still while a machine sleeps; this host's wall clock does not.
+        host = self._slot.host
+        awake = self._claim.since + self._slot.refresh_timeout - host.wall()
+        return min(self._deadline - host.monotonic(), awake)
+
+    async def _ask_once(
+        self, remaining: float
+    ) -> Token | RefreshUnavailable | ReauthorizationRequired:
+        name = self._facts.name
+        try:
+            token: object = await bounded(lambda: self._source.refresh(self._held), remaining)
+        except (ReauthorizationRequired, RefreshUnavailable) as error:
+            return checked(error)
+        except NotBack:
+            return _unknown(
+                f"{name} gave no answer within {self._slot.refresh_timeout:g} s (refresh_timeout).",
+                None,
+            )
+        except BaseException as error:
+            # Nothing is hidden: what it was is told to every waiter, and the outcome is noted as unknown.
+            if isinstance(error, KeyboardInterrupt):
+                pass_on_interrupt()
+            return _unknown(
+                f"The refresh at {name} failed with {type(error).__name__}.", cause_of(error)
+            )
+        if not isinstance(token, Token):
+            return _unknown(f"{name} returned {type(token).__name__} where a Token belongs.", None)
+        return token
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def next_record(self) -> Record:
+        """Return what the store has to hold in the end, as it follows from the outcome."""
+        base, outcome, host = self._base, self.outcome, self._slot.host
+        unclaimed = replace(base, text=None, redeeming=None, uncertain=self._uncertain)
+        if isinstance(outcome, Unsent):
+            return unclaimed
+        if isinstance(outcome, Renewed):
+            generation = base.next_generation()
+            refusals = after_refresh(
+                base.refusals,
+                self._need,
+                generation=generation,
+                now=host.wall(),
+                nonce=host.nonce(),
+            )
+            return Record(
+                None,
+                outcome.token,
+                generation,
+                failed=self._failed_of_others(),
+                refusals=refusals,
+                others=base.others,
+            )
+        uncertain = self._claim if outcome.maybe_spent else self._uncertain
+        if isinstance(outcome, Refused):
+            refusal = outcome.error
+            dead = Dead(
+                fingerprint(self._held.refresh_token or ""),
+                refusal.error,
+                refusal.error_description or str(refusal),
+                host.wall(),
+            )
+            return replace(unclaimed, uncertain=uncertain, dead=dead, failed=())
+        return replace(unclaimed, uncertain=uncertain, failed=self._failed(outcome))
+
+    def _failed_before(self) -> Failed | None:
+        """Return what was noted of a failure that this client was to heed, too."""
+        mine = (None, self._facts.client_fingerprint)
+        return next((one for one in self._base.failed if one.client in mine), None)
+
+    def _failed(self, outcome: NoToken) -> tuple[Failed, ...]:
+        """Return the notes that let everybody heed the pause; what was never sent is this process's own affair."""
+        error, before, host = outcome.error, self._failed_before(), self._slot.host
+        if error.outcome == "not_sent" and not outcome.maybe_spent:
+            return self._base.failed
+        failures = 0 if before is None else before.failures
+        seconds = host.jitter(pause_after(failures, first=1.0, most=30.0), 0.6)
+        seconds = max(seconds, min(error.retry_after or 0.0, 300.0))
+        client = self._facts.client_fingerprint if error.outcome == "refused" else None
+        pause = Pause(host.nonce(), seconds, host.wall() + seconds)
+        note = Failed(
+            str(error)[:1000], error.outcome, error.transient, failures + 1, pause, client
+        )
+        return (note, *self._failed_of_others())[:MOST_FAILED]
+
+    def _failed_of_others(self) -> tuple[Failed, ...]:
+        mine = (None, self._facts.client_fingerprint)
+        return tuple(one for one in self._base.failed if one.client not in mine)
+
+    async def _settle(self) -> None:
+        try:
+            await self.save(wait=False)
+        except StoreError as error:
+            if isinstance(self.outcome, Renewed):
+                self.unsaved = fresh(error)
+                return  # The claim stands: it is what keeps others from spending the old token.
+            self.emit(events.EndNotNoted(str(error)))
+            self._slot.give_up(self._claim, maybe_spent=not isinstance(self.outcome, Unsent))
+
+    async def keep_saving(self, closing: anyio.Event, late: Callable[[], None]) -> bool:
+        """Save the token again and again; return whether that was done.
+
+        Args:
+            closing: once set, the next try comes at once and is the last.
+            late: called once: when saving has failed for `refresh_timeout`, or for the last time.
+        """
+        host = self._slot.host
+        started, told = host.monotonic(), False
+        backoff = Backoff(host, 0.1, 10.0)
+        while True:
+            with anyio.move_on_after(backoff.next()):
+                await closing.wait()
+            last = closing.is_set()
+            try:
+                await self.save(wait=not last)
+            except StoreError as error:
+                if not told and (last or host.monotonic() - started >= self._slot.refresh_timeout):
+                    told = True
+                    late()
+                if last:
+                    self._slot.give_up(self._claim, maybe_spent=True)
+                    return False
+                self.emit(events.StillUnsaved(str(error)))
+            else:
+                return True
+
+    async def save(self, *, wait: bool = True) -> Record:
+        """Bring the store to its end; return what stands there then: that, or what somebody else brought meanwhile.
+
+        Fenced: the claim is replaced by compare-and-swap, so that a process which lost its claim replaces nothing of
+        another's. A token outlives the loss of its claim, because nobody else knows it: it replaces a text that no
+        other token came to meanwhile, once no other's claim stands on that.
+
+        Args:
+            wait: for the end of another's claim.
+
+        Raises:
+            StoreError: the store failed, or another's claim stands there.
+        """
+        host = self._slot.host
+        backoff = Backoff(host, 0.02, 1.0)
+        until = host.monotonic() + self._slot.refresh_timeout / 2
+        record = self.next_record()
+        while True:
+            written = await self._slot.swap(self._there, record)
+            if written is not None:
+                break
+            there = await self._slot.read()
+            if self._is_ours(there):
+                written = there  # An earlier try wrote it, and the store's answer was lost.
+                break
+            claim = there.redeeming
+            if (
+                claim is not None
+                and claim.nonce == self._claim.nonce
+                and there.same_base(self._base)
+            ):
+                # Somebody wrote into it although it is claimed.
+                self._there = there.text
+                if host.monotonic() > until:
+                    raise self._slot.keeps_changing()
+                await anyio.sleep(backoff.next())
+                continue
+            if not self._may_replace(there):
+                written = there  # A newer token, somebody's login, or a logout.
+                break
+            if self._slot.judge(there).claim == "standing":
+                if not isinstance(self.outcome, Renewed):
+                    written = there
+                    break
+                # Another's claim on the token that we spent: it ends, or is abandoned.
+                if not wait:
+                    raise StoreError("Another process claims the token that was exchanged here.")
+                until = host.monotonic() + self._slot.refresh_timeout / 2
+            else:
+                self._there = there.text
+                if host.monotonic() > until:
+                    raise self._slot.keeps_changing()
+            await anyio.sleep(backoff.next())
+        self.saved = written
+        self._there = written.text
+        if isinstance(self.outcome, Renewed):
+            self._slot.exchanged(self._held, self.outcome.token)
+        self._slot.give_up(self._claim, maybe_spent=not isinstance(self.outcome, Unsent))
+        return written
+
+    def _is_ours(self, there: Record) -> bool:
+        outcome = self.outcome
+        return (
+            isinstance(outcome, Renewed)
+            and there.token is not None
+            and there.token.access_token == outcome.token.access_token
+        )
+
+    def _may_replace(self, there: Record) -> bool:
+        """Whether what stands there is older than what became of this spending."""
+        outcome = self.outcome
+        if isinstance(outcome, Renewed) and there.text is None:
+            return True
+        return isinstance(outcome, (Renewed, Refused)) and there.same_base(self._base)
+
+    def lost(self) -> bool:
+        """Whether the store was found to hold another's token in the place of the one that was spent."""
+        return (
+            self.saved is not None
+            and not self._is_ours(self.saved)
+            and not self.saved.same_base(self._base)
+        )
+
+
+def checked(
+    error: RefreshUnavailable | ReauthorizationRequired,
+) -> RefreshUnavailable | ReauthorizationRequired:
+    """Return a source's error without its frames, and with no odd values in it."""
+    error = fresh(error)
+    if isinstance(error, RefreshUnavailable):
+        if error.outcome not in ("not_sent", "busy", "refused", "unknown"):
+            error.outcome = "unknown"
+        wait = error.retry_after
+        if isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < 1e9:
+            error.retry_after = None
+        error.transient = error.transient is True
+    return error
+
+
+def _unknown(what: str, caused_by: str | None) -> RefreshUnavailable:
+    return RefreshUnavailable(
+        f"{what} Whether the refresh token was spent is unknown; that is noted in the store. The token there is kept, "
+        "and is tried once more at the next need.",
+        outcome="unknown",
+        caused_by=caused_by,
+    )
+
+
+def _interrupted(name: str) -> RefreshUnavailable:
+    return _unknown(f"The refresh at {name} was interrupted.", None)
