@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -214,7 +215,7 @@ class RefreshAuth(AuthBase):
                 case Expired():
                     if not _PRESENTER.was_presented(request, known, response):
                         return
-                    kind = _kind(response)
+                    kind = partial(_kind, response)
                     renewed = session.newer_than(known)
                     if (
                         renewed is None
@@ -228,7 +229,7 @@ class RefreshAuth(AuthBase):
                         renewed = session.newer_than(known) or known
                     else:
                         if before is not None and session.is_new(known):
-                            session.futile(known, kind)
+                            session.futile(known, kind())
                         if sends == _MOST_SENDS or (renewed is None and refreshed):
                             return
                         if renewed is None:

@@ -224,14 +224,16 @@ class Session:
             return None
         return known
 
-    async def renew(self, refused: Credential, kind: str) -> tuple[Credential | None, bool]:
+    async def renew(
+        self, refused: Credential, kind: Callable[[], str]
+    ) -> tuple[Credential | None, bool]:
         """Return another credential than `refused`, which the API refused, and whether a refresh was spent on it.
 
         None if the refusal is to be passed on: another token would be refused just the same.
 
         Args:
             refused: what the request carried.
-            kind: what kind of request it was, see `kind_of`.
+            kind: returns what kind of request it was, see `kind_of`.
         """
         for _ in range(
             2
@@ -239,7 +241,7 @@ class Session:
             known = self.newer_than(refused)
             if known is not None:
                 return known, False
-            need = self._judge(refused, kind)
+            need = self._judge(kind)
             if need is Need.LOOK and not self._may_look():
                 return None, False
             landing = await self._wait(refused.token, need)
@@ -293,7 +295,7 @@ class Session:
 
     # -- refusals and acceptances ------------------------------------------------------------------------------
 
-    def second_try(self, refused: Credential, kind: str) -> float | None:
+    def second_try(self, refused: Credential, kind: Callable[[], str]) -> float | None:
         """Return in how many seconds the same token is worth sending once more; None if it is not.
 
         It is if the API may not know the token yet. And it is if tokens have ended early so often in a row that a
@@ -304,7 +306,7 @@ class Session:
         if self.host.monotonic() - refused.since + refused.age > LATE_LEARNER:
             return None
         doubt = self._doubt
-        return self.host.jitter(LATE, 0.8) if doubt is None or kind not in doubt.kinds else None
+        return self.host.jitter(LATE, 0.8) if doubt is None or kind() not in doubt.kinds else None
 
     def is_new(self, credential: Credential) -> bool:
         """Whether a refusal of this token, too, says something of the API, and not of an old token in the store."""
@@ -374,7 +376,7 @@ class Session:
                 ),
             )
 
-    def _judge(self, refused: Credential, kind: str) -> Need:
+    def _judge(self, kind: Callable[[], str]) -> Need:
         """Say what a refusal of the credential in use is worth."""
         now = self.host.monotonic()
         with _changing:
@@ -383,7 +385,7 @@ class Session:
                 if now < self._hold_until:
                     return Need.LOOK
                 return Need.REFUSED
-            verdict = doubt.refused(kind)
+            verdict = doubt.refused(kind())
             if verdict == "ended":
                 return Need.ENDED
             if verdict == "probe" and now >= self._hold_until:
@@ -476,7 +478,11 @@ class Session:
         longest = 2.0 * self.slot.refresh_timeout
         began = self.host.monotonic()
         while True:
-            flight = await self._board(stale, need, forced)
+            flight = self._flight_of(current_loop())
+            if flight is None:
+                flight = await self._board(stale, need, forced)
+            elif flight.need < need:
+                flight.need = need
             while (landing := flight.landing) is None:
                 await flight.turn.wait()
                 if flight.landing is None and (
@@ -494,23 +500,21 @@ class Session:
         raise failure
 
     async def _board(self, stale: Token | None, need: Need, forced: bool) -> Flight:
-        """Return this loop's flight, started if there is none."""
+        """Start this loop's flight, unless there is one by now; return it."""
         loop = current_loop()
-        flight = self._flight_of(loop)
-        if flight is None:
-            if need is not Need.LOOK and not forced:
-                self._raise_if_just_looked()
-            lock = _boarding.get(None)
-            if lock is None:
-                lock = anyio.Lock(fast_acquire=True)
-                _boarding.set(lock)
-            async with lock:
-                # Nothing is awaited in here, and so the lock is never contended. It keeps "one flight a loop" true
-                # should an await ever be added between the look and the registration.
-                flight = self._flight_of(loop)
-                if flight is None:
-                    flight = Flight(loop, stale, need=need, forced=forced)
-                    self._start(flight)
+        if need is not Need.LOOK and not forced:
+            self._raise_if_just_looked()
+        lock = _boarding.get(None)
+        if lock is None:
+            lock = anyio.Lock(fast_acquire=True)
+            _boarding.set(lock)
+        async with lock:
+            # Nothing is awaited in here, and so the lock is never contended. It keeps "one flight a loop" true should
+            # an await ever be added between the look and the registration.
+            flight = self._flight_of(loop)
+            if flight is None:
+                flight = Flight(loop, stale, need=need, forced=forced)
+                self._start(flight)
         if flight.need < need:
             flight.need = need
         return flight
