@@ -210,30 +210,40 @@ class Doubt:
 
     Mutable, by the session that owns it, under its lock: all of it, except `generation`. There is a new one for each
     token. Invariants: `kinds` holds at most `MOST_KINDS`, the oldest first; `strangers` holds the kinds refused since
-    the last acceptance that were unknown then, and is emptied when it is full.
+    the last acceptance that were unknown then; it and `benefit` are spent when they make an end, which `ended` keeps.
 
     Attributes:
         generation: the token's.
         kinds: whether the API accepted them.
         strangers: see above.
         was_accepted: some request was accepted with this token before the doubt began, of a kind not kept.
+        benefit: the next unknown kind that is refused counts as an end: what was accepted before is not known.
+        ended: the token was found to have ended; requests under way with it are refused for that reason.
     """
 
     generation: int
     kinds: dict[str, bool]
     strangers: set[str]
     was_accepted: bool = False
+    benefit: bool = False
+    ended: bool = False
 
     @classmethod
     def of(
-        cls, generation: int, refusals: Refusals | None = None, *, was_accepted: bool = False
+        cls,
+        generation: int,
+        refusals: Refusals | None = None,
+        *,
+        was_accepted: bool = False,
+        benefit: bool = False,
     ) -> Doubt:
         """Begin to doubt, knowing what other processes told about this token."""
         told = refusals.kinds if refusals is not None and refusals.generation == generation else ()
-        return cls(generation, dict.fromkeys(told, False), set(), was_accepted)
+        return cls(generation, dict.fromkeys(told, False), set(), was_accepted, benefit)
 
     def accepted(self, kind: str) -> None:
         """Take note that a request of this kind was accepted."""
+        self.ended = False
         self.strangers.clear()
         self._keep(kind, True)
 
@@ -244,20 +254,18 @@ class Doubt:
             `ended`: the token was good, and is so no longer. `forbidden`: others are accepted with this token.
             `probe`: nothing is known to be accepted with it; a refresh now and then finds out whether the API is back.
         """
+        if self.ended:
+            return "ended"
         known = self.kinds.get(kind)
         others = self.was_accepted or any(self.kinds.values())
         if known is None:
             self.strangers.add(kind)
-        ended = (
-            known is True
-            or len(self.strangers) >= STRANGERS
-            or (known is None and self.was_accepted)
-        )
-        self._keep(kind, False)
-        if ended:
+        if known or len(self.strangers) >= STRANGERS or (known is None and self.benefit):
+            self.ended = True
+            self.benefit = False
             self.strangers.clear()
-            self.was_accepted = False
             return "ended"
+        self._keep(kind, False)
         return "forbidden" if others else "probe"
 
     def _keep(self, kind: str, accepted: bool) -> None:

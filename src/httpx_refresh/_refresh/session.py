@@ -134,7 +134,8 @@ class Session:
         _unsaved: the spending whose token the store does not have yet. What it brought is the truth then.
         _doubt: which kinds of request were accepted and refused with `credential`; None where nothing is in doubt.
         _accepted: some request was accepted with `credential`.
-        _hold_until: when (monotonic) a refusal may be worth a refresh again; until then refusals are passed on.
+        _probe_at: when (monotonic) a refusal may be worth a refresh again although nothing is accepted.
+        _end_at: when (monotonic) an early end may be worth a refresh again.
         _look_at: when (monotonic) the store may be looked at again because of a refusal that is passed on.
         _ahead_at: when (monotonic) a refresh ahead of expiry may start again.
         _told: the generation whose verdict was written into the store.
@@ -148,10 +149,11 @@ class Session:
         "_accepted",
         "_ahead_at",
         "_doubt",
+        "_end_at",
         "_flights",
-        "_hold_until",
         "_look_at",
         "_on_unsaved",
+        "_probe_at",
         "_refresh_before",
         "_told",
         "_trouble",
@@ -185,7 +187,8 @@ class Session:
         self._unsaved: Spending | None = None
         self._doubt: Doubt | None = None
         self._accepted = False
-        self._hold_until = _LONG_AGO
+        self._probe_at = _LONG_AGO
+        self._end_at = _LONG_AGO
         self._look_at = _LONG_AGO
         self._ahead_at = _LONG_AGO
         self._told = -1
@@ -265,7 +268,7 @@ class Session:
                 self._unsaved = None
                 self._trouble = None
                 self._doubt = None
-                self._hold_until = _LONG_AGO
+                self._probe_at = self._end_at = _LONG_AGO
                 self._use(token, record, issued=False)
             except RefreshAuthError as error:
                 failure.append(fresh(error))
@@ -328,7 +331,7 @@ class Session:
             doubt = self._doubt
             if doubt is not None and after_refusal:
                 self._doubt = doubt = None
-                self._hold_until = _LONG_AGO
+                self._probe_at = _LONG_AGO
                 ended = True
             else:
                 ended = False
@@ -354,7 +357,7 @@ class Session:
             self.listening = True
             kinds = told(doubt.kinds)
         if began:
-            self._hold_until = self.host.monotonic() + FIRST_DOUBT
+            self._probe_at = self.host.monotonic() + FIRST_DOUBT
             self.emit(events.DoubtBegan(FIRST_DOUBT))
         if self._told != credential.generation:
             self._told = credential.generation
@@ -381,14 +384,10 @@ class Session:
         now = self.host.monotonic()
         with _changing:
             doubt = self._doubt
-            if doubt is None:
-                if now < self._hold_until:
-                    return Need.LOOK
-                return Need.REFUSED
-            verdict = doubt.refused(kind())
-            if verdict == "ended":
-                return Need.ENDED
-            if verdict == "probe" and now >= self._hold_until:
+            verdict = "ended" if doubt is None else doubt.refused(kind())
+            if verdict == "ended" and now >= self._end_at:
+                return Need.REFUSED if doubt is None else Need.ENDED
+            if verdict == "probe" and now >= self._probe_at:
                 return Need.PROBE
             return Need.LOOK
 
@@ -653,13 +652,13 @@ class Session:
             self._accepted = False
             self.listening = True
             if refusals is not None and refusals.futile:
-                self._doubt = Doubt.of(generation, refusals)
+                self._doubt = Doubt.of(generation, refusals, benefit=refusals.futile == 1)
             elif self._doubt is not None:
                 # Only fruit ends doubt; which kinds are forbidden is another question with another token.
                 self._doubt = Doubt.of(generation)
         if record is not None and refusals is not None:
             if refusals.futile:
-                self._hold_until = self.host.monotonic() + self.slot.judge(record).refusals_for
+                self._probe_at = self.host.monotonic() + self.slot.judge(record).refusals_for
             if issued and refusals.early >= MANY_EARLY_ENDS:
                 self.emit(events.EarlyEnds(refusals.early))
 
