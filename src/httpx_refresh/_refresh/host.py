@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from threading import Lock
 from typing import Any, TypeVar
 
 from .._errors import cause_of
@@ -83,6 +84,24 @@ def is_closed(loop: object) -> bool:
     return closed is not None and bool(closed())
 
 
+_lock = Lock()
+
+
+def changing() -> Lock:
+    """Return the lock that is held while state is replaced which several threads change; never across an await."""
+    return _lock
+
+
+def _begin_anew() -> None:
+    """Let a forked child have a lock that nobody holds, and no tasks."""
+    global _lock
+    _lock = Lock()
+    _running.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
 # The tasks of each event loop: a loop keeps no hold of them, and whoever started one may be gone before it ends.
 _running: dict[object, set[object]] = {}
 
@@ -140,6 +159,8 @@ async def _contained(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Await `work`, and let nothing out: on trio it would end the whole run, on asyncio nobody would hear of it."""
     try:
         await work()
+    except GeneratorExit:  # The loop was closed under it: nothing can be awaited any more.
+        raise
     except BaseException as error:
         with suppress(Exception):
             logger.error("a task of this library failed, which it should not: %s", cause_of(error))
@@ -266,13 +287,26 @@ async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
             task.cancel()
             raise NotBack(task.done)
     succeeded, value = outcome[0]
+    if isinstance(value, GeneratorExit):
+        raise RuntimeError(
+            "a call raised GeneratorExit"
+        )  # Ours would mean that our own task is closed.
     if not succeeded:
         raise value
     return value  # type: ignore[no-any-return]  # it is what `call` returned
 
 
 def pass_on_interrupt() -> None:
-    """Let the main thread have a Ctrl-C that was raised in code of ours, where it was no more than a failure."""
+    """Let the main thread have a Ctrl-C that was raised in code of ours, where it was no more than a failure.
+
+    Not at once: the next step of ours would meet it again.
+    """
     import _thread
 
-    _thread.interrupt_main()
+    trio = _trio()
+    if trio is not None:
+        trio.lowlevel.current_trio_token().run_sync_soon(_thread.interrupt_main)
+    else:
+        import asyncio
+
+        asyncio.get_running_loop().call_soon(_thread.interrupt_main)

@@ -21,7 +21,7 @@ from .pauses import Backoff, Need, Trouble, held_back
 from .record import Claim, Failed, Record
 from .slot import Release, Slot, View
 from .source import Facts, TokenSource
-from .spending import NoToken, Renewed, Spending, Unsent
+from .spending import NoToken, Outcome, Renewed, Spending, Unsent
 
 Step = Literal[
     "adopt", "none", "no_refresh_token", "dead", "pass_on", "wait", "soon", "pause", "spend"
@@ -81,6 +81,13 @@ def failed_for(view: View, client: str | None) -> tuple[Failed | None, float]:
         key=lambda pair: pair[1],
         default=(None, 0.0),
     )
+
+
+def maybe_sent(outcome: Outcome) -> bool:
+    """Whether the refresh token may have left this process."""
+    if isinstance(outcome, NoToken):
+        return outcome.maybe_spent or outcome.error.outcome != "not_sent"
+    return not isinstance(outcome, Unsent)
 
 
 @dataclass(slots=True)
@@ -190,14 +197,14 @@ class Renewal:
                 if not await spending.claim():
                     await self._sleep(polls.next())
                     continue
-                flight.sent = True
+                sent_before, flight.sent = flight.sent, True
                 outcome = await spending.spend(flight.closing, retries)
+                flight.sent = sent_before or maybe_sent(outcome)
                 if isinstance(outcome, Renewed):
                     landing = self._renewed(spending, outcome, started, claimed_at)
                     if landing is not None:
                         return landing
                 elif isinstance(outcome, Unsent):
-                    flight.sent = failure is not None and failure.outcome != "not_sent"
                     begun = host.monotonic()
                     beginnings += 1
                     if beginnings == _MOST_BEGINNINGS:
@@ -209,8 +216,11 @@ class Renewal:
                         raise failure
                     if failure.outcome == "not_sent":
                         await self._sleep(outcome.pause)  # Else the store tells how long to wait.
-                elif spending.saved is None:
-                    raise fresh(outcome.error)
+                elif not spending.lost():
+                    saved = spending.saved
+                    if saved is None or not saved.is_dead():
+                        raise fresh(outcome.error)
+                    raise reauthorization_required(saved, self.facts.name, repr(self.slot.store))
         finally:
             if hold is not None:
                 hold.release()

@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
-from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
@@ -24,7 +23,7 @@ from .._errors import (
 from .._token import Token, lifetime
 from . import events
 from .flight import Flight, Landing
-from .host import Host, bounded, current_loop, pass_on_interrupt, spawn
+from .host import Host, bounded, changing, current_loop, is_closed, pass_on_interrupt, spawn
 from .pauses import (
     FIRST_DOUBT,
     LOOK,
@@ -53,19 +52,6 @@ NEW = 60.0
 """Seconds after its issue in which a token is not suspected to have ended."""
 
 _NO_FLIGHTS: Mapping[object, Flight] = MappingProxyType({})
-
-# Held while one session's state is replaced, never across an await: loops of several threads may do so at once.
-_changing = Lock()
-
-
-def _begin_anew() -> None:
-    """Let a forked child have a lock that nobody holds."""
-    global _changing
-    _changing = Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
 
 # Acquired by a caller that finds no flight to join, on each event loop.
 _boarding: RunVar[anyio.Lock] = RunVar("httpx_refresh_boarding")
@@ -126,7 +112,7 @@ def ahead_of(
 class Session:
     """The refreshes of one token in one process. A request with a good token reads `credential`, and nothing else.
 
-    Mutable; each field is replaced as a whole, under `_changing` where its new value follows from the old one:
+    Mutable; each field is replaced as a whole, under `host.changing` where its new value follows from the old one:
         credential: the token in use; replaced by `_use` alone.
         listening: whether acceptances by the API matter now: until the first with each token, and in doubt.
         _flights: the flights under way, by event loop; one that has landed and still saves, by itself.
@@ -247,7 +233,7 @@ class Session:
             need = self._judge(kind)
             if need is Need.LOOK and not self._may_look():
                 return None, False
-            landing = await self._wait(refused.token, need)
+            landing = await self._wait(refused.token, need, began=began)
             if need is Need.LOOK:
                 return self.newer_than(refused), False
             if landing.token is not None:
@@ -326,7 +312,7 @@ class Session:
         current = self.credential
         if current is None or not current.same_as(credential):
             return
-        with _changing:
+        with changing():
             self._accepted = True
             doubt = self._doubt
             if doubt is not None and after_refusal:
@@ -348,7 +334,7 @@ class Session:
         if current is None or not current.same_as(credential):
             return
         began = False
-        with _changing:
+        with changing():
             doubt = self._doubt
             if doubt is None:
                 began = True
@@ -382,7 +368,7 @@ class Session:
     def _judge(self, kind: Callable[[], str]) -> Need:
         """Say what a refusal of the credential in use is worth."""
         now = self.host.monotonic()
-        with _changing:
+        with changing():
             doubt = self._doubt
             verdict = "ended" if doubt is None else doubt.refused(kind())
             if verdict == "ended" and now >= self._end_at:
@@ -394,7 +380,7 @@ class Session:
     def _may_look(self) -> bool:
         """Whether to look at the store for another token; if so, not again soon."""
         now = self.host.monotonic()
-        with _changing:
+        with changing():
             if now < self._look_at:
                 return False
             self._look_at = now + self.host.jitter(LOOK, 0.8)
@@ -405,12 +391,15 @@ class Session:
         refusals, credential = record.refusals, self.credential
         if refusals is None or credential is None:
             return
-        with _changing:
+        with changing():
             if refusals.futile and self._doubt is None:
                 self._doubt = Doubt.of(credential.generation, refusals, was_accepted=self._accepted)
                 self.listening = True
             now = self.host.monotonic()
-            self._hold_until = max(self._hold_until, now + pause)
+            if refusals.futile:
+                self._probe_at = max(self._probe_at, now + pause)
+            if refusals.early >= MANY_EARLY_ENDS - 1:
+                self._end_at = now + pause
             self._look_at = now + self.host.jitter(LOOK, 0.8)
 
     def _tell(
@@ -467,7 +456,14 @@ class Session:
             raise AssertionError("a flight that brought a token published it")
         return known
 
-    async def _wait(self, stale: Token | None, need: Need, *, forced: bool = False) -> Landing:
+    async def _wait(
+        self,
+        stale: Token | None,
+        need: Need,
+        *,
+        forced: bool = False,
+        began: float | None = None,
+    ) -> Landing:
         """Wait for this loop's flight; return its landing once it is an answer to what is asked.
 
         Raises:
@@ -475,7 +471,8 @@ class Session:
         """
         failure: RefreshAuthError
         longest = 2.0 * self.slot.refresh_timeout
-        began = self.host.monotonic()
+        if began is None:
+            began = self.host.monotonic()
         while True:
             flight = self._flight_of(current_loop())
             if flight is None:
@@ -521,7 +518,7 @@ class Session:
     def _flight_of(self, loop: object) -> Flight | None:
         flight = self._flights.get(loop)
         if flight is not None and flight.pid != os.getpid():
-            with _changing:
+            with changing():
                 self._flights = _NO_FLIGHTS  # They are the parent's; this is a forked child.
             return None
         return flight
@@ -537,11 +534,15 @@ class Session:
         )
 
     def _list(self, key: object, flight: Flight) -> None:
-        with _changing:
-            self._flights = {**self._flights, key: flight}
+        with changing():
+            # One whose loop was closed under it never ends.
+            alive = {
+                one: other for one, other in self._flights.items() if not is_closed(other.loop)
+            }
+            self._flights = {**alive, key: flight}
 
     def _unlist(self, flight: Flight) -> None:
-        with _changing:
+        with changing():
             self._flights = {
                 key: other for key, other in self._flights.items() if other is not flight
             } or _NO_FLIGHTS
@@ -564,6 +565,8 @@ class Session:
                 landing = await renewal.run()
             except RefreshAuthError as error:
                 landing = Landing(flight.need, error=fresh(error), spent=flight.sent)
+            except GeneratorExit:  # The loop was closed under it: nothing can be awaited any more.
+                raise
             except BaseException as error:
                 # Whatever it is: every waiter hears of it, and nothing of it is kept but its name.
                 if isinstance(error, KeyboardInterrupt):
@@ -591,7 +594,7 @@ class Session:
                 self._list(flight, flight)
             record, error = landing.record, landing.error
             if error is not None:
-                with _changing:
+                with changing():
                     self._trouble = trouble_after(self._trouble, error, self.host)
             elif landing.token is not None:
                 self._trouble = None
@@ -647,7 +650,7 @@ class Session:
             0.0 if issued else self._age(record),
             0 if refusals is None else refusals.early,
         )
-        with _changing:
+        with changing():
             self.credential = credential
             self._accepted = False
             self.listening = True
@@ -723,7 +726,7 @@ class Session:
             return
         for hand_over in last:
             await hand_over()
-        with _changing:
+        with changing():
             known = self.credential
             if known is not None and self._unsaved is spending:
                 self.credential = replace(known, renew_at=-math.inf)  # The next request saves on.
@@ -731,7 +734,7 @@ class Session:
     def _resume_saving(self, known: Credential, loop: object) -> None:
         """Save on what an event loop that ended could not save."""
         spending = self._unsaved
-        with _changing:
+        with changing():
             self.credential = replace(known, renew_at=self._renew_at(known.token, known.expires_at))
         if spending is None or any(flight.loop is loop for flight in self._flights.values()):
             return
@@ -774,6 +777,8 @@ class Session:
         async def hand_over() -> None:
             try:
                 await bounded(call, self.slot.refresh_timeout)
+            except GeneratorExit:
+                raise
             except BaseException as error:
                 self.emit(events.CallbackFailed("on_unsaved", cause_of(error)))
 

@@ -15,7 +15,7 @@ import anyio
 from .._errors import StoreError, cause_of
 from .._token import Token
 from ..stores.base import TokenStore
-from .host import Host, NotBack, bounded, current_loop, is_closed
+from .host import Host, NotBack, bounded, changing, current_loop, is_closed
 from .pauses import Backoff
 from .record import (
     A_DAY,
@@ -218,7 +218,8 @@ class Slot:
             if written is not None:
                 if token.refresh_token is not None:
                     digest = fingerprint(token.refresh_token)
-                    self._spent = tuple(one for one in self._spent if one != digest)
+                    with changing():
+                        self._spent = tuple(one for one in self._spent if one != digest)
                 return written
             if self.host.monotonic() > until:
                 raise self.keeps_changing()
@@ -243,6 +244,11 @@ class Slot:
     def claim(self, hold: Release | None) -> Claim:
         """Make a claim that no other one equals. Its owner runs on this event loop."""
         host = self.host
+        for nonce, (loop, left) in list(_standing.items()):
+            if is_closed(loop):  # Closed under its claim: nothing of it goes on.
+                _standing.pop(nonce, None)
+                if left is not None:
+                    left.release()
         claim = Claim(
             host.name(), host.nonce(), host.wall(), self.refresh_timeout, hold is not None
         )
@@ -257,14 +263,16 @@ class Slot:
 
     def give_up(self, claim: Claim, *, maybe_spent: bool) -> None:
         """Remember that nothing more is done under this claim, should it still stand in the store."""
-        others = tuple(one for one in self._over if one[0] != claim.nonce)
-        self._over = (*others, (claim.nonce, maybe_spent))[-_REMEMBERED:]
+        with changing():
+            others = tuple(one for one in self._over if one[0] != claim.nonce)
+            self._over = (*others, (claim.nonce, maybe_spent))[-_REMEMBERED:]
         self.release(claim)
 
     def exchanged(self, old: Token, new: Token) -> None:
         """Remember that a refresh token was exchanged for another one, which is in the store; it is not sent again."""
         if old.refresh_token is not None and old.refresh_token != new.refresh_token:
-            self._spent = (*self._spent, fingerprint(old.refresh_token))[-_REMEMBERED:]
+            with changing():
+                self._spent = (*self._spent, fingerprint(old.refresh_token))[-_REMEMBERED:]
 
     async def hold(self) -> Release | None:
         """Take the operating system's lock beside the store; None if the store has none, or if somebody holds it.
@@ -299,7 +307,7 @@ class Slot:
         except NotBack as late:
             self._stuck = (*self._stuck, late.is_back)
             what = f"no answer within {seconds:g} s, half of refresh_timeout"
-        except StoreError:
+        except (StoreError, GeneratorExit):
             raise
         except BaseException as error:
             what = type(error).__name__

@@ -171,9 +171,14 @@ class Spending:
         """
         try:
             await self._ask(closing, backoff)
-        finally:
-            # Whatever was raised: the claim does not stay, and a result is not lost.
-            await self._settle()
+        except GeneratorExit:  # The loop was closed under it: nothing can be awaited any more.
+            raise
+        except BaseException:
+            await (
+                self._settle()
+            )  # Whatever it is: the claim does not stay, and a token is not lost.
+            raise
+        await self._settle()
         return self.outcome
 
     async def _ask(self, closing: anyio.Event, backoff: Backoff) -> None:
@@ -185,6 +190,7 @@ class Spending:
             self.outcome = NoToken(_interrupted(self._facts.name), maybe_spent=True)
             answer = await self._ask_once(remaining)
             if isinstance(answer, Token):
+                self.outcome = Renewed(answer)  # It is not lost, whatever is raised from here on.
                 self.outcome = Renewed(merged(self._held, answer, now=host.wall()))
                 return
             if isinstance(answer, ReauthorizationRequired):
@@ -234,6 +240,8 @@ class Spending:
                 f"{name} gave no answer within {self._slot.refresh_timeout:g} s (refresh_timeout).",
                 None,
             )
+        except GeneratorExit:
+            raise
         except BaseException as error:
             # Nothing is hidden: what it was is told to every waiter, and the outcome is noted as unknown.
             if isinstance(error, KeyboardInterrupt):
@@ -439,6 +447,10 @@ def checked(
         if isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < 1e9:
             error.retry_after = None
         error.transient = error.transient is True
+    else:
+        for name in ("error", "error_description"):
+            if not isinstance(getattr(error, name), str):
+                setattr(error, name, None)
     return error
 
 
