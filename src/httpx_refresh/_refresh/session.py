@@ -224,9 +224,9 @@ class Session:
             refused: what the request carried.
             kind: returns what kind of request it was, see `kind_of`.
         """
-        for _ in range(
-            2
-        ):  # What other processes know is learnt in the first round, and judged in the second.
+        began = self.host.monotonic()
+        for _ in range(2):
+            # What other processes know is learnt in the first round, and judged in the second.
             known = self.newer_than(refused)
             if known is not None:
                 return known, False
