@@ -338,7 +338,9 @@ class Session:
             doubt = self._doubt
             if doubt is None:
                 began = True
-                doubt = self._doubt = Doubt.of(credential.generation, was_accepted=self._accepted)
+                doubt = self._doubt = Doubt.of(
+                    credential.generation, was_accepted=self._accepted, benefit=True
+                )
             doubt.kinds[kind] = False
             self.listening = True
             kinds = told(doubt.kinds)
