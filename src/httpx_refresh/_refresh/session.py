@@ -33,6 +33,7 @@ from .pauses import (
     Trouble,
     after_fruit,
     after_futile,
+    early_left,
     told,
     trouble_after,
 )
@@ -395,13 +396,17 @@ class Session:
             return
         with changing():
             if refusals.futile and self._doubt is None:
-                self._doubt = Doubt.of(credential.generation, refusals, was_accepted=self._accepted)
+                self._doubt = Doubt.of(
+                    credential.generation,
+                    refusals,
+                    was_accepted=self._accepted,
+                    benefit=self._accepted or refusals.futile == 1,
+                )
                 self.listening = True
             now = self.host.monotonic()
             if refusals.futile:
                 self._probe_at = max(self._probe_at, now + pause)
-            if refusals.early >= MANY_EARLY_ENDS - 1:
-                self._end_at = now + pause
+            self._end_at = now + early_left(refusals, pause)
             self._look_at = now + self.host.jitter(LOOK, 0.8)
 
     def _tell(
