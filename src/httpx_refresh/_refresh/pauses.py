@@ -270,7 +270,8 @@ class Doubt:
         others = self.was_accepted or any(self.kinds.values())
         if known is None:
             self.strangers.add(kind)
-        if known or len(self.strangers) >= STRANGERS or (known is None and self.benefit):
+        many = others and len(self.strangers) >= STRANGERS
+        if known or many or (known is None and self.benefit):
             self.ended = True
             self.benefit = False
             self.strangers.clear()
