@@ -601,8 +601,10 @@ class Session:
                 self._list(flight, flight)
             record, error = landing.record, landing.error
             if error is not None:
-                with changing():
-                    self._trouble = trouble_after(self._trouble, error, self.host)
+                if not (flight.closing.is_set() and _was_not_sent(error)):
+                    # Else the flight was told to end, which is no trouble of the next one.
+                    with changing():
+                        self._trouble = trouble_after(self._trouble, error, self.host)
             elif landing.token is not None:
                 self._trouble = None
                 self._use(
@@ -835,6 +837,10 @@ def _no_landing(flight: Flight) -> Landing:
         outcome="unknown" if flight.sent else "not_sent",
     )
     return Landing(flight.need, error=error, spent=flight.sent)
+
+
+def _was_not_sent(error: RefreshAuthError) -> bool:
+    return isinstance(error, RefreshUnavailable) and error.outcome == "not_sent"
 
 
 def _unforeseen(error: BaseException, outcome: object) -> RefreshUnavailable:
