@@ -52,7 +52,7 @@ def test_a_file_as_other_tools_leave_it_is_read() -> None:
     assert record.token == Token("a", "r", extra={"expires_in": 60, "x": 1})
     assert (record.generation, record.redeeming, record.uncertain) == (0, None, None)
     assert (record.dead, record.revoked) == (None, None)
-    assert (record.failed, record.refusals) == (None, None)
+    assert (record.failed, record.refusals) == ((), None)
 
 
 @pytest.mark.parametrize(
@@ -165,20 +165,28 @@ def test_a_pause_that_cannot_be_read_is_none_and_the_token_stays_readable(
     name: str, note: dict[str, Any], odd: dict[str, Any]
 ) -> None:
     def read(value: Any) -> Record:
-        return parse(json.dumps({"access_token": "a", "httpx_refresh": {name: value}}))
-
-    assert getattr(read(note), name) is not None
-    for broken in ({**note, **odd}, 5, None, []):
-        record = read(broken)
-        assert getattr(record, name) is None
+        listed = [value] if name == "failed" else value
+        record = parse(json.dumps({"access_token": "a", "httpx_refresh": {name: listed}}))
         assert record.token == Token("a")
+        return record
+
+    assert getattr(read(note), name)
+    for broken in ({**note, **odd}, 5, None, []):
+        assert not getattr(read(broken), name)
+
+
+def test_of_the_clients_that_were_refused_eight_are_read() -> None:
+    notes = [{**_FAILED, "client": f"c{number}"} for number in range(9)]
+    record = parse(json.dumps({"access_token": "a", "httpx_refresh": {"failed": [5, *notes]}}))
+    assert [one.client for one in record.failed] == [f"c{number}" for number in range(7)]
+    assert parse(json.dumps({"access_token": "a", "httpx_refresh": {"failed": 5}})).failed == ()
 
 
 def test_a_pause_is_read_as_five_minutes_at_most_and_not_negative() -> None:
     for given, read in ((1e9, 300.0), (-1, 0.0), (12, 12.0)):
         note = {**_FAILED, "pause": given}
-        failed = parse(json.dumps({"access_token": "a", "httpx_refresh": {"failed": note}})).failed
-        assert failed is not None
+        text = json.dumps({"access_token": "a", "httpx_refresh": {"failed": [note]}})
+        (failed,) = parse(text).failed
         assert failed.pause.seconds == read
 
 
@@ -194,7 +202,18 @@ _json = st.recursive(
 )
 _notes = st.dictionaries(
     st.sampled_from(
-        "generation redeeming uncertain dead revoked failed refusals by since else".split()
+        [
+            "generation",
+            "redeeming",
+            "uncertain",
+            "dead",
+            "revoked",
+            "failed",
+            "refusals",
+            "by",
+            "since",
+            "else",
+        ]
     ),
     _json,
 )
@@ -247,17 +266,17 @@ def test_what_is_written_is_read_back_whole() -> None:
         "redeeming": CLAIM,
         "uncertain": Claim("b", "n2", 1.5),
         "dead": DEAD,
-        "failed": FAILED,
+        "failed": (FAILED, replace(FAILED, client="c1")),
         "refusals": REFUSALS,
     }
     record = written(**notes)
     assert record == Record(record.text, HELD, 3, **notes)
     claimed = written(
         redeeming=Claim("b", "n", 1.5, 300.0, held=True),
-        failed=replace(FAILED, client="c1", transient=True, outcome="refused"),
+        failed=(replace(FAILED, client="c1", transient=True, outcome="refused"),),
     )
     assert claimed.redeeming == Claim("b", "n", 1.5, 300.0, held=True)
-    assert claimed.failed == Failed("no answer", "refused", True, 2, PAUSE, "c1")
+    assert claimed.failed == (Failed("no answer", "refused", True, 2, PAUSE, "c1"),)
 
 
 def test_a_revision_makes_two_texts_of_one_record() -> None:
@@ -336,7 +355,7 @@ def test_a_revoked_note_holds_whatever_it_says(value: Any, read: float | None) -
 @pytest.mark.parametrize(
     "other, same",
     [
-        (written(redeeming=CLAIM, dead=DEAD, failed=FAILED, refusals=REFUSALS), True),
+        (written(redeeming=CLAIM, dead=DEAD, failed=(FAILED,), refusals=REFUSALS), True),
         (written(HELD, 4), False),
         (written(Token("b", "r")), False),
         (written(Token("a", "r2")), False),
@@ -364,9 +383,15 @@ _PAST, _AHEAD = Token("a", "r", 900.0), Token("a", "r", 1100.0)
 _A = Token("a")
 
 
-def _view(token: Token | None, claim: Any = "none", **seen: Any) -> View:
-    left = {name: seen.pop(name) for name in ("failed_for", "refusals_for") if name in seen}
-    return View(Record("x", token, **seen), claim, **left)
+def _view(
+    token: Token | None,
+    claim: Any = "none",
+    failed: tuple[tuple[Failed, float], ...] = (),
+    refusals_for: float = 0.0,
+    **notes: Any,
+) -> View:
+    record = Record("x", token, failed=tuple(one for one, _ in failed), **notes)
+    return View(record, claim, failed=failed, refusals_for=refusals_for)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +402,7 @@ def _view(token: Token | None, claim: Any = "none", **seen: Any) -> View:
         (_view(_AHEAD), Token("other"), "adopt"),
         (_view(_AHEAD, "standing", redeeming=CLAIM), None, "adopt"),
         (_view(_AHEAD, dead=DEAD), None, "adopt"),
-        (_view(_AHEAD, failed=FAILED, failed_for=9.0), None, "adopt"),
+        (_view(_AHEAD, failed=((FAILED, 9.0),)), None, "adopt"),
         (_view(_A), None, "adopt"),
         (_view(_AHEAD), _A, "spend"),
         (_view(_PAST), None, "spend"),
@@ -389,8 +414,8 @@ def _view(token: Token | None, claim: Any = "none", **seen: Any) -> View:
         (_view(_PAST, "standing", redeeming=CLAIM, dead=DEAD), None, "dead"),
         (_view(_PAST, "standing", redeeming=CLAIM), None, "wait"),
         (_view(_PAST, "abandoned", redeeming=CLAIM), None, "spend"),
-        (_view(_PAST, failed=FAILED), None, "spend"),
-        (_view(_PAST, failed=FAILED, failed_for=9.0), None, "pause"),
+        (_view(_PAST, failed=((FAILED, 0.0),)), None, "spend"),
+        (_view(_PAST, failed=((FAILED, 9.0),)), None, "pause"),
         (_view(_PAST, refusals=REFUSALS, refusals_for=9.0), None, "spend"),
     ],
 )
@@ -400,17 +425,20 @@ def test_each_text_calls_for_one_step(view: View, stale: Token | None, step: Ste
     )
 
 
-@pytest.mark.parametrize("client, mine, step", [
-    (None, None, "pause"),
-    (None, "c1", "pause"),
-    ("c1", "c1", "pause"),
-    ("c1", "c2", "spend"),
-    ("c1", None, "spend"),
-])
+@pytest.mark.parametrize(
+    "client, mine, step",
+    [
+        (None, None, "pause"),
+        (None, "c1", "pause"),
+        ("c1", "c1", "pause"),
+        ("c1", "c2", "spend"),
+        ("c1", None, "spend"),
+    ],
+)
 def test_a_refusal_of_the_client_binds_those_with_the_same_credentials(
     client: str | None, mine: str | None, step: Step
 ) -> None:
-    view = _view(_PAST, failed=replace(FAILED, client=client), failed_for=9.0)
+    view = _view(_PAST, failed=((replace(FAILED, client=client), 9.0),))
 
     def said(*, forced: bool) -> Step:
         return decide(view, stale=None, need=Need.RESULT, forced=forced, client=mine, now=1000.0)

@@ -121,10 +121,7 @@ async def test_on_unsaved_may_be_a_coroutine_function() -> None:
     it = Setup(on_unsaved=keep)
     it.store.fails = results
     token = await it.auth.token()
-    before = anyio.current_time()
     await it.auth.aclose()
-    assert anyio.current_time() == before  # Nothing is held up by it.
-    await anyio.sleep(0.2)
     assert saved == [token]
 
 
@@ -149,7 +146,7 @@ async def test_a_callback_that_hangs_holds_up_neither_saving_nor_aclose(
     assert it.store.record.token == token
     await it.auth.aclose()
     assert anyio.current_time() - called[0] < 60
-    assert "Fake: on_unsaved failed: no end within 5 s (refresh_timeout)" in caplog.messages
+    assert [one for one in caplog.messages if "on_unsaved failed" in one and "NotBack" in one]
 
 
 class Unheard(BaseException):
