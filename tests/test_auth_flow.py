@@ -341,7 +341,7 @@ async def test_a_redirect_back_to_the_api_has_lost_the_token_and_is_passed_on(ht
 def test_what_cannot_be_meant_is_refused_at_construction(
     options: dict[str, Any], error: type[Exception], said: str | None
 ) -> None:
-    arguments = {"source": Endpoint(), "store": MemoryStore(), **options}
+    arguments = {"source": Endpoint(), "store": MemoryStore(), "origins": "any", **options}
     with pytest.raises(error, match=said):
         RefreshAuth(**arguments)
 

@@ -183,8 +183,8 @@ def test_of_the_clients_that_were_refused_eight_are_read() -> None:
 
 
 def test_a_pause_is_read_as_five_minutes_at_most_and_not_negative() -> None:
-    for given, read in ((1e9, 300.0), (-1, 0.0), (12, 12.0)):
-        note = {**_FAILED, "pause": given}
+    for told, read in ((1e9, 300.0), (-1, 0.0), (12, 12.0)):
+        note = {**_FAILED, "pause": told}
         text = json.dumps({"access_token": "a", "httpx_refresh": {"failed": [note]}})
         (failed,) = parse(text).failed
         assert failed.pause.seconds == read
