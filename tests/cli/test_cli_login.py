@@ -444,7 +444,6 @@ def test_an_interrupted_login_says_what_became_of_the_token(
     assert "The token in the store is as it was" in result.stderr
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_the_question_at_once(at: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "httpx_refresh", "login", *at, "--no-browser"]
     pipe = subprocess.PIPE
@@ -452,7 +451,9 @@ def test_ctrl_c_ends_the_question_at_once(at: list[str], tmp_path: Path) -> None
         assert process.stderr is not None
         said = ""
         while "Paste it here" not in said:
-            said += process.stderr.readline()
+            line = process.stderr.readline()
+            assert line, f"it ended: {said}"
+            said += line
         # Its stdin stays open: what ends the question is the signal, and not the end of its input. A signal that comes
         # while the interpreter is where an exception goes nowhere (a weak reference's callback) is lost: press again.
         while process.poll() is None:

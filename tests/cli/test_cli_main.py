@@ -104,7 +104,6 @@ def test_an_import_that_fails_for_another_reason_is_not_explained_away(
         __main__.main()
 
 
-@pytest.mark.slow
 def test_the_library_imports_nothing_of_the_command_line() -> None:
     # Not rich: httpx has a command line of its own, and imports rich for that if it is there.
     code = "import httpx_refresh, sys; print(*sys.modules)"
@@ -114,7 +113,6 @@ def test_the_library_imports_nothing_of_the_command_line() -> None:
     assert not {"typer", "httpx_refresh.cli", "httpx_refresh.testing"} & imported
 
 
-@pytest.mark.slow
 def test_the_installed_command_runs_in_a_pipe_without_colours_and_without_a_traceback(
     tmp_path: Path,
 ) -> None:

@@ -51,7 +51,6 @@ async def test_a_server_is_found_by_its_issuer() -> None:
     assert endpoint.name == "server.test"
 
 
-@pytest.mark.slow
 async def test_a_server_is_asked_over_a_connection_of_ones_own_where_no_client_is_given() -> None:
     with running_server() as server:
         endpoint = await discover(server.url, "client", "secret")

@@ -127,6 +127,7 @@ async def test_a_bomb_is_not_unpacked() -> None:
         ("deflate", zlib.compress(GOOD)[2:-4]),
         ("identity", GOOD),
     ],
+    ids=["gzip", "x-gzip", "deflate", "raw deflate", "identity"],
 )
 async def test_an_answer_that_is_packed_although_nobody_asked_is_read(
     encoding: str, packed: bytes

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from httpx_refresh._refresh.record import (
@@ -112,7 +112,6 @@ _fields = st.dictionaries(
 )
 
 
-@settings(max_examples=500, deadline=None)
 @given(
     st.text()
     | st.builds(json.dumps, _json)
