@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
@@ -19,6 +19,7 @@ from tests.oauth.test_login import changed
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+PASSWORD = "correct horse"
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 # FastAPI is asyncio's.
@@ -62,10 +63,17 @@ class Service:
             event_hooks={"response": [self.note]},
         )
         self.app: FastAPI = example.create_app(
-            self.endpoint, self.auth, self.api, url=f"{server.api_url}/ping", every=3600
+            self.endpoint,
+            self.auth,
+            self.api,
+            url=f"{server.api_url}/ping",
+            every=3600,
+            password=PASSWORD,
         )
         transport = httpx.ASGITransport(self.app)
-        self.browser = httpx.AsyncClient(transport=transport, base_url="https://service.test")
+        self.browser = httpx.AsyncClient(
+            transport=transport, base_url="https://service.test", auth=("operator", PASSWORD)
+        )
 
     async def note(self, response: httpx.Response) -> None:
         self.asked.set()
@@ -109,6 +117,33 @@ async def test_a_person_connects_and_the_job_uses_the_token_through_refreshes(
             assert (await service.api.get(f"{server.api_url}/ping")).status_code == 200
     assert server.rotations == 3
     assert server.reuses_detected == 0
+
+
+@pytest.mark.parametrize(
+    "credentials", [None, ("operator", "another"), ("stranger", PASSWORD), ("operator", "")]
+)
+async def test_a_stranger_can_neither_begin_nor_finish_a_connection(
+    example: ModuleType, credentials: tuple[str, str] | None
+) -> None:
+    """Nor when the stranger has got hold of the cookie of a login that the operator has begun."""
+    async with running(example, AuthorizationServer()) as service:
+        sent = await service.browser.get("/connect")
+        returned = await service.world.get(sent.headers["location"])
+        service.browser.auth = credentials or httpx.Auth()
+        answers = [
+            await service.browser.get(address)
+            for address in ("/connect", returned.headers["location"])
+        ]
+        assert [answer.status_code for answer in answers] == [401, 401]
+        assert answers[0].headers["WWW-Authenticate"] == 'Basic realm="Invoices"'
+        assert "set-cookie" not in answers[0].headers
+        assert "Xero is not connected." in await service.says()
+
+
+async def test_without_a_password_the_service_does_not_start(example: ModuleType) -> None:
+    nothing: Any = None
+    with pytest.raises(ValueError, match="password is empty"):
+        example.create_app(nothing, nothing, nothing, url="", every=1, password="")
 
 
 async def test_before_a_login_the_job_says_what_is_missing(example: ModuleType) -> None:
@@ -175,9 +210,10 @@ async def test_the_example_starts_from_the_environment(
 ) -> None:
     monkeypatch.setenv("XERO_CLIENT_ID", "client")
     monkeypatch.setenv("TOKEN_STORE", "memory:")
+    monkeypatch.setenv("OPERATOR_PASSWORD", PASSWORD)
     app = example.app_of_the_environment()
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8000") as browser:
-        sent = await browser.get("/connect")
+        sent = await browser.get("/connect", auth=("operator", PASSWORD))
     assert sent.headers["location"].startswith("https://login.xero.com/identity/connect/authorize?")
     assert "redirect_uri=http%3A%2F%2Flocalhost%3A8000%2Fcallback" in sent.headers["location"]

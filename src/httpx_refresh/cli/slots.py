@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import time
+import os
+import secrets
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._errors import StoreError
-from .._refresh import record as _record
-from .._refresh.slot import THIS_HOST, Poll, Slot
+from .._refresh.slot import THIS_HOST, Slot
 from .._token import Token, epoch, lifetime, seconds
+from ..stores.file import FileStore
 from ..stores.urls import open_store
 from .console import Problem, moment
-from .settings import Settings, read_text
+from .settings import Settings, read_text, warn_of_readers
 
 if TYPE_CHECKING:
     from .._refresh.record import Claim, Record
@@ -28,55 +30,68 @@ def open_slot(settings: Settings, *, allow_plaintext: bool = False) -> Slot:
             "there is no store: give --store, set HTTPX_REFRESH_STORE, or write store into the configuration file "
             "(for example file:token.json)"
         )
+    keys = _keys(settings.encrypt_key_file)
+    inner = _open(settings.store)
+    if isinstance(inner, FileStore) and not keys:
+        warn_of_readers(inner.path, "a token")
+    store = _open(settings.store, keys=keys, allow_plaintext=allow_plaintext) if keys else inner
+    return Slot(store, THIS_HOST)
+
+
+def _keys(path: str | None) -> list[str]:
+    if path is None:
+        return []
+    warn_of_readers(path, "keys")
+    lines = read_text(path, "key file").split()
+    if not lines:
+        raise Problem(f"the key file {path!r} is empty; `httpx-refresh generate-key` makes a key")
+    return lines
+
+
+def _open(url: str, **options: Any) -> TokenStore:
+    if url.lower().startswith("memory:"):
+        raise Problem("what is put into memory: is gone when the command ends; use another store")
     try:
-        return Slot(_store(settings.store, settings, allow_plaintext), THIS_HOST)
+        return open_store(url, **options)
     except (ValueError, ImportError) as error:
         raise Problem(str(error)) from None
 
 
-def _store(url: str, settings: Settings, allow_plaintext: bool) -> TokenStore:
-    if url.lower().startswith("memory:"):
-        raise Problem("what is put into memory: is gone when the command ends; use another store")
-    if settings.encrypt_key_file is None:
-        return open_store(url)
-    lines = read_text(settings.encrypt_key_file, "key file").split()
-    if not lines:
-        raise Problem(
-            f"the key file {settings.encrypt_key_file!r} is empty; `httpx-refresh generate-key` makes a key"
-        )
-    return open_store(url, keys=lines, allow_plaintext=allow_plaintext)
-
-
 async def prepare(settings: Settings) -> Slot:
-    """Open the slot for a login: make its table if there is none, and write to it, so that no failure comes later.
+    """Open the slot for a login: make its table if there is none, read it, and try whether it can be written.
 
-    The token in it is not changed. An empty slot is left with the note that no token is in it.
+    What it holds stays as it is, to the byte, until the person has logged in: an empty slot is still empty after a
+    login that was given up, and a plain text in an encrypted store, which anybody may have put there, is not encrypted.
+    The write that is tried is one that loses. A store may take that and still refuse the one that wins; then the token
+    is not saved, and the login says so.
 
     Raises:
         StoreError: the slot cannot be read or written.
     """
     slot = open_slot(settings, allow_plaintext=True)
-    create_table = getattr(open_store(settings.store or ""), "create_table", None)
+    # Below the encryption, which compares texts before it writes any.
+    inner = _open(settings.store or "")
+    create_table = getattr(inner, "create_table", None)
     if create_table is not None:
         try:
             await create_table()
         except Exception as error:  # A database's own error, whatever its class.
             raise StoreError(
-                f"{slot.store!r}: its table could not be made ({type(error).__name__}). Nothing was sent. Mend the "
+                f"{slot.store!r}: its table could not be made ({type(error).__name__}). Nothing was sent. Repair the "
                 "store, then log in."
             ) from error
-    poll = Poll(slot.host)
-    while True:
-        there = await slot.read()
-        if there.text is None:
-            done = await slot.swap(None, _record.revoked(there, since=time.time()))
-        else:
-            # A blank more, and one less: the token stays the same, and the store has shown that it can be written.
-            longer = f"{there.text} "
-            done = await slot.swap(there.text, longer) and await slot.swap(longer, there.text)
-        if done:
-            return slot
-        await poll.sleep()  # Somebody else wrote; whether we can is still to be seen.
+    await slot.read()
+    if isinstance(inner, FileStore) and not _may_write_beside(inner.path):
+        raise StoreError(
+            f"{slot.store!r} could not be written: its directory is not writable. Nothing was sent."
+        )
+    nobodys = f"no text of any store: {secrets.token_hex(16)}"
+    await Slot(inner, THIS_HOST).swap(nobodys, "{}")
+    return slot
+
+
+def _may_write_beside(path: str) -> bool:
+    return os.access(Path(path).resolve().parent, os.W_OK)
 
 
 def obtained_at(token: Token) -> float | None:
@@ -116,7 +131,7 @@ STATES = {
     "due": "expired; the next request refreshes it",
     "expired": "expired, and there is no refresh token: log in again",
     "dead": "dead: log in again",
-    "revoked": "no token: it was revoked, or a login was begun and not finished. Log in",
+    "revoked": "no token: it was revoked. Log in",
     "empty": "no token: log in",
 }
 
