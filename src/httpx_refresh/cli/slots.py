@@ -1,11 +1,15 @@
-"""The slot that a command works on: opened, tried, described."""
+"""The slot that a command works on: opened, tried, described.
+
+`state_of`, `is_to_be_used` and `refresh_token_expires_at` are what the commands ask of a stored token: pure functions
+of plain values. A slot is where a store keeps the text of one token.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .._errors import StoreError
 from .._refresh.slot import THIS_HOST, Slot
@@ -114,19 +118,30 @@ def refresh_token_expires_at(token: Token, idle_lifetime: float | None) -> float
     return None if life is None else since + life
 
 
-def state_of(record: Record, now: float) -> str:
-    """Name the state of a slot in a word or two."""
-    token = record.token
+State = Literal["good", "due", "expired", "dead", "revoked", "empty"]
+
+
+def state_of(token: Token | None, *, dead: bool, revoked: bool, now: float) -> State:
+    """Say what a stored token is good for.
+
+    Args:
+        token: what is stored; None where nothing is.
+        dead: whether the server has refused this refresh token for good.
+        revoked: whether the token that was stored was revoked (RFC 7009).
+        now: epoch seconds.
+    """
     if token is None:
-        return "revoked" if record.revoked else "empty"
-    if record.is_dead():
+        return "revoked" if revoked else "empty"
+    if dead:
         return "dead"
     if token.expires_at is None or token.expires_at > now:
         return "good"
     return "expired" if token.refresh_token is None else "due"
 
 
-STATES = {
+NEEDS_LOGIN = ("expired", "dead", "revoked", "empty")
+
+STATES: dict[State, str] = {
     "good": "good",
     "due": "expired; the next request refreshes it",
     "expired": "expired, and there is no refresh token: log in again",
@@ -135,7 +150,17 @@ STATES = {
     "empty": "no token: log in",
 }
 
-NEEDS_LOGIN = ("expired", "dead", "revoked", "empty")
+
+def is_to_be_used(dies_at: float, *, lifetime: float, within: float | None, now: float) -> bool:
+    """Whether a refresh token that nobody uses should be used now, before it dies of disuse.
+
+    Args:
+        dies_at: when it does, in epoch seconds.
+        lifetime: seconds that it lives when it is not used.
+        within: seconds; a token that has no longer to live is used. None: half its lifetime.
+        now: epoch seconds.
+    """
+    return dies_at - now <= (lifetime / 2 if within is None else within)
 
 
 def describe(record: Record, settings: Settings, now: float) -> dict[str, Any]:
@@ -145,7 +170,7 @@ def describe(record: Record, settings: Settings, now: float) -> dict[str, Any]:
     return {
         "name": settings.name,
         "provider": settings.provider,
-        "state": state_of(record, now),
+        "state": state_of(token, dead=dead is not None, revoked=bool(record.revoked), now=now),
         "generation": record.generation,
         "expires_at": None if token is None else token.expires_at,
         "has_refresh_token": token is not None and token.refresh_token is not None,
