@@ -26,6 +26,7 @@ from collections.abc import AsyncIterator
 from html import escape
 from typing import Annotated
 
+import anyio
 import httpx
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -73,9 +74,10 @@ class Job:
         while True:
             self.wake.clear()
             self.state = await self.once()
-            # A login wakes it; else it is time again after a while.
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.wake.wait(), self.every)
+            # A login wakes it; else it is time again after a while. Not asyncio.wait_for: before Python 3.12 that
+            # swallows a cancellation which comes together with the event.
+            with anyio.move_on_after(self.every):
+                await self.wake.wait()
 
     async def once(self) -> str:
         try:
@@ -145,9 +147,12 @@ def create_app(
 
     @app.get("/callback", response_class=HTMLResponse, dependencies=[Depends(operator)])
     async def callback(request: Request) -> Response:
-        login = begun.pop(request.cookies.get(COOKIE, ""), None)
-        if login is None:
-            return HTMLResponse(page("Not connected", "This browser began no login."), 400)
+        # Only the answer to the login that this browser began ends that: any other page can send it here, too.
+        state = request.query_params.get("state", "")
+        cookie = request.cookies.get(COOKIE, "")
+        if not secrets.compare_digest(state.encode(), cookie.encode()) or cookie not in begun:
+            return HTMLResponse(page("Not connected", "This browser began no such login."), 400)
+        login = begun.pop(cookie)
         try:
             token = await endpoint.exchange_code(dict(request.query_params), login)
             await auth.set_token(token)

@@ -166,7 +166,7 @@ async def test_a_job_that_meets_an_outage_goes_on(example: ModuleType) -> None:
 @pytest.mark.parametrize(
     "fields, words",
     [
-        ({"state": "another"}, "its state is another one"),
+        ({"code": None}, "brings no authorization code"),
         ({"code": None, "error": "access_denied"}, "was denied"),
     ],
 )
@@ -181,6 +181,19 @@ async def test_a_login_that_fails_is_explained_and_saves_nothing(
         assert "Xero is not connected." in await service.says()
 
 
+@pytest.mark.parametrize("state", ["another", "", None])
+async def test_what_is_not_the_answer_to_a_login_does_not_end_it(
+    example: ModuleType, state: str | None
+) -> None:
+    async with running(example, AuthorizationServer()) as service:
+        sent = await service.browser.get("/connect")
+        returned = await service.world.get(sent.headers["location"])
+        ended_at = returned.headers["location"]
+        other = changed(ended_at, state=state, code=None, error="access_denied")
+        assert (await service.browser.get(other)).status_code == 400
+        assert (await service.browser.get(ended_at)).status_code == 303
+
+
 async def test_a_redirect_that_comes_to_another_browser_is_refused(example: ModuleType) -> None:
     async with running(example, AuthorizationServer()) as service:
         sent = await service.browser.get("/connect")
@@ -188,7 +201,7 @@ async def test_a_redirect_that_comes_to_another_browser_is_refused(example: Modu
         service.browser.cookies.clear()
         answer = await service.browser.get(returned.headers["location"])
     assert answer.status_code == 400
-    assert "This browser began no login." in answer.text
+    assert "This browser began no such login." in answer.text
 
 
 async def test_logins_that_nobody_finishes_are_forgotten(

@@ -600,8 +600,7 @@ def test_what_others_say_does_not_reach_the_terminal_as_it_is(
     control: str,
 ) -> None:
     odd = f"a{control}Logged out"
-    server.redirect_fields = {"realmId": odd}
-    server.script(Answer(fields={"scope": odd}))
+    server.script(Answer(fields={"scope": odd, "realmId": odd}))
     urls = ["--token-url", server.token_url, "--authorization-url", f"{server.issuer}/authorize"]
     result = run("login", "quickbooks", *urls, *at[2:])
     assert result.exit_code == Exit.DONE, result.output

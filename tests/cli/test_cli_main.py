@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import runpy
@@ -233,6 +234,18 @@ def test_each_failure_has_an_exit_code(
         raise error
     assert caught.value.exit_code == code
     assert capsys.readouterr().out == ""
+
+
+def test_what_the_library_warns_of_is_a_line_without_control_characters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logger = logging.getLogger("httpx_refresh")
+    before = list(logger.handlers)
+    with console.reporting():
+        logger.warning("%s refreshes", "pod\x1b[2J")
+        logger.info("unsaid")
+    assert capsys.readouterr().err == "pod\\u001b[2J refreshes\n"
+    assert logger.handlers == before
 
 
 def test_a_mistake_of_the_program_is_not_made_a_message() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import getpass
+import logging
 import os
 import signal
 import stat
@@ -194,12 +195,21 @@ def _join_drivers() -> None:
     deque(map(threading.Thread.join, drivers, repeat(1.0)), maxlen=0)
 
 
+class _Terminal(logging.Handler):
+    """Prints the library's warnings as lines of this program, so that they hold no control characters either."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell(record.getMessage(), "yellow")
+
+
 @contextmanager
 def reporting() -> Iterator[None]:
     """End with a line and an exit code where something fails that has a message for the person.
 
-    Anything else is a mistake of this program's, and shows its traceback.
+    Anything else is a mistake of this program's, and shows its traceback. Meanwhile the library's warnings are printed.
     """
+    logger, terminal = logging.getLogger("httpx_refresh"), _Terminal(logging.WARNING)
+    logger.addHandler(terminal)
     try:
         yield
     except EXPECTED as error:
@@ -210,6 +220,8 @@ def reporting() -> Iterator[None]:
     except (KeyboardInterrupt, typer.Abort):
         tell("Interrupted. The token in the store is as it was, or newer.")
         raise typer.Exit(Exit.INTERRUPTED) from None
+    finally:
+        logger.removeHandler(terminal)
 
 
 EXPECTED = (Problem, RefreshAuthError)
