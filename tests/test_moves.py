@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import httpx
-import pytest
 
 from httpx_refresh import MemoryStore, RefreshAuth
+from httpx_refresh.testing import running_server
 from tests import moves
 from tests.fakes import Endpoint
 from tests.moves import Figures, Recorder, Step, figures
 
+ROOT = Path(__file__).parents[1]
 REQUEST = httpx.Request("GET", "https://api.test/")
 
 # What a reader of one refreshed request meets at most. The bounds only come down.
@@ -42,9 +46,11 @@ def test_a_move_is_a_step_in_another_file_than_the_step_before() -> None:
 def test_a_step_is_a_call_inside_the_library() -> None:
     """Called by hand: what runs inside a profile function is invisible to coverage."""
     flow = RefreshAuth(Endpoint(), MemoryStore()).async_auth_flow(REQUEST)
+    testing: Any = running_server()
     recorder = Recorder()
     for event in ("call", "return", "call"):
         recorder(flow.ag_frame, event, None)  # type: ignore[attr-defined]  # every async generator has one
+        recorder(testing.gen.gi_frame, event, None)
         recorder(sys._getframe(), event, None)
     assert [(step.file, step.first) for step in recorder.steps] == [
         ("_auth.py", True),
@@ -52,9 +58,10 @@ def test_a_step_is_a_call_inside_the_library() -> None:
     ]
 
 
-def test_the_command_prints_the_way_and_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    moves.main()
-    way, _, counts = capsys.readouterr().out.partition(" calls\n")
+def test_the_command_prints_the_way_and_the_figures() -> None:
+    command = [sys.executable, "-m", "tests.moves"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    way, _, counts = done.stdout.partition(" calls\n")
     assert "_auth.py" in way
     assert [line.split(maxsplit=1)[1] for line in counts.splitlines()] == [
         "functions",
