@@ -103,7 +103,7 @@ async def test_a_home_that_the_token_names_is_not_trusted_beyond_the_providers_o
         "http://acme.my.salesforce.com",
         "acme.my.salesforce.com",
         "https://acme.my.salesforce.com.evil.test",
-        "https://[",
+        "https://a\nb",
         "",
     ],
 )
