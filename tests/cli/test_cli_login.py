@@ -572,6 +572,20 @@ def test_a_question_that_nobody_answers_ends_with_the_time_for_it(
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
+def test_an_alarm_that_goes_nowhere_rings_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    rings: list[tuple[float, ...]] = []
+    setitimer = signal.setitimer
+
+    def noted(which: int, *seconds: float) -> None:
+        rings.append(seconds)
+        setitimer(which, *seconds)
+
+    monkeypatch.setattr(signal, "setitimer", noted)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("pasted\n"))
+    assert ask_hidden("Paste: ", timeout=60) == "pasted"
+    assert rings == [(60, 1.0), (0,)]
+
+
 def test_without_such_a_timer_a_question_is_asked_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -123,10 +123,11 @@ def ask_hidden(prompt: str, *, timeout: float | None = None) -> str:
     Raises:
         LoginFailed: no line came in time.
     """
-    with _alarm(timeout):
-        if at_terminal():
+    if at_terminal():
+        with _alarm(timeout):
             return getpass.getpass(visible(prompt), sys.stderr).strip()
-        tell(prompt)
+    tell(prompt)
+    with _alarm(timeout):
         return sys.stdin.readline().strip()
 
 
@@ -142,8 +143,9 @@ def _alarm(timeout: float | None) -> Iterator[None]:
         raise LoginFailed("Nobody answered in time (--timeout). Nothing has changed.")
 
     before = signal.signal(signal.SIGALRM, ring)
-    # A timer of 0 would be none.
-    set_timer(signal.ITIMER_REAL, max(timeout, 0.001))
+    # A timer of 0 would be none. It rings again each second: an exception that is raised where others are caught, or in
+    # a weak reference's callback, goes nowhere.
+    set_timer(signal.ITIMER_REAL, max(timeout, 0.001), 1.0)
     try:
         yield
     finally:
