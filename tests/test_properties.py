@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from httpx_refresh import INVALID_GRANT, Refusal, Token
-from httpx_refresh._http.bounded import unpacked
+from httpx_refresh._http.bodies import unpacked
 from httpx_refresh._oauth.answer import Answer, Kind, meaning
 from httpx_refresh._oauth.redaction import redacted
 from httpx_refresh._refresh.record import NOTES, BadText, Claim, Dead, Record, merged, parse, write

@@ -8,10 +8,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._errors import BodyNotReplayable
-from ._http.body import Recording, record
-from ._http.challenge import ExpiryRule, means_expired
+from ._http import bodies
+from ._http.challenge import (
+    Accepted,
+    Expired,
+    ExpiryRule,
+    challenge_of,
+    checked_rule,
+    glance,
+)
 from ._http.libraries import AuthBase
-from ._http.origins import Origins, compiled, origin_of
+from ._http.origins import Origins, compiled
+from ._http.present import BEARER, Presenter
 from ._refresh.known import Known
 from ._refresh.redemption import Endpoint
 from ._refresh.session import Session
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
     from ._http.libraries import Request, Response
 
 _MOST_SENDS = 3  # refused; adopted from the store and refused; refreshed
+_PRESENTER: Presenter = BEARER
 
 
 class RefreshAuth(AuthBase):
@@ -59,7 +68,7 @@ class RefreshAuth(AuthBase):
     tokens and their rotation).
     """
 
-    __slots__ = ("_is_expired", "_origins", "_replay_limit", "_session")
+    __slots__ = ("_origins", "_replay_limit", "_rule", "_session")
 
     def __init__(
         self,
@@ -90,14 +99,12 @@ class RefreshAuth(AuthBase):
             raise TypeError("replay_limit must be a whole number of bytes")
         if replay_limit < 0:
             raise ValueError("replay_limit must not be negative")
-        if not (is_expired is None or callable(is_expired) or isinstance(is_expired, ExpiryRule)):
-            raise TypeError("is_expired must be callable, an ExpiryRule, or None")
         if not (on_unsaved is None or callable(on_unsaved)):
             raise TypeError("on_unsaved must be callable, or None")
         if not isinstance(allow_http, bool):
             raise TypeError("allow_http must be True or False")
         self._origins = _named_origins(endpoint, origins, allow_http=allow_http)
-        self._is_expired = (
+        self._rule = checked_rule(
             getattr(endpoint, "is_expired", None) if is_expired is None else is_expired
         )
         self._replay_limit = replay_limit
@@ -184,35 +191,59 @@ class RefreshAuth(AuthBase):
         known = session.known
         if known is None or session.host.wall() >= known.renew_at:
             known = await session.good()
-        recording = record(request, self._replay_limit)
-        request.headers["Authorization"] = known.header
-        rule, sends, refreshed = self._is_expired, 0, False
+        recording = bodies.record(request, self._replay_limit)
+        _PRESENTER.present(request, known)
+        rule, sends, refreshed = self._rule, 0, False
         while True:
             response = yield request
             sends += 1
-            refused = (
-                response.status_code == 401 if rule is None else await means_expired(rule, response)
-            )
-            if not refused:
-                break
-            if sends == _MOST_SENDS or not _was_sent(request, known, response):
-                return
-            renewed = session.held(known)
-            if renewed is None and refreshed:
-                return
-            # Read before waiting: it gives the connection back, and a pool of one must work.
-            await response.aread()
-            if renewed is None:
-                renewed, refreshed = await session.renew(known)
-                if renewed is None:
-                    return
-            known = renewed
-            request = _again(response, known, recording)
-            self._origins.check(request.url)  # A request hook may have changed it.
+            challenge = glance(response.status_code, rule)
+            if challenge is None:
+                challenge = await challenge_of(response, rule)
+            match challenge:
+                case Accepted():
+                    break
+                case Expired():
+                    if sends == _MOST_SENDS or not _PRESENTER.was_presented(
+                        request, known, response
+                    ):
+                        return
+                    renewed = session.held(known)
+                    if renewed is None:
+                        if refreshed:
+                            return
+                        # Before waiting: it frees the connection, and a pool of one must work.
+                        await bodies.read_ahead(response)
+                        renewed, refreshed = await session.renew(known)
+                        if renewed is None:
+                            return
+                    known = renewed
+                    request = await self._again(response, known, recording)
         if recording is not None:
             recording.forget()
         if not session.pauses.accepting and response.status_code < 500:
             session.pauses.accepted(known.token.access_token)
+
+    async def _again(
+        self, response: Response, known: Known, recording: bodies.Recording | None
+    ) -> Request:
+        """Return the request to send again: the one that was refused, which is a redirect's where one led there.
+
+        What came before the redirect was accepted, and is not done a second time.
+        """
+        request = response.request
+        self._origins.check(request.url)  # A hook of the client's may have changed it.
+        await bodies.give_up(response)
+        if request.stream is recording and recording is not None and not recording.replayable:
+            await response.aread()
+            raise BodyNotReplayable(
+                "The API refused the token, and it has been refreshed; but this request's body is longer than "
+                "replay_limit and cannot be sent a second time. Nothing of it was. Send the request again with a new "
+                "body: it will carry the new token. Or raise replay_limit.",
+                response=response,
+            )
+        _PRESENTER.present(request, known)
+        return request
 
 
 def _named_origins(
@@ -230,29 +261,3 @@ def _named_origins(
     return compiled(
         origins, allow_http=allow_http or getattr(endpoint, "allow_http", False) is True
     )
-
-
-def _was_sent(request: Request, known: Known, response: Response) -> bool:
-    """Whether the response refuses our token: not so if a redirect led to another origin, which never saw it."""
-    answered = response.request
-    return answered is request or (
-        origin_of(answered.url) == origin_of(request.url)
-        and answered.headers.get("Authorization") == known.header
-    )
-
-
-def _again(response: Response, known: Known, recording: Recording | None) -> Request:
-    """Return the request to send again: the one that was refused, which is a redirect's where one led there.
-
-    What came before the redirect was accepted, and is not done a second time.
-    """
-    request = response.request
-    if request.stream is recording and recording is not None and not recording.replayable:
-        raise BodyNotReplayable(
-            "The API refused the token, and it has been refreshed; but this request's body is longer than "
-            "replay_limit and cannot be sent a second time. Nothing of it was. Send the request again with a new "
-            "body: it will carry the new token. Or raise replay_limit.",
-            response=response,
-        )
-    request.headers["Authorization"] = known.header
-    return request

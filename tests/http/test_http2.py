@@ -6,6 +6,7 @@ import hashlib
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any
 
 import anyio
@@ -14,16 +15,16 @@ import pytest
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
-from httpx_refresh import BodyNotReplayable
+from httpx_refresh import BodyNotReplayable, RefreshAuth
 from httpx_refresh.testing import AuthorizationServer
-from tests.fakes import auth_of
+from tests.fakes import Endpoint, Store, auth_of
 
 # Hypercorn's server is asyncio's here; the client under test is the same on every event loop.
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 
 @asynccontextmanager
-async def listening(server: AuthorizationServer) -> AsyncIterator[str]:
+async def listening(app: Any) -> AsyncIterator[str]:
     """Serve HTTP/2 with prior knowledge (RFC 9113 §3.3) on a socket of loopback."""
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -31,7 +32,6 @@ async def listening(server: AuthorizationServer) -> AsyncIterator[str]:
     config.bind = [f"fd://{listener.detach()}"]  # The server's from now on: it closes it.
     config.loglevel = "CRITICAL"
     stop = anyio.Event()
-    app: Any = server.app
     async with anyio.create_task_group() as group:
         group.start_soon(lambda: serve(app, config, shutdown_trigger=stop.wait))
         yield url
@@ -48,7 +48,7 @@ async def test_bodies_and_streams_are_sent_again_whole_on_one_connection() -> No
     server = AuthorizationServer()
     auth = auth_of(server)
     async with (
-        listening(server) as url,
+        listening(server.app) as url,
         httpx.AsyncClient(auth=auth, http1=False, http2=True, base_url=f"{url}/api") as client,
     ):
         server.expire_access_tokens()
@@ -79,7 +79,7 @@ async def test_a_body_over_the_limit_is_not_sent_again_and_the_next_request_carr
     server = AuthorizationServer()
     auth = auth_of(server, replay_limit=1024)
     async with (
-        listening(server) as url,
+        listening(server.app) as url,
         httpx.AsyncClient(auth=auth, http1=False, http2=True, base_url=f"{url}/api") as client,
     ):
         server.expire_access_tokens()
@@ -87,3 +87,62 @@ async def test_a_body_over_the_limit_is_not_sent_again_and_the_next_request_carr
             await client.post("/things", content=chunks(20))
         assert (await client.post("/things", content=chunks(20))).json()["length"] == 20 * 4096
     assert server.token_requests == 1
+
+
+class Refusing:
+    """An ASGI application that refuses the first token with a body; `sockets` are the connections that it saw."""
+
+    def __init__(self, size: int | None) -> None:
+        self.size = size
+        """Bytes; None: without end."""
+        self.sockets: set[Any] = set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return
+        self.sockets.add(scope["client"])
+        refuses = (b"authorization", b"Bearer SECRET-a0") in scope["headers"]
+        status = 401 if refuses else 200
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        for at in count(step=10_000) if refuses else ():
+            if self.size is not None and at >= self.size:
+                break
+            await send({"type": "http.response.body", "body": b"x" * 10_000, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("size", [10_000, 300_000])
+async def test_long_refusals_are_read_out_and_stall_no_other_stream(size: int) -> None:
+    app = Refusing(size)
+    endpoint = Endpoint()
+    async with listening(app) as url:
+        auth = RefreshAuth(endpoint, Store(endpoint.text()), origins=url)
+        async with httpx.AsyncClient(
+            auth=auth, http1=False, http2=True, base_url=url, trust_env=False
+        ) as client:
+            statuses: list[int] = []
+
+            async def get() -> None:
+                statuses.append((await client.get("/")).status_code)
+
+            with anyio.fail_after(30):
+                async with anyio.create_task_group() as group:
+                    for _ in range(30):
+                        group.start_soon(get)
+    assert statuses == [200] * 30
+    assert len(app.sockets) == 1
+    assert endpoint.issued == 1
+
+
+@pytest.mark.anyio
+async def test_a_refusal_without_end_is_left_and_the_request_sent_again() -> None:
+    app = Refusing(None)
+    endpoint = Endpoint()
+    async with listening(app) as url:
+        auth = RefreshAuth(endpoint, Store(endpoint.text()), origins=url)
+        async with httpx.AsyncClient(
+            auth=auth, http1=False, http2=True, base_url=url, trust_env=False
+        ) as client:
+            with anyio.fail_after(30):
+                assert (await client.get("/")).status_code == 200

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import pytest
 
 from httpx_refresh import INVALID_GRANT, Refusal, TokenEndpoint, providers
-from httpx_refresh._http.bounded import unpacked
+from httpx_refresh._http.bodies import unpacked
 from httpx_refresh._oauth import redaction
 from httpx_refresh._oauth.answer import Answer, Meaning, meaning
 from httpx_refresh._oauth.redaction import redacted, shown

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from httpx_refresh import MemoryStore, OriginNotAllowed, RefreshAuth, providers
-from httpx_refresh._http.challenge import means_expired
+from httpx_refresh._http.challenge import Expired, challenge_of
 from httpx_refresh.providers import __all__ as names
 from tests.fakes import both_libraries
 
@@ -262,8 +262,8 @@ async def test_an_api_says_in_its_own_way_that_a_token_has_expired(
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
         response = await client.get("https://api.test/")
-        rule = preset(name)("id").is_expired or (lambda response: response.status_code == 401)
-        assert await means_expired(rule, response) is expired
+        challenge = await challenge_of(response, preset(name)("id").is_expired)
+        assert isinstance(challenge, Expired) is expired
 
 
 @pytest.mark.anyio

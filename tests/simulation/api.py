@@ -50,9 +50,9 @@ class Response:
 
     request: Request
     status_code: int
-
-    async def aread(self) -> None:
-        """There is no body."""
+    headers: dict[str, str] = field(default_factory=dict)
+    is_stream_consumed: bool = True
+    """There is no body."""
 
 
 class Api:

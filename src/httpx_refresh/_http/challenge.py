@@ -1,96 +1,147 @@
-"""Which responses mean that the access token is no longer good."""
+"""What a response says of the access token that was sent: accepted, or expired. Decisions on plain values.
+
+Knows nothing of what follows from it.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .bounded import let_go, read_some, unpacked
-from .libraries import StreamBase
+from .bodies import READ_LIMIT, short_body_of
 
 if TYPE_CHECKING:
     from .libraries import Response
-
-LOOK_LIMIT = 65_536
-"""Bytes of a response's body that a rule may look at; a longer body is not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpiryRule:
     """Say which responses mean "the access token has expired" for an API that says it in the body.
 
-    A response with one of these statuses is looked into: at most 64 KiB of its body are read, and are still there
-    for whoever reads the response afterwards, streamed or not. A body that announces more is not touched. One that
-    announces no length reaches its reader once 64 KiB of it, or all of it, are there.
+    A response with one of these statuses is looked into: at most 64 KiB of its body are read, for at most two
+    seconds, and are still there for whoever reads the response afterwards, streamed or not. A body that announces
+    more is not touched. One that announces no length reaches its reader once 64 KiB of it, or all of it, are there.
 
     Args:
-        body: gets the body's JSON value (None if it is not JSON, too long, or empty) and says whether it means it.
+        body: gets the body's JSON value (None if it is not JSON, too long, too slow, or empty) and says whether it
+            means it. What it raises, the request raises.
         statuses: the statuses that may mean it; responses with others are never looked into.
+
+    Raises:
+        TypeError: `body` is async: it must answer at once.
     """
 
     body: Callable[[Any], bool]
     statuses: frozenset[int] = frozenset({401})
 
-
-async def means_expired(rule: ExpiryRule | Callable[[Response], bool], response: Response) -> bool:
-    """Whether the API refused the access token, by the rule given."""
-    if not isinstance(rule, ExpiryRule):
-        return bool(rule(response))
-    if response.status_code not in rule.statuses:
-        return False
-    body = await _look(response)
-    if body is None or len(body) > LOOK_LIMIT:
-        return bool(rule.body(None))
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        value = None
-    return bool(rule.body(value))
+    def __post_init__(self) -> None:
+        _refuse_async("an ExpiryRule's body", self.body)
 
 
-async def _look(response: Response) -> bytes | None:
-    """Return the body's bytes, unpacked, or more than `LOOK_LIMIT` of them, or None if they cannot be had."""
-    if response.is_stream_consumed:  # A hook of the client's was here first.
-        try:
-            return response.content
-        except RuntimeError:  # It kept nothing: `ResponseNotRead`.
-            return None
-    announced = response.headers.get("content-length", "0")
-    if not announced.isdecimal() or int(announced[:20]) > LOOK_LIMIT:
-        return None
-    stream: Any = response.stream
-    rest: AsyncIterator[bytes] = stream.__aiter__()
-    beginning, ended = await read_some(rest, LOOK_LIMIT)
-    response.stream = _PutBack(beginning, rest, stream)
-    if not ended:
-        return None
-    return unpacked(b"".join(beginning), response.headers.get("content-encoding", ""), LOOK_LIMIT)
+Rule: TypeAlias = "ExpiryRule | Callable[[Any], bool] | None"
+"""How an API refuses a token: None, by status 401 (RFC 6750 §3.1); a predicate on the response; or by its body."""
 
 
-class _PutBack(StreamBase):
-    """A body whose beginning was read already; all else is the original stream's.
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The API refused no token."""
 
-    An iterator of its own and no async generator: one that is left half read needs no finalizer.
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """The API refused the token that was sent; another one may be accepted."""
+
+
+Challenge: TypeAlias = Accepted | Expired
+"""What a response says of the token. More kinds may come: who matches on it names each."""
+
+# One object of each kind: a response costs no allocation.
+ACCEPTED = Accepted()
+EXPIRED = Expired()
+
+
+def checked_rule(rule: Rule) -> Rule:
+    """Return a rule that can be meant.
+
+    Raises:
+        TypeError: it is none of the three kinds, or it is async: what it returns would always count as true.
     """
+    if not (rule is None or isinstance(rule, ExpiryRule)):
+        if not callable(rule):
+            raise TypeError("is_expired must be callable, an ExpiryRule, or None")
+        _refuse_async("is_expired", rule)
+    return rule
 
-    def __init__(self, beginning: list[bytes], rest: AsyncIterator[bytes], stream: Any) -> None:
-        self._beginning = iter(beginning)
-        self._rest = rest
-        self._stream = stream
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
+def glance(status: int, rule: Rule) -> Challenge | None:
+    """Return what the status alone says of the token, as it does of nearly every response; None: it does not tell."""
+    if rule is None:
+        return EXPIRED if status == 401 else ACCEPTED
+    return ACCEPTED if isinstance(rule, ExpiryRule) and status not in rule.statuses else None
 
-    async def __anext__(self) -> bytes:
-        for chunk in self._beginning:
-            return chunk
-        return await self._rest.__anext__()
 
-    async def aclose(self) -> None:
-        await let_go(self._rest)
-        await self._stream.aclose()
+async def challenge_of(response: Response, rule: Rule) -> Challenge:
+    """Return what a response says of the token; its body is read as far as the rule asks for that."""
+    if isinstance(rule, ExpiryRule):
+        body = None
+        if response.status_code in rule.statuses and not _announces_too_much(response.headers):
+            body = await short_body_of(response)
+        return read(response.status_code, response.headers, body, rule)
+    if rule is None:
+        return read(response.status_code, response.headers, None, None)
+    return EXPIRED if _answer("is_expired", rule(response)) else ACCEPTED
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+
+def read(
+    status: int, headers: Mapping[str, str], body: bytes | None, rule: ExpiryRule | None
+) -> Challenge:
+    """Say what a response says of the token.
+
+    Args:
+        status: the response's status.
+        headers: its header fields, by names in lower case.
+        body: its body, unpacked; None if it is too long, or was not read.
+        rule: how the API refuses a token.
+    """
+    if rule is None:
+        return EXPIRED if status == 401 else ACCEPTED
+    if status not in rule.statuses:
+        return ACCEPTED
+    answer = rule.body(_json(body))
+    return EXPIRED if _answer("an ExpiryRule's body", answer) else ACCEPTED
+
+
+def _json(body: bytes | None) -> Any:
+    try:
+        return json.loads(body or b"")
+    except (ValueError, RecursionError):
+        return None
+
+
+def _announces_too_much(headers: Mapping[str, str]) -> bool:
+    length = headers.get("content-length", "0")
+    return not length.isdecimal() or int(length[:20]) > READ_LIMIT
+
+
+def _refuse_async(what: str, function: object) -> None:
+    while isinstance(function, functools.partial):
+        function = function.func
+    for one in (function, type(function).__call__):
+        if inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one):
+            raise TypeError(
+                f"{what} must not be async: it is asked for each response, and must answer at once"
+            )
+
+
+def _answer(what: str, answer: object) -> bool:
+    if inspect.isawaitable(answer):
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise TypeError(
+            f"{what} returned an awaitable, {type(answer).__name__}: it must answer at once, with True or False"
+        )
+    return bool(answer)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from .._errors import ReauthorizationRequired, frameless
-from .._http.challenge import ExpiryRule
+from .._http.challenge import ExpiryRule, checked_rule
 from .._http.origins import compiled
 from .._token import Token
 from . import device as _device
@@ -127,7 +127,7 @@ class TokenEndpoint:
         self.reuse_grace: float = checked.seconds("reuse_grace", reuse_grace)
         self.allow_http = allow_http
         self.origins = origins
-        self.is_expired: ExpiryRule | Callable[[Any], bool] | None = checked.expiry(is_expired)
+        self.is_expired: ExpiryRule | Callable[[Any], bool] | None = checked_rule(is_expired)
         self.authorization_scheme: str = checked.scheme(authorization_scheme)
         self.params: dict[str, str] = checked.params(params)
         self.dead: tuple[Refusal, ...] = checked.refusals("dead", dead)

@@ -17,7 +17,7 @@ import anyio.lowlevel
 import httpx
 
 from .._errors import cause_of
-from .._http.bounded import let_go, read_some, unpacked
+from .._http.bodies import drain, read_some, unpacked
 from .._http.libraries import LIBRARIES, NOT_SENT
 from .._threads import run_blocking
 from .answer import MOST, Answer, NoAnswer
@@ -156,7 +156,7 @@ async def _read_answer(response: Response) -> Answer:
         # Not asked for, but some pack all the same.
         body = unpacked(body, response.headers.get("content-encoding", ""), MOST) or b""
     else:
-        await let_go(stream)
+        await drain(stream)
     return Answer(response.status_code, response.headers, body[:MOST], len(body) > MOST)
 
 

@@ -6,13 +6,12 @@ It knows no request and no answer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 import httpx
 
-from .._http.challenge import ExpiryRule
 from .._http.libraries import LIBRARIES
 from .._http.origins import is_secure
 from .answer import Refusal
@@ -179,13 +178,4 @@ def client(value: Any) -> Any:
         raise TypeError(
             "client must be an AsyncClient of httpx or httpx2, a callable that makes one, or None"
         )
-    return value
-
-
-def expiry(
-    value: ExpiryRule | Callable[[Any], bool] | None,
-) -> ExpiryRule | Callable[[Any], bool] | None:
-    """Return what tells an expired access token."""
-    if not (value is None or isinstance(value, ExpiryRule) or callable(value)):
-        raise TypeError("is_expired must be callable, an ExpiryRule, or None")
     return value

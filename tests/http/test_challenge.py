@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -220,3 +221,81 @@ async def test_what_the_stream_of_a_response_knows_is_still_to_be_had(http: Any)
         assert response.stream._stream is not None
         assert await response.aread() == EXPIRED
     assert response.elapsed.total_seconds() >= 0
+
+
+@pytest.mark.parametrize("kind", ["ready", "lazy"])
+async def test_a_rule_that_raises_raises_out_of_the_request(http: Any, kind: str) -> None:
+    def rule(_: Any) -> bool:
+        raise LookupError("what the rule raised")
+
+    rules = {"ready": rule, "lazy": ExpiryRule(rule)}
+    site = Site(http, rules[kind], lambda http: http.Response(401))
+    async with site.client:
+        with pytest.raises(LookupError, match="what the rule raised"):
+            await site.client.get("/")
+    assert site.replays == 0
+
+
+@pytest.mark.parametrize("kind", ["ready", "lazy"])
+async def test_a_rule_that_returns_an_awaitable_is_an_error_that_says_so(
+    http: Any, kind: str
+) -> None:
+    async def later(_: Any) -> bool:
+        return False
+
+    class Awaitable:
+        def __await__(self) -> Any:
+            raise AssertionError("nobody awaits it")
+
+    rules: list[Any] = [lambda body: later(body), lambda _: Awaitable()]
+    for rule in rules:
+        made: Any = {"ready": rule, "lazy": ExpiryRule(rule)}[kind]
+        site = Site(http, made, lambda http: http.Response(401))
+        async with site.client:
+            with pytest.raises(TypeError, match="returned an awaitable"):
+                await site.client.get("/")
+        assert site.replays == 0
+
+
+class Async:
+    async def __call__(self, _: Any) -> bool:
+        return True
+
+    async def method(self, _: Any) -> bool:
+        return True
+
+
+async def function(_: Any) -> bool:
+    return True
+
+
+async def generator(_: Any) -> AsyncIterator[bool]:
+    yield True
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [function, generator, Async(), Async().method, partial(function), partial(partial(Async()))],
+    ids=["function", "generator", "callable", "method", "partial", "partial of a callable"],
+)
+async def test_an_async_rule_is_refused_at_construction(http: Any, rule: Any) -> None:
+    endpoint: Any = Endpoint()
+    with pytest.raises(TypeError, match="must not be async"):
+        RefreshAuth(endpoint, Store(None), is_expired=rule)
+    with pytest.raises(TypeError, match="must not be async"):
+        ExpiryRule(rule)
+    endpoint.is_expired = rule
+    with pytest.raises(TypeError, match="must not be async"):
+        RefreshAuth(endpoint, Store(None))
+
+
+async def test_a_class_and_a_partial_may_be_rules(http: Any) -> None:
+    class Rule:
+        def __call__(self, response: Any) -> bool:
+            return bool(response.status_code == 400)
+
+    for rule in (Rule(), partial(lambda status, response: response.status_code == status, 400)):
+        site = Site(http, rule, lambda http: http.Response(400))
+        async with site.client:
+            assert (await site.client.get("/")).status_code == 400
+        assert site.replays == 1

@@ -10,8 +10,8 @@ import httpx2
 import pytest
 
 from httpx_refresh import ExpiryRule
-from httpx_refresh._http.bounded import let_go
-from httpx_refresh._http.challenge import LOOK_LIMIT, means_expired
+from httpx_refresh._http.bodies import READ_LIMIT, drain
+from httpx_refresh._http.challenge import ACCEPTED, EXPIRED, challenge_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -68,7 +68,7 @@ async def look(response: Any) -> Any:
         seen.append(body)
         return True
 
-    assert await means_expired(ExpiryRule(rule), response) is True
+    assert await challenge_of(response, ExpiryRule(rule)) is EXPIRED
     (body,) = seen
     return body
 
@@ -78,7 +78,9 @@ async def look(response: Any) -> Any:
 async def test_a_predicate_on_the_response_reads_no_body(library: Any) -> None:
     body = Body(b"{}")
     response = await answered(library, body)
-    assert await means_expired(lambda response: response.status_code == 401, response) is True
+    assert await challenge_of(response, lambda response: response.status_code == 401) is EXPIRED
+    assert await challenge_of(response, lambda response: response.status_code == 400) is ACCEPTED
+    assert await challenge_of(response, None) is EXPIRED
     assert body.taken == 0
 
 
@@ -109,7 +111,7 @@ async def test_a_packed_body_is_looked_into_and_left_packed(library: Any) -> Non
 @both
 async def test_a_bomb_is_not_unpacked_for_a_look(library: Any) -> None:
     bomb = gzip.compress(b" " * 20_000_000 + b"1")
-    assert len(bomb) < LOOK_LIMIT
+    assert len(bomb) < READ_LIMIT
     response = await answered(library, Body(bomb), {"content-encoding": "gzip"})
     assert await look(response) is None
     await response.aclose()
@@ -117,7 +119,7 @@ async def test_a_bomb_is_not_unpacked_for_a_look(library: Any) -> None:
 
 @pytest.mark.anyio
 @both
-@pytest.mark.parametrize("length", [str(LOOK_LIMIT + 1), "9" * 5000, "many", "-1", "5, 5"])
+@pytest.mark.parametrize("length", [str(READ_LIMIT + 1), "9" * 5000, "many", "-1", "5, 5"])
 async def test_a_body_that_announces_more_or_nonsense_is_not_touched(
     library: Any, length: str
 ) -> None:
@@ -153,7 +155,7 @@ async def test_a_longer_body_that_nobody_reads_is_let_go(library: Any, number: i
 @pytest.mark.anyio
 async def test_an_iterator_that_is_no_generator_is_let_go_too() -> None:
     body = Body(b"x", b"x")
-    await let_go(body)
+    await drain(body)
     assert body.taken == 2
 
 

@@ -1,0 +1,55 @@
+"""How a request carries a credential, and whether a response answers a request that carried it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from .origins import origin_of
+
+if TYPE_CHECKING:
+    from .libraries import Request, Response
+
+
+class Credential(Protocol):
+    """What is presented."""
+
+    @property
+    def header(self) -> str:
+        """The value of the `Authorization` field, made once for each token."""
+        ...
+
+
+class Presenter(Protocol):
+    """Puts a credential on requests, and knows it again: the one place that does."""
+
+    def present(self, request: Request, credential: Credential) -> None:
+        """Make `request` carry `credential`, in the place of an earlier one."""
+        ...
+
+    def was_presented(self, request: Request, credential: Credential, response: Response) -> bool:
+        """Return whether `response` answers a request that carried `credential`, sent as `request`."""
+        ...
+
+
+class Bearer:
+    """The `Authorization` field of a bearer token (RFC 6750 §2.1)."""
+
+    __slots__ = ()
+
+    def present(self, request: Request, credential: Credential) -> None:
+        """Write the field."""
+        request.headers["Authorization"] = credential.header
+
+    def was_presented(self, request: Request, credential: Credential, response: Response) -> bool:
+        """Return whether the field was on the request that was answered.
+
+        A redirect to another origin loses it: that origin never saw the token, and refuses no token of ours.
+        """
+        answered = response.request
+        return answered is request or (
+            origin_of(answered.url) == origin_of(request.url)
+            and answered.headers.get("Authorization") == credential.header
+        )
+
+
+BEARER = Bearer()
