@@ -18,6 +18,7 @@ from httpx_refresh._refresh.slot import Slot
 from httpx_refresh.cli import care
 from httpx_refresh.cli.console import Exit, reporting
 from httpx_refresh.cli.settings import Settings
+from httpx_refresh.cli.slots import is_to_be_used, state_of
 from httpx_refresh.testing import LostAnswer, Outage
 
 if TYPE_CHECKING:
@@ -474,3 +475,29 @@ def test_keep_alive_says_what_it_cannot_do(run: Run, arguments: list[str], words
     result = run("keep-alive", *arguments)
     assert result.exit_code == Exit.USAGE
     assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    "token, dead, revoked, state",
+    [
+        (None, False, False, "empty"),
+        (None, False, True, "revoked"),
+        (Token("a", "r", 2.0), False, False, "good"),
+        (Token("a", "r"), False, False, "good"),
+        (Token("a"), False, False, "good"),
+        (Token("a", "r", 1.0), False, False, "due"),
+        (Token("a", None, 1.0), False, False, "expired"),
+        (Token("a", "r", 2.0), True, False, "dead"),
+    ],
+)
+def test_a_stored_token_is_in_one_state(
+    token: Token | None, dead: bool, revoked: bool, state: str
+) -> None:
+    assert state_of(token, dead=dead, revoked=revoked, now=1.0) == state
+
+
+def test_a_refresh_token_is_used_in_the_second_half_of_its_life_or_within_what_was_said() -> None:
+    assert is_to_be_used(60.0, lifetime=100.0, within=None, now=10.0)
+    assert not is_to_be_used(60.0, lifetime=100.0, within=None, now=9.0)
+    assert is_to_be_used(60.0, lifetime=100.0, within=51.0, now=9.0)
+    assert not is_to_be_used(60.0, lifetime=100.0, within=50.0, now=9.0)

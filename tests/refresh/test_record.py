@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from httpx_refresh._refresh.pauses import Need
@@ -225,7 +225,6 @@ _fields = st.dictionaries(
 )
 
 
-@settings(max_examples=500, deadline=None)
 @given(
     st.text()
     | st.builds(json.dumps, _json)
