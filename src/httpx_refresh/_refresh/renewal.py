@@ -179,6 +179,9 @@ class Renewal:
                 if view.claim == "abandoned":
                     begun = host.monotonic()  # A takeover: its time begins now.
                 elif host.monotonic() - begun > timeout * 0.75:
+                    failed, _ = failed_for(view, self.facts.client_fingerprint)
+                    if failure is None and failed is not None:
+                        raise failed_like(failed, 0.0)  # What the others were told.
                     raise failure or out_of_time(self.facts.name, timeout, repr(self.slot.store))
                 if hold is None:
                     hold = await self.slot.hold()
@@ -262,8 +265,11 @@ class Renewal:
         )
 
     async def _sleep(self, seconds: float) -> None:
-        """Wait, unless the flight is to end."""
-        with anyio.move_on_after(seconds):
+        """Wait, unless the flight is to end.
+
+        For a millisecond at least: what is left of a pause may be less than the clocks can tell.
+        """
+        with anyio.move_on_after(max(seconds, 0.001)):
             await self.flight.closing.wait()
 
 
