@@ -190,9 +190,7 @@ async def test_what_the_endpoint_answered_is_the_fleet_s_affair() -> None:
     assert len(endpoint.asked) <= 15
     endpoint.always = None
     await anyio.sleep(31)
-    got: list[str] = []
-    for auth in pods:
-        got.append(await attempt(auth))
+    got = [await attempt(auth) for auth in pods]
     assert got == ["SECRET-a1"] * 30
 
 
