@@ -6,12 +6,13 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
+from httpx_refresh._refresh.journal import Journal, NotSaved
+from httpx_refresh._refresh.redemption import Redemption
+
 from httpx_refresh import RefreshUnavailable
 from httpx_refresh._refresh import record as _record
 from httpx_refresh._refresh import session as sessions
 from httpx_refresh._refresh.flight import Flight
-from httpx_refresh._refresh.journal import Journal, NotSaved
-from httpx_refresh._refresh.redemption import Redemption
 from httpx_refresh._refresh.session import Session
 from httpx_refresh._refresh.slot import Slot
 
