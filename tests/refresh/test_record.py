@@ -171,7 +171,8 @@ def test_a_pause_that_cannot_be_read_is_none_and_the_token_stays_readable(
         return record
 
     assert getattr(read(note), name)
-    for broken in ({**note, **odd}, 5, None, []):
+    values: list[Any] = [{**note, **odd}, 5, None, []]
+    for broken in values:
         assert not getattr(read(broken), name)
 
 
