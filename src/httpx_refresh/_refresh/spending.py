@@ -381,6 +381,9 @@ class Spending:
         until = host.monotonic() + self._slot.refresh_timeout / 2
         record = self.next_record()
         while True:
+            if self.saved is not None:
+                # Somebody else's try came to an end: `_there` may be a newer token by now, or a logout.
+                return self.saved
             written = await self._slot.swap(self._there, record)
             if written is not None:
                 break
