@@ -13,7 +13,7 @@ import anyio
 from .._errors import ReauthorizationRequired, RefreshUnavailable, StoreError, cause_of, fresh
 from .._token import Token
 from . import events
-from .host import NotBack, bounded, pass_on_interrupt
+from .host import CallRaised, NotBack, bounded, pass_on_interrupt
 from .pauses import Backoff, Need, after_refresh, pause_after
 from .record import MOST_FAILED, Claim, Dead, Failed, Pause, Record, fingerprint, merged
 from .slot import Release, Slot, View
@@ -250,17 +250,14 @@ class Spending:
                 f"{name} gave no answer within {self._slot.refresh_timeout:g} s (refresh_timeout).",
                 None,
             )
-        except GeneratorExit:
-            raise
-        except BaseException as error:
+        except Exception as error:
             # Nothing is hidden: what it was is told to every waiter, and the outcome is noted as unknown.
-            if isinstance(error, KeyboardInterrupt):
+            raised = error.error if isinstance(error, CallRaised) else error
+            if isinstance(raised, KeyboardInterrupt):
                 pass_on_interrupt()
             return _unknown(
-                f"The refresh at {name} failed with {type(error).__name__}.", cause_of(error)
+                f"The refresh at {name} failed with {type(raised).__name__}.", cause_of(raised)
             )
-        if isinstance(token, Unsent):
-            return token
         if not isinstance(token, Token):
             return _unknown(f"{name} returned {type(token).__name__} where a Token belongs.", None)
         return token
