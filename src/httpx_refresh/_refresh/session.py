@@ -432,7 +432,7 @@ class Session:
             try:
                 record = await self.slot.read()
                 refusals = change(record.refusals)
-                if record.refusals is not None and refusals == record.refusals and refusals.futile:
+                if refusals is not None and refusals == record.refusals and refusals.futile:
                     self._learn(record, self.slot.judge(record).refusals_for)
                 elif (
                     record.token is not None

@@ -85,9 +85,9 @@ class Slot:
     __slots__ = ("_over", "_seen", "_spent", "_stuck", "host", "refresh_timeout", "store")
 
     def __init__(self, store: TokenStore, host: Host, *, refresh_timeout: float) -> None:
-        self.store = store
-        self.host = host
-        self.refresh_timeout = refresh_timeout
+        self.store: TokenStore = store
+        self.host: Host = host
+        self.refresh_timeout: float = refresh_timeout
         self._seen: tuple[tuple[str, float], ...] = ()
         self._over: tuple[tuple[str, bool], ...] = ()
         self._spent: tuple[str, ...] = ()

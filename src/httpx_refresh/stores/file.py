@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileStore"]
 
-logger = logging.getLogger("httpx_refresh")
+logger: logging.Logger = logging.getLogger("httpx_refresh")
 
 _LIMIT = 1_048_576  # bytes; a token response is a few thousand
 _LOCK_TIMEOUT = 10.0  # seconds

@@ -10,7 +10,7 @@ from .._errors import StoreError, frameless
 
 __all__ = ["MemoryStore"]
 
-logger = logging.getLogger("httpx_refresh")
+logger: logging.Logger = logging.getLogger("httpx_refresh")
 
 # Held for one comparison and one assignment, never across an await; and so one serves all stores.
 _lock = Lock()
