@@ -200,7 +200,7 @@ class Orders(World):
         elif name == "takeover":
             self.takeovers += 1
             for process in self._all():
-                process.fault("takeover")
+                process.fault("store hung")  # If it waits for the store.
             self._pass(_TAKEOVER)
         elif name == "go on":
             process = self._all()[index]
@@ -215,7 +215,8 @@ class Orders(World):
         self.note(process.name, f"{one.name}: {name}")
         if name != "do":
             self.faults.append(name)
-            process.fault("store failed" if name in ("fails", "late") else name)
+            of_store = one.name != "refresh" and name in ("fails", "late", "answer lost")
+            process.fault("store failed" if of_store else {"pause": "stop"}.get(name, name))
         if name == "crash":
             process.die()
         elif name == "pause":
