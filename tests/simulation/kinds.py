@@ -284,11 +284,11 @@ def _hours(chance: random.Random, kind: str, hours: float, requests: int) -> dic
 
 def forbidden(chance: random.Random) -> Plan:
     """The API refuses some kinds of requests for good: three token requests, and nothing for their neighbours."""
-    hours = chance.choice([0.2, 2.0, 24.0])
+    hours, kinds = chance.choice([0.2, 2.0, 24.0]), chance.choice([1, 2, 3])
     return _plan(
         _hours(chance, "forbidden", hours, 1000),
-        api=ApiPlan(forbidden=chance.choice([1, 2, 3]), public=chance.random() < 0.5, innocents=3),
-        bounds=(Bound(3, NEVER, unneeded=True),),
+        api=ApiPlan(forbidden=kinds, public=chance.random() < 0.5, innocents=3),
+        bounds=(Bound(3 * kinds, NEVER, unneeded=True),),
     )
 
 

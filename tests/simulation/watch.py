@@ -205,7 +205,9 @@ class Watch(Claims):
         require("which it should not" not in str(error), "nothing unforeseen happens", error)
         outcome = getattr(error, "outcome", None)
         require(
-            self._plan.kind != "freezes" or outcome != "not_sent",
+            self._plan.kind != "freezes"
+            or outcome != "not_sent"
+            or self._world.now - began >= 2.0 * process.refresh_timeout,
             "what was not sent is begun again",
             error,
         )
