@@ -53,6 +53,18 @@ default_python() {
     { [ -n "$path" ] && probe_python "$path"; } || find_pythons | tail -n 1
 }
 
+# full_python PATH-OF-THE-DEFAULT: the Python that runs everything: one that has eager tasks, the
+# default if it has, else the newest there is.
+full_python() {
+    local version
+    version=$(probe_python "$1" | cut -d' ' -f1)
+    if [ "${version#3.}" -ge 12 ]; then probe_python "$1"; else find_pythons | tail -n 1; fi
+}
+
+# What pytest runs where neither servers nor long tests are wanted.
+# shellcheck disable=SC2034 # the scripts that source this file use it
+QUICK='not (services or processes or simulation or browser or packaging)'
+
 # Sets UV to a uv: the PATH's, else one installed into .venvs/uv, else nothing (then pip serves).
 find_uv() {
     UV=$(type -p uv || true)

@@ -9,17 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio.testing
+from hypothesis import HealthCheck, settings
 
 from tests.virtual_time import VirtualTimeLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytest_plugins = ["tests.services"]
+pytest_plugins = ["tests.kinds", "tests.services"]
 
-# The fixtures that start a server, and the folders whose tests start processes or run for long.
-_SERVERS = {"redis_url", "redis_cluster_url", "postgres_url", "mariadb_url"}
-_SLOW_FOLDERS = {"browser", "processes", "simulation"}
+# How many examples are tried of each property: `--hypothesis-profile`. They are always the same, but
+# for `endless`, which tries a million in all and needs `-o faulthandler_timeout=0` for that.
+_PROPERTIES: dict[str, Any] = {
+    "database": None,
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+}
+settings.register_profile("quick", max_examples=50, derandomize=True, **_PROPERTIES)
+settings.register_profile("thorough", max_examples=500, derandomize=True, **_PROPERTIES)
+settings.register_profile("endless", max_examples=150_000, **_PROPERTIES)
+settings.load_profile("quick")
 
 Backend = tuple[str, dict[str, Any]]
 
@@ -56,11 +65,3 @@ _BACKENDS: dict[str, Callable[[], Backend]] = {
 def anyio_backend(request: pytest.FixtureRequest) -> Backend:
     """The event loop of an async test; `@virtual_time` names others than these parameters."""
     return _BACKENDS[request.param]()
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest deselects by `-m`
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        if fixtures & _SERVERS or _SLOW_FOLDERS.intersection(item.path.parts):
-            item.add_marker("slow")

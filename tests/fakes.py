@@ -16,8 +16,8 @@ import pytest
 
 from httpx_refresh import MemoryStore, ReauthorizationRequired, RefreshAuth, Token, TokenEndpoint
 from httpx_refresh._errors import fresh
-from httpx_refresh._refresh.record import Record, parse
 from httpx_refresh._refresh.host import Host
+from httpx_refresh._refresh.record import Record, parse
 from httpx_refresh.testing import Gate
 
 if TYPE_CHECKING:

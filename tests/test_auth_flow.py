@@ -315,8 +315,8 @@ async def test_a_redirect_back_to_the_api_has_lost_the_token_and_is_passed_on(ht
 @pytest.mark.parametrize(
     "options, error, said",
     [
-        ({"endpoint": object()}, TypeError, "endpoint must have"),
-        ({"endpoint": Endpoint}, TypeError, "endpoint must have"),
+        ({"source": object()}, TypeError, "source must have"),
+        ({"source": Endpoint}, TypeError, "source must have"),
         ({"store": object()}, TypeError, "store must have"),
         ({"store": "token.json"}, TypeError, "store must have"),
         ({"store": MemoryStore}, TypeError, "store must have"),
@@ -327,6 +327,7 @@ async def test_a_redirect_back_to_the_api_has_lost_the_token_and_is_passed_on(ht
         ({"refresh_timeout": None}, TypeError, "refresh_timeout must be a number"),
         ({"refresh_timeout": 0}, ValueError, "refresh_timeout must be finite"),
         ({"refresh_timeout": math.inf}, ValueError, "refresh_timeout must be finite"),
+        ({"refresh_timeout": 300.1}, ValueError, "at most 300"),
         ({"replay_limit": 1.5}, TypeError, "replay_limit must be a whole number"),
         ({"replay_limit": True}, TypeError, "replay_limit must be a whole number"),
         ({"replay_limit": -1}, ValueError, "replay_limit must not be negative"),
@@ -340,7 +341,7 @@ async def test_a_redirect_back_to_the_api_has_lost_the_token_and_is_passed_on(ht
 def test_what_cannot_be_meant_is_refused_at_construction(
     options: dict[str, Any], error: type[Exception], said: str | None
 ) -> None:
-    arguments = {"endpoint": Endpoint(), "store": MemoryStore(), **options}
+    arguments = {"source": Endpoint(), "store": MemoryStore(), "origins": "any", **options}
     with pytest.raises(error, match=said):
         RefreshAuth(**arguments)
 

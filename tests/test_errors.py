@@ -21,7 +21,7 @@ from httpx_refresh import (
     StoreError,
     Token,
 )
-from httpx_refresh._errors import Outcome, again, cause_of
+from httpx_refresh._errors import Outcome, cause_of, fresh
 from httpx_refresh.testing import Answer, AuthorizationServer, LostAnswer, LostRequest, Outage
 from tests.fakes import (
     Endpoint,
@@ -57,12 +57,16 @@ def test_every_error_is_a_refresh_auth_error_and_public(error: type[Exception]) 
         KeyError("k", 1),
     ],
 )
-def test_a_fresh_exception_is_equal_to_the_first_and_caused_by_it(error: Exception) -> None:
-    fresh = again(error)
-    assert fresh is not error
-    assert (type(fresh), str(fresh), fresh.args) == (type(error), str(error), error.args)
-    assert vars(fresh) == vars(error)
-    assert fresh.__cause__ is error
+def test_a_fresh_exception_is_equal_to_the_first_and_shares_no_frame_with_it(
+    error: Exception,
+) -> None:
+    with pytest.raises(type(error)) as caught:
+        raise error from ValueError("a cause")
+    other = fresh(caught.value)
+    assert other is not error
+    assert (type(other), str(other), other.args) == (type(error), str(error), error.args)
+    assert vars(other) == vars(error)
+    assert (other.__traceback__, other.__cause__, other.__context__) == (None, None, None)
 
 
 @pytest.mark.parametrize(

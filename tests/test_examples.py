@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
@@ -19,6 +19,7 @@ from tests.oauth.test_login import changed
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+PASSWORD = "correct horse"
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 # FastAPI is asyncio's.
@@ -62,10 +63,17 @@ class Service:
             event_hooks={"response": [self.note]},
         )
         self.app: FastAPI = example.create_app(
-            self.endpoint, self.auth, self.api, url=f"{server.api_url}/ping", every=3600
+            self.endpoint,
+            self.auth,
+            self.api,
+            url=f"{server.api_url}/ping",
+            every=3600,
+            password=PASSWORD,
         )
         transport = httpx.ASGITransport(self.app)
-        self.browser = httpx.AsyncClient(transport=transport, base_url="https://service.test")
+        self.browser = httpx.AsyncClient(
+            transport=transport, base_url="https://service.test", auth=("operator", PASSWORD)
+        )
 
     async def note(self, response: httpx.Response) -> None:
         self.asked.set()
@@ -111,6 +119,33 @@ async def test_a_person_connects_and_the_job_uses_the_token_through_refreshes(
     assert server.reuses_detected == 0
 
 
+@pytest.mark.parametrize(
+    "credentials", [None, ("operator", "another"), ("stranger", PASSWORD), ("operator", "")]
+)
+async def test_a_stranger_can_neither_begin_nor_finish_a_connection(
+    example: ModuleType, credentials: tuple[str, str] | None
+) -> None:
+    """Nor when the stranger has got hold of the cookie of a login that the operator has begun."""
+    async with running(example, AuthorizationServer()) as service:
+        sent = await service.browser.get("/connect")
+        returned = await service.world.get(sent.headers["location"])
+        service.browser.auth = credentials or httpx.Auth()
+        answers = [
+            await service.browser.get(address)
+            for address in ("/connect", returned.headers["location"])
+        ]
+        assert [answer.status_code for answer in answers] == [401, 401]
+        assert answers[0].headers["WWW-Authenticate"] == 'Basic realm="Invoices"'
+        assert "set-cookie" not in answers[0].headers
+        assert "Xero is not connected." in await service.says()
+
+
+async def test_without_a_password_the_service_does_not_start(example: ModuleType) -> None:
+    nothing: Any = None
+    with pytest.raises(ValueError, match="password is empty"):
+        example.create_app(nothing, nothing, nothing, url="", every=1, password="")
+
+
 async def test_before_a_login_the_job_says_what_is_missing(example: ModuleType) -> None:
     async with running(example, AuthorizationServer()) as service:
         await anyio.wait_all_tasks_blocked()
@@ -131,7 +166,7 @@ async def test_a_job_that_meets_an_outage_goes_on(example: ModuleType) -> None:
 @pytest.mark.parametrize(
     "fields, words",
     [
-        ({"state": "another"}, "its state is another one"),
+        ({"code": None}, "brings no authorization code"),
         ({"code": None, "error": "access_denied"}, "was denied"),
     ],
 )
@@ -146,6 +181,19 @@ async def test_a_login_that_fails_is_explained_and_saves_nothing(
         assert "Xero is not connected." in await service.says()
 
 
+@pytest.mark.parametrize("state", ["another", "", None])
+async def test_what_is_not_the_answer_to_a_login_does_not_end_it(
+    example: ModuleType, state: str | None
+) -> None:
+    async with running(example, AuthorizationServer()) as service:
+        sent = await service.browser.get("/connect")
+        returned = await service.world.get(sent.headers["location"])
+        ended_at = returned.headers["location"]
+        other = changed(ended_at, state=state, code=None, error="access_denied")
+        assert (await service.browser.get(other)).status_code == 400
+        assert (await service.browser.get(ended_at)).status_code == 303
+
+
 async def test_a_redirect_that_comes_to_another_browser_is_refused(example: ModuleType) -> None:
     async with running(example, AuthorizationServer()) as service:
         sent = await service.browser.get("/connect")
@@ -153,7 +201,7 @@ async def test_a_redirect_that_comes_to_another_browser_is_refused(example: Modu
         service.browser.cookies.clear()
         answer = await service.browser.get(returned.headers["location"])
     assert answer.status_code == 400
-    assert "This browser began no login." in answer.text
+    assert "This browser began no such login." in answer.text
 
 
 async def test_logins_that_nobody_finishes_are_forgotten(
@@ -175,9 +223,10 @@ async def test_the_example_starts_from_the_environment(
 ) -> None:
     monkeypatch.setenv("XERO_CLIENT_ID", "client")
     monkeypatch.setenv("TOKEN_STORE", "memory:")
+    monkeypatch.setenv("OPERATOR_PASSWORD", PASSWORD)
     app = example.app_of_the_environment()
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8000") as browser:
-        sent = await browser.get("/connect")
+        sent = await browser.get("/connect", auth=("operator", PASSWORD))
     assert sent.headers["location"].startswith("https://login.xero.com/identity/connect/authorize?")
     assert "redirect_uri=http%3A%2F%2Flocalhost%3A8000%2Fcallback" in sent.headers["location"]

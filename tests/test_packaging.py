@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.packaging
 
 
 @pytest.fixture(scope="module")

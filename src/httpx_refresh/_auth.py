@@ -13,13 +13,12 @@ import anyio
 from ._errors import BodyNotReplayable
 from ._http import bodies
 from ._http.challenge import (
-    ACCEPTED,
     Accepted,
     Expired,
     ExpiryRule,
     challenge_of,
     checked_rule,
-    is_unsuspicious,
+    glance,
 )
 from ._http.libraries import AuthBase
 from ._http.origins import Origins, compiled
@@ -204,14 +203,12 @@ class RefreshAuth(AuthBase):
         while True:
             response = yield request
             sends += 1
-            unsuspicious = is_unsuspicious(response.status_code, rule)
-            match ACCEPTED if unsuspicious else await challenge_of(response, rule):
+            challenge = glance(response.status_code, rule)
+            if challenge is None:
+                challenge = await challenge_of(response, rule)
+            match challenge:
                 case Accepted():
-                    if recording is not None:
-                        recording.forget()
-                    if session.listening and _is_answer(response):
-                        session.accepted(known, _kind(response), after_refusal=before is not None)
-                    return
+                    break
                 case Expired():
                     if not _PRESENTER.was_presented(request, known, response):
                         return
@@ -242,6 +239,10 @@ class RefreshAuth(AuthBase):
                         before = known
                     known = renewed
                     request = await self._again(response, known, recording)
+        if recording is not None:
+            recording.forget()
+        if session.listening and _is_answer(response):
+            session.accepted(known, _kind(response), after_refusal=before is not None)
 
     async def _again(
         self, response: Response, known: Credential, recording: bodies.Recording | None

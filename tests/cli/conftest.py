@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import webbrowser
@@ -49,12 +50,15 @@ def server() -> Iterator[AuthorizationServer]:
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of this machine's settings is seen, and nothing is left on it."""
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Nothing of this machine's settings is seen, nothing is left on it, and files are their owner's only."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(webbrowser, "open", _no_browser)
+    umask = os.umask(0o077)
+    yield
+    os.umask(umask)
 
 
 def _no_browser(url: str) -> bool:

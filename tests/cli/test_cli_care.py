@@ -10,20 +10,27 @@ import anyio
 import pytest
 import typer
 
-from httpx_refresh import Token, TokenEndpoint, open_store
-from httpx_refresh._refresh.record import Claim, Dead, fingerprint, parse, write
-from httpx_refresh._refresh.slot import THIS_HOST, Slot
+from httpx_refresh import MemoryStore, Token, TokenEndpoint
+from httpx_refresh._refresh import record as _record
+from httpx_refresh._refresh.host import THIS_HOST
+from httpx_refresh._refresh.record import Claim, Dead, Record, fingerprint, parse
+from httpx_refresh._refresh.slot import Slot
 from httpx_refresh.cli import care
 from httpx_refresh.cli.console import Exit, reporting
 from httpx_refresh.cli.settings import Settings
+from httpx_refresh.cli.slots import is_to_be_used, state_of
 from httpx_refresh.testing import LostAnswer, Outage
-from tests.virtual_time import virtual_time
 
 if TYPE_CHECKING:
     from httpx_refresh.testing import AuthorizationServer
     from tests.cli.conftest import Run
 
 DAY = 86_400.0
+
+
+def write(token: Token, generation: int, /, **notes: Any) -> str:
+    """Return the text of a slot that holds a token."""
+    return _record.write(Record(None, token, generation, **notes), rev="v1")
 
 
 def put(token: Token, generation: int = 0, /, **notes: Any) -> None:
@@ -218,7 +225,7 @@ def test_revoke_gives_the_token_back_and_empties_the_slot(
     assert result.exit_code == Exit.DONE
     assert "Revoked at 127.0.0.1, and emptied" in result.stdout
     assert server.families[0].revoked
-    assert parse(Path("token.json").read_text()).revoked
+    assert parse(Path("token.json").read_text()).revoked is not None
     assert logged_in.access_token not in Path("token.json").read_text()
     again = run("revoke", *at, "--yes")
     assert again.exit_code == Exit.DONE
@@ -247,7 +254,7 @@ def test_revoke_asks_first(
     assert asked == [
         "Revoke the token in FileStore('token.json')? Whoever uses it must log in again."
     ]
-    assert parse(Path("token.json").read_text()).revoked is (answer == "y\n")
+    assert (parse(Path("token.json").read_text()).revoked is not None) is (answer == "y\n")
 
 
 def test_revoke_without_anybody_to_ask_needs_to_be_told(
@@ -296,33 +303,34 @@ def test_a_dead_token_is_not_sent_to_be_revoked(
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.anyio
 async def test_revoke_waits_for_a_refresh_and_gives_back_what_that_brings(
-    server: AuthorizationServer, logged_in: Token, monkeypatch: pytest.MonkeyPatch
+    server: AuthorizationServer, logged_in: Token
 ) -> None:
     """The refresh has put its claim there, and ends while the revocation waits for it."""
-    claimed = write(logged_in, 4, redeeming=Claim("pod", "nonce", time.time()))
-    store = open_store("file:token.json")
-    assert await store.replace(await store.load(), claimed)
-    waits: list[str] = []
-
-    async def meanwhile(self: object) -> None:
-        waits.append("waited")
-        assert await store.replace(claimed, write(await endpoint.refresh(logged_in), 5))
-
-    monkeypatch.setattr("httpx_refresh._refresh.slot.Poll.sleep", meanwhile)
+    claimed = write(logged_in, 4, redeeming=Claim("pod", "nonce", time.time(), 20.0))
     endpoint = TokenEndpoint(
         server.token_url, "client", "secret", revocation_endpoint=f"{server.issuer}/revoke"
     )
-    assert await care._revoke(endpoint, Slot(store, THIS_HOST))
-    assert waits == ["waited"]
+
+    class Refreshing(MemoryStore):
+        """Another process's refresh ends as soon as its claim was seen."""
+
+        async def load(self) -> str | None:
+            seen = await super().load()
+            if seen == claimed:
+                assert await self.replace(claimed, write(await endpoint.refresh(logged_in), 5))
+            return seen
+
+    store = Refreshing(claimed)
+    assert await care._revoke(endpoint, Slot(store, THIS_HOST, refresh_timeout=20.0))
     assert server.rotations == 1
     assert server.families[0].revoked
-    assert parse(await store.load()).revoked
+    assert parse(await store.load()).revoked is not None
 
 
 # -- watch
 
 
-@virtual_time
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.anyio
 async def test_watch_prints_a_line_for_each_change_of_a_slot(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -467,3 +475,29 @@ def test_keep_alive_says_what_it_cannot_do(run: Run, arguments: list[str], words
     result = run("keep-alive", *arguments)
     assert result.exit_code == Exit.USAGE
     assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    "token, dead, revoked, state",
+    [
+        (None, False, False, "empty"),
+        (None, False, True, "revoked"),
+        (Token("a", "r", 2.0), False, False, "good"),
+        (Token("a", "r"), False, False, "good"),
+        (Token("a"), False, False, "good"),
+        (Token("a", "r", 1.0), False, False, "due"),
+        (Token("a", None, 1.0), False, False, "expired"),
+        (Token("a", "r", 2.0), True, False, "dead"),
+    ],
+)
+def test_a_stored_token_is_in_one_state(
+    token: Token | None, dead: bool, revoked: bool, state: str
+) -> None:
+    assert state_of(token, dead=dead, revoked=revoked, now=1.0) == state
+
+
+def test_a_refresh_token_is_used_in_the_second_half_of_its_life_or_within_what_was_said() -> None:
+    assert is_to_be_used(60.0, lifetime=100.0, within=None, now=10.0)
+    assert not is_to_be_used(60.0, lifetime=100.0, within=None, now=9.0)
+    assert is_to_be_used(60.0, lifetime=100.0, within=51.0, now=9.0)
+    assert not is_to_be_used(60.0, lifetime=100.0, within=50.0, now=9.0)

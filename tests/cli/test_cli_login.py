@@ -2,22 +2,34 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import io
 import json
+import os
 import secrets
 import signal
 import socket
 import subprocess
 import sys
+import time
+import webbrowser
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+import anyio
 import httpx
 import pytest
 
-from httpx_refresh import DeviceAuthorization, FileStore, TokenEndpoint
+from httpx_refresh import (
+    DeviceAuthorization,
+    FileStore,
+    LoginFailed,
+    RefreshAuth,
+    Token,
+    TokenEndpoint,
+)
 from httpx_refresh.cli import console, login
 from httpx_refresh.cli.console import Exit, ask_hidden
 from httpx_refresh.testing import Answer
@@ -129,7 +141,6 @@ def test_a_fixed_port_and_a_redirect_uri_are_used_as_registered(
 @pytest.mark.parametrize(
     "fields, words, page_says",
     [
-        ({"state": "another"}, "its state is another one", "its state is another one"),
         (
             {"code": None, "error": "access_denied", "error_description": "<b>no</b>"},
             "was denied (access_denied: <b>no</b>)",
@@ -169,15 +180,38 @@ def test_a_person_who_denies_is_believed(
     assert "was denied (access_denied)" in result.stderr
 
 
-def test_a_redirect_of_an_earlier_login_is_refused(
+def out_of_time(monkeypatch: pytest.MonkeyPatch, *, looks: int) -> None:
+    """The time of the next login is up when its deadline is looked at for the next time after so many looks."""
+    moments = iter([0.0] * (1 + looks))
+    clock = SimpleNamespace(monotonic=lambda: next(moments, 1e9))
+    monkeypatch.setattr(login, "time", clock)
+
+
+def test_a_redirect_of_an_earlier_login_is_turned_away_and_the_login_waits_on(
     run: Run, at: list[str], browser: Browser
 ) -> None:
     assert run("login", *at).exit_code == Exit.DONE
-    earlier = urlsplit(str(browser.pages[0].request.url)).query
-    browser.change = lambda redirect: f"{redirect.partition('?')[0]}?{earlier}"
+    earlier = str(browser.pages[0].request.url)
+    first = token()
+    turned_away: list[httpx.Response] = []
+
+    def change(redirect: str) -> str:
+        query = urlsplit(earlier).query
+        turned_away.append(
+            httpx.get(f"{redirect.partition('?')[0]}?{query}", trust_env=False),
+        )
+        turned_away.append(
+            httpx.get(changed(redirect, state=None, code=None, error="access_denied"))
+        )
+        return redirect
+
+    browser.change = change
     result = run("login", *at)
-    assert result.exit_code == Exit.LOGIN_FAILED
-    assert "its state is another one" in result.stderr
+    assert [page.status_code for page in turned_away] == [400, 400]
+    assert "Not this login" in turned_away[0].text
+    assert "its state is another one, or missing" in result.stderr
+    assert result.exit_code == Exit.DONE
+    assert token() != first
 
 
 def test_a_wrong_client_secret_is_named_and_the_old_token_stays(
@@ -192,12 +226,85 @@ def test_a_wrong_client_secret_is_named_and_the_old_token_stays(
     the_old_token_is_kept()
 
 
-def test_a_browser_that_is_closed_ends_the_login_after_a_while(run: Run, at: list[str]) -> None:
+def test_a_browser_that_is_closed_ends_the_login_after_a_while(
+    run: Run, at: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("token.json").write_text(OLD)
-    result = run("login", *at, "--timeout", "0.1")
+    out_of_time(monkeypatch, looks=2)
+    result = run("login", *at, "--timeout", "60")
     assert result.exit_code == Exit.LOGIN_FAILED
-    assert "Nobody came back from the login within 0.1 s" in result.stderr
+    assert "Nobody came back from the login within 60 s (--timeout)" in result.stderr
     the_old_token_is_kept()
+
+
+@pytest.mark.parametrize(
+    "looks, words",
+    [(0, "did not say where its endpoints are within"), (1, "The store did not answer within")],
+)
+def test_the_time_for_a_login_counts_from_its_beginning(
+    run: Run,
+    at: list[str],
+    browser: Browser,
+    monkeypatch: pytest.MonkeyPatch,
+    looks: int,
+    words: str,
+) -> None:
+    Path("token.json").write_text(OLD)
+    out_of_time(monkeypatch, looks=looks)
+    result = run("login", *at, "--timeout", "2")
+    assert result.exit_code == Exit.LOGIN_FAILED
+    assert words in result.stderr
+    assert "2 s (--timeout)" in result.stderr
+    assert browser.opened == []
+    the_old_token_is_kept()
+
+
+@pytest.mark.parametrize("path", ["metadata", "token", "device"])
+def test_a_server_that_never_answers_does_not_hold_a_login_up(
+    run: Run,
+    at: list[str],
+    server: AuthorizationServer,
+    browser: Browser,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+) -> None:
+    """A connection to it stands, and nothing ever comes."""
+
+    def open_browser(url: str) -> None:
+        with suppress(httpx.TransportError):  # Nobody is left to answer it.
+            browser.open(url)
+
+    monkeypatch.setattr(webbrowser, "open", open_browser)
+    Path("token.json").write_text(OLD)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        endpoints = ["--authorization-url", f"{server.issuer}/authorize"]
+        options = {
+            "metadata": ["--issuer", url],
+            "token": ["--token-url", url, *endpoints],
+            "device": ["--token-url", url, "--device-authorization-url", url, "--device"],
+        }[path]
+        began = time.monotonic()
+        result = run("login", *at[2:], *options, "--timeout", "0.2")
+        took = time.monotonic() - began
+    assert result.exit_code == Exit.LOGIN_FAILED, result.output
+    assert "within 0.2 s (--timeout)" in result.stderr
+    # Far from the half of a minute that a client waits by itself.
+    assert took < 5
+    the_old_token_is_kept()
+
+
+@pytest.mark.anyio
+async def test_a_token_that_has_come_is_saved_though_the_time_is_up(
+    server: AuthorizationServer,
+) -> None:
+    auth = RefreshAuth(
+        TokenEndpoint(server.token_url, "client"), FileStore("token.json"), origins=()
+    )
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await login._save(auth, Token("NEW", "NEW"))
+    assert token()["access_token"] == "NEW"
 
 
 def test_a_port_that_is_in_use_is_found_out_before_the_browser_opens(
@@ -253,23 +360,101 @@ def test_a_read_only_database_is_found_out_before_the_browser_opens(
     assert len(browser.opened) == 1
 
 
-def test_a_slot_that_somebody_else_writes_to_meanwhile_is_tried_again(
+def test_a_directory_that_may_not_be_written_is_found_out_before_the_browser_opens(
     run: Run, at: list[str], browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refresh by somebody else comes between the look at the slot and the write that tries it."""
+    asked: list[tuple[Path, int]] = []
+
+    def access(path: Path, mode: int) -> bool:  # Of root nothing is kept back.
+        asked.append((path, mode))
+        return False
+
+    monkeypatch.setattr("httpx_refresh.cli.slots.os.access", access)
     Path("token.json").write_text(OLD)
-    newer = OLD.replace("OLD", "NEWER")
-    replace, seen = FileStore.replace, list[str | None]()
+    result = run("login", *at)
+    assert result.exit_code == Exit.STORE
+    assert "its directory is not writable" in result.stderr
+    assert asked == [(Path.cwd().resolve(), os.W_OK)]
+    assert browser.opened == []
+    the_old_token_is_kept()
 
-    async def raced(self: FileStore, old: str | None, new: str) -> bool:
-        if not seen:
-            assert await replace(self, old, newer)
-        seen.append(old)
-        return await replace(self, old, new)
 
-    monkeypatch.setattr(FileStore, "replace", raced)
-    assert run("login", *at).exit_code == Exit.DONE
-    assert seen[:3] == [OLD, newer, f"{newer} "]
+def test_a_login_that_is_not_finished_leaves_a_slot_as_it_was(
+    run: Run, at: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the byte and the inode: it was not written, not even with the same text."""
+    written: list[str] = []
+    replace = FileStore.replace
+
+    async def noted(self: FileStore, old: str | None, new: str) -> bool:
+        won = await replace(self, old, new)
+        written.extend([new] * won)
+        return won
+
+    monkeypatch.setattr(FileStore, "replace", noted)
+    Path("token.json").write_text(OLD)
+    before = Path("token.json").stat()
+    result = run("login", *at, "--no-browser", input="\n")
+    assert result.exit_code == Exit.LOGIN_FAILED
+    after = Path("token.json").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    the_old_token_is_kept()
+    assert written == []
+
+
+@pytest.mark.parametrize("store", ["file:token.json", "sqlite+aiosqlite:///tokens.db?key=a"])
+def test_a_login_that_is_not_finished_leaves_an_empty_slot_empty(
+    run: Run, at: list[str], store: str
+) -> None:
+    result = run("login", *at, "--store", store, "--no-browser", input="\n")
+    assert result.exit_code == Exit.LOGIN_FAILED
+    assert not Path("token.json").exists()
+    assert "no token: log in" in run("status", "--store", store).stdout
+
+
+def test_a_login_that_is_not_finished_does_not_encrypt_what_somebody_put_there(
+    run: Run, at: list[str], browser: Browser
+) -> None:
+    """Whoever can write to the store, and has no key, puts a token there; a login must not make it the service's."""
+    Path("keys.txt").write_text(run("generate-key").stdout)
+    planted = '{"access_token": "PLANTED", "refresh_token": "PLANTED"}'
+    Path("token.json").write_text(planted)
+    encrypted = ["--encrypt-key-file", "keys.txt"]
+    result = run("login", *at, *encrypted, "--no-browser", input="\n")
+    assert result.exit_code == Exit.LOGIN_FAILED
+    assert Path("token.json").read_text() == planted
+    refused = run("status", "--store", "file:token.json", *encrypted)
+    assert refused.exit_code == Exit.STORE
+    assert "holds a text that is not encrypted" in refused.stderr
+    assert run("login", *at, *encrypted).exit_code == Exit.DONE
+    assert run("status", "--store", "file:token.json", *encrypted).exit_code == Exit.DONE
+
+
+def test_the_browser_inherits_no_setting_of_this_program(
+    run: Run, at: list[str], browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inherited: dict[str, str] = {}
+    monkeypatch.setattr(
+        webbrowser, "open", lambda url: inherited.update(os.environ) or browser.open(url)
+    )
+    Path("config.toml").write_text(
+        f'[own]\nissuer = "{at[1]}"\nclient_id = "client"\nclient_secret_env = "OWN_SECRET"\n'
+    )
+    env = {
+        "OWN_SECRET": "secret",
+        "HTTPX_REFRESH_CLIENT_SECRET": "secret",
+        "HTTPX_REFRESH_STORE": "file:token.json",
+        "HTTPX_REFRESH_CONFIG": "config.toml",
+        "HTTPX_REFRESH_A_KEY": "key",
+        "SOMETHING_ELSE": "kept",
+    }
+    for arguments in (["login", "own"], ["login", *at[:4]]):
+        inherited.clear()
+        result = run(*arguments, env=env)
+        assert result.exit_code == Exit.DONE, result.output
+        assert inherited["SOMETHING_ELSE"] == "kept"
+        assert [name for name in inherited if name.startswith("HTTPX_REFRESH_")] == []
+    assert "OWN_SECRET" in inherited  # It was no setting of the second login.
 
 
 def test_a_login_makes_the_table_that_it_needs_and_encrypts_what_it_writes(
@@ -373,6 +558,82 @@ def test_at_a_terminal_what_is_pasted_is_not_shown(monkeypatch: pytest.MonkeyPat
     assert asked == ["Paste: "]
 
 
+def test_a_question_that_nobody_answers_ends_with_the_time_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A terminal, or a pipe, that stays open and brings nothing."""
+    reading, writing = os.pipe()
+    with open(reading) as silent, open(writing, "w"):
+        monkeypatch.setattr(sys, "stdin", silent)
+        with pytest.raises(LoginFailed, match="Nobody answered in time"):
+            ask_hidden("Paste: ", timeout=0)
+    # What the alarm was for before is as it was.
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_an_alarm_that_goes_nowhere_rings_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    rings: list[tuple[float, ...]] = []
+    setitimer = signal.setitimer
+
+    def noted(which: int, *seconds: float) -> None:
+        rings.append(seconds)
+        setitimer(which, *seconds)
+
+    monkeypatch.setattr(signal, "setitimer", noted)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("pasted\n"))
+    assert ask_hidden("Paste: ", timeout=60) == "pasted"
+    assert rings == [(60, 1.0), (0,)]
+
+
+def test_without_such_a_timer_a_question_is_asked_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(signal, "setitimer")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("pasted\n"))
+    assert ask_hidden("Paste: ", timeout=0) == "pasted"
+
+
+def test_a_pasted_code_has_a_moment_to_be_redeemed_when_the_time_is_up(
+    run: Run, at: list[str], server: AuthorizationServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = where_it_ends(server, monkeypatch, "http://127.0.0.1/callback")
+    monkeypatch.setattr(login, "GRACE", 60)
+    out_of_time(monkeypatch, looks=3)
+    result = run("login", *at, "--no-browser", input=f"{ended}\n")
+    assert result.exit_code == Exit.DONE, result.output
+
+
+@pytest.mark.parametrize("control", ["\x1b[2J", "\n", "\r", "\x9b31m", "\u202e", "\x7f"])
+def test_what_others_say_does_not_reach_the_terminal_as_it_is(
+    run: Run,
+    at: list[str],
+    browser: Browser,
+    server: AuthorizationServer,
+    monkeypatch: pytest.MonkeyPatch,
+    control: str,
+) -> None:
+    odd = f"a{control}Logged out"
+    server.script(Answer(fields={"scope": odd, "realmId": odd}))
+    urls = ["--token-url", server.token_url, "--authorization-url", f"{server.issuer}/authorize"]
+    result = run("login", "quickbooks", *urls, *at[2:])
+    assert result.exit_code == Exit.DONE, result.output
+    shown = f"a\\u{ord(control[0]):04x}{control[1:]}Logged out"
+    assert f"realmId: {shown}\n" in result.stdout
+    status = run("status", "--store", at[-1])
+    assert status.stdout.count(shown) == 2
+    assert odd not in result.output + status.output
+
+    async def begin(*_: object, **__: object) -> DeviceAuthorization:
+        return DeviceAuthorization("device", odd, f"https://x.test/{odd}", f"https://{odd}", 1e9, 5)
+
+    monkeypatch.setattr(TokenEndpoint, "device_authorization", begin)
+    out_of_time(monkeypatch, looks=3)
+    device = run("login", *at, "--device")
+    assert device.output.count(shown) == 3
+    assert odd not in device.output
+
+
 def test_a_device_login_shows_a_code_and_waits_for_the_person(
     run: Run, at: list[str], server: AuthorizationServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,16 +668,20 @@ def test_a_device_login_needs_no_address_with_the_code_in_it(
         return DeviceAuthorization("device", "USER-CODE", "https://x.test/go", None, 1e9, 5.0)
 
     monkeypatch.setattr(TokenEndpoint, "device_authorization", begin)
-    result = run("login", *at, "--device", "--timeout", "0.1")
+    out_of_time(monkeypatch, looks=3)
+    result = run("login", *at, "--device")
     assert result.exit_code == Exit.LOGIN_FAILED
     assert "open https://x.test/go and enter this code" in result.stderr
     assert "Or open" not in result.stderr
 
 
-def test_a_device_login_that_nobody_decides_about_ends(run: Run, at: list[str]) -> None:
-    result = run("login", *at, "--device", "--timeout", "0.1")
+def test_a_device_login_that_nobody_decides_about_ends(
+    run: Run, at: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out_of_time(monkeypatch, looks=3)
+    result = run("login", *at, "--device", "--timeout", "60")
     assert result.exit_code == Exit.LOGIN_FAILED
-    assert "Nobody decided about the login within 0.1 s" in result.stderr
+    assert "Nobody decided about the login within 60 s" in result.stderr
 
 
 def test_a_device_login_needs_a_provider_that_knows_it(run: Run, at: list[str]) -> None:
@@ -435,7 +700,7 @@ def test_a_provider_that_logs_nobody_in_is_reported(run: Run, server: Authorizat
 def test_an_interrupted_login_says_what_became_of_the_token(
     run: Run, at: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(prompt: str) -> str:
+    def interrupt(prompt: str, **_: object) -> str:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(login, "ask_hidden", interrupt)
@@ -444,7 +709,6 @@ def test_an_interrupted_login_says_what_became_of_the_token(
     assert "The token in the store is as it was" in result.stderr
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_the_question_at_once(at: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "httpx_refresh", "login", *at, "--no-browser"]
     pipe = subprocess.PIPE
@@ -452,7 +716,9 @@ def test_ctrl_c_ends_the_question_at_once(at: list[str], tmp_path: Path) -> None
         assert process.stderr is not None
         said = ""
         while "Paste it here" not in said:
-            said += process.stderr.readline()
+            line = process.stderr.readline()
+            assert line, f"it ended: {said}"
+            said += line
         # Its stdin stays open: what ends the question is the signal, and not the end of its input. A signal that comes
         # while the interpreter is where an exception goes nowhere (a weak reference's callback) is lost: press again.
         while process.poll() is None:

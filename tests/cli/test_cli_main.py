@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+import logging
 import os
 import re
 import runpy
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +25,7 @@ from httpx_refresh import (
     __main__,
 )
 from httpx_refresh.cli import console
+from httpx_refresh.cli.app import app
 from httpx_refresh.cli.console import Exit, Problem
 
 if TYPE_CHECKING:
@@ -64,6 +69,87 @@ def test_a_key_is_of_the_kind_that_a_key_file_holds(run: Run) -> None:
     assert one != two
 
 
+def test_a_key_is_written_to_a_new_file_that_only_its_owner_may_read(run: Run) -> None:
+    os.umask(0)
+    result = run("generate-key", "--output", "new.key")
+    assert result.exit_code == Exit.DONE
+    assert stat.S_IMODE(Path("new.key").stat().st_mode) == 0o600
+    key = Path("new.key").read_text()
+    assert len(key) == 45
+    assert result.stdout == ""
+    assert "A new key is in new.key; only you may read it (mode 0600)." in result.stderr
+    assert key.strip() not in result.output
+    encrypted = ["--store", "file:token.json", "--encrypt-key-file", "new.key"]
+    assert run("status", *encrypted).stderr == ""
+
+
+@pytest.mark.parametrize("there", ["file", "link", "dangling link"])
+def test_a_key_is_not_written_over_what_is_there(run: Run, there: str) -> None:
+    Path("old.key").write_text("old")
+    target = Path("old.key" if there == "file" else "link.key")
+    if there != "file":
+        target.symlink_to("old.key" if there == "link" else "absent.key")
+    result = run("generate-key", "--output", str(target))
+    assert result.exit_code == Exit.USAGE
+    assert "is there already, and was left as it is" in result.stderr
+    assert Path("old.key").read_text() == "old"
+    assert not Path("absent.key").exists()
+
+
+def test_a_key_that_cannot_be_written_is_a_line(run: Run) -> None:
+    result = run("generate-key", "--output", "absent/new.key")
+    assert result.exit_code == Exit.USAGE
+    assert "cannot be written: No such file or directory" in result.stderr
+
+
+def test_a_key_without_the_library_for_it_is_a_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "httpx_refresh.stores.encrypted", raising=False)
+    monkeypatch.setitem(sys.modules, "joserfc", None)
+    result = run("generate-key")
+    assert result.exit_code == Exit.USAGE
+    assert "httpx-refresh[encrypted]" in result.stderr
+
+
+@pytest.mark.parametrize("mode, warned", [(0o644, True), (0o640, True), (0o600, False)])
+def test_a_key_that_is_printed_into_a_file_that_others_may_read_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: int, warned: bool
+) -> None:
+    with Path("new.key").open("w") as output:
+        Path("new.key").chmod(mode)
+        monkeypatch.setattr(sys, "stdout", output)
+        app(["generate-key"], standalone_mode=False)
+    assert len(Path("new.key").read_text()) == 45
+    said = capsys.readouterr().err
+    assert ("the key went to a file that others may read" in said) is warned
+
+
+def test_a_pipe_is_no_file_that_others_may_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    with open(reading), open(writing, "w") as output:
+        os.fchmod(writing, 0o644)
+        monkeypatch.setattr(sys, "stdout", output)
+        assert not console.others_may_read_output()
+
+
+def test_what_a_terminal_would_obey_is_shown_as_an_escape() -> None:
+    assert console.visible("Grüße, 日本 \\ x") == "Grüße, 日本 \\ x"
+    assert console.visible("\x1b[31m\r\n\u2028\U000e0001\ud800") == (
+        r"\u001b[31m\u000d\u000a\u2028\U000e0001\ud800"
+    )
+    # What `status --json` prints stays the same JSON.
+    assert json.loads(console.visible(json.dumps({"scope": "\x7f"}))) == {"scope": "\x7f"}
+
+
+@pytest.mark.parametrize("print_line", [console.say, console.tell, console.warn])
+def test_every_line_goes_through_that(
+    print_line: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_line("a\x1b]0;title\x07b")
+    assert r"a\u001b]0;title\u0007b" in "".join(capsys.readouterr())
+
+
 @pytest.mark.parametrize("code", [0, 1])
 def test_the_demo_ends_with_its_own_exit_code(
     run: Run, monkeypatch: pytest.MonkeyPatch, code: int
@@ -104,7 +190,6 @@ def test_an_import_that_fails_for_another_reason_is_not_explained_away(
         __main__.main()
 
 
-@pytest.mark.slow
 def test_the_library_imports_nothing_of_the_command_line() -> None:
     # Not rich: httpx has a command line of its own, and imports rich for that if it is there.
     code = "import httpx_refresh, sys; print(*sys.modules)"
@@ -114,7 +199,6 @@ def test_the_library_imports_nothing_of_the_command_line() -> None:
     assert not {"typer", "httpx_refresh.cli", "httpx_refresh.testing"} & imported
 
 
-@pytest.mark.slow
 def test_the_installed_command_runs_in_a_pipe_without_colours_and_without_a_traceback(
     tmp_path: Path,
 ) -> None:
@@ -150,6 +234,18 @@ def test_each_failure_has_an_exit_code(
         raise error
     assert caught.value.exit_code == code
     assert capsys.readouterr().out == ""
+
+
+def test_what_the_library_warns_of_is_a_line_without_control_characters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logger = logging.getLogger("httpx_refresh")
+    before = list(logger.handlers)
+    with console.reporting():
+        logger.warning("%s refreshes", "pod\x1b[2J")
+        logger.info("unsaid")
+    assert capsys.readouterr().err == "pod\\u001b[2J refreshes\n"
+    assert logger.handlers == before
 
 
 def test_a_mistake_of_the_program_is_not_made_a_message() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +14,10 @@ from httpx_refresh.cli.settings import (
     PRESETS,
     Settings,
     default_config,
+    has_password,
     read_config,
     resolve,
+    warn_of_readers,
 )
 
 if TYPE_CHECKING:
@@ -115,15 +119,61 @@ def test_the_file_in_the_persons_own_directory_is_read_and_none_in_the_working_d
     assert list(read_config(None)) == ["mine"]
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660])
+@pytest.mark.parametrize(
+    "line, what",
+    [
+        ('client_secret = "SECRET"', "a client secret"),
+        ('store = "redis://:SECRET@host/0?key=a"', "a store's password"),
+    ],
+)
 def test_a_secret_in_a_file_that_others_may_read_is_warned_of(
+    capsys: pytest.CaptureFixture[str], mode: int, line: str, what: str
+) -> None:
+    configured(f"[books]\n{line}\n", mode)
+    said = capsys.readouterr().err
+    assert f"config.toml holds {what}, and others may read it: chmod 600 config.toml" in said
+    assert "SECRET" not in said
+    configured(f"[books]\n{line}\n", 0o600)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_that_others_may_change_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    configured('[books]\nclient_id = "c"\n', 0o644)
+    assert capsys.readouterr().err == ""
+    configured('[books]\nclient_id = "c"\n', 0o664)
+    assert "others may change it: chmod go-w config.toml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name, what",
+    [("secret.txt", "the client's secret"), ("keys.txt", "keys"), ("token.json", "a token")],
+)
+def test_each_file_with_a_secret_that_others_may_read_is_warned_of(
+    run: Run, server: AuthorizationServer, name: str, what: str
+) -> None:
+    Path("secret.txt").write_text("secret")
+    Path("keys.txt").write_text(run("generate-key").stdout)
+    Path("token.json").write_text(json.dumps(server.login()))
+    client = ["--client-id", "client", "--client-secret-file", "secret.txt"]
+    commands = [
+        ["refresh", "--token-url", server.token_url, *client, "--store", "file:token.json"],
+        ["status", "--store", "file:sealed.json", "--encrypt-key-file", "keys.txt"],
+    ]
+    assert [run(*command).stderr for command in commands] == ["", ""]
+    Path(name).chmod(0o644)
+    said = "".join(run(*command).stderr for command in commands)
+    assert said.count("others may read it") == 1
+    assert f"{name} holds {what}, and others may read it: chmod 600 {name}" in said
+
+
+def test_what_is_no_regular_file_is_nobodys_to_protect(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    configured('[books]\nclient_secret = "SECRET"\n', 0o644)
-    said = capsys.readouterr().err
-    assert "chmod 600 config.toml" in said
-    assert "SECRET" not in said
-    configured('[books]\nclient_secret = "SECRET"\n', 0o600)
-    configured('[books]\nclient_id = "c"\n', 0o644)
+    os.mkfifo("pipe", 0o600)
+    Path("pipe").chmod(0o644)
+    warn_of_readers("pipe", "a secret")
+    warn_of_readers("absent", "a secret")
     assert capsys.readouterr().err == ""
 
 
@@ -210,6 +260,23 @@ def test_a_password_in_a_stores_url_on_the_command_line_is_warned_of_and_not_sho
     assert "PASSWORD" not in result.output
     quiet = run("status", env={"HTTPX_REFRESH_STORE": url})
     assert "Warning" not in quiet.stderr
+
+
+@pytest.mark.parametrize(
+    "url, secret",
+    [
+        ("redis://:PASSWORD@h/0?key=a", True),
+        ("postgresql+asyncpg://u:PASSWORD@h/db?key=a", True),
+        ("postgresql+asyncpg://u@h/db?key=a&password=PASSWORD", True),
+        ("redis://h/0?key=a&ssl_keyfile_PASSWORD=x", True),
+        ("redis://[PASSWORD", True),
+        ("postgresql+asyncpg://u@h/db?key=a", False),
+        ("redis://h/0?key=password", False),
+        ("file:password.json", False),
+    ],
+)
+def test_a_password_is_known_wherever_a_stores_url_may_hold_one(url: str, secret: bool) -> None:
+    assert has_password(url) is secret
 
 
 def test_a_secret_is_read_from_standard_input(

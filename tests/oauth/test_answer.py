@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import random
+import string
 import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
@@ -13,11 +15,12 @@ import pytest
 
 from httpx_refresh import INVALID_GRANT, Refusal, TokenEndpoint, providers
 from httpx_refresh._http.bodies import unpacked
+from httpx_refresh._oauth import redaction
 from httpx_refresh._oauth.answer import Answer, Meaning, meaning
-from httpx_refresh._oauth.redaction import redacted
+from httpx_refresh._oauth.redaction import redacted, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 NOW = 1_800_000_000.0
 GOOD = {"access_token": "A", "refresh_token": "R", "expires_in": 3600}
@@ -330,6 +333,29 @@ def test_other_fields_are_kept_but_for_those_too_deep_to_be_written() -> None:
     assert token.extra == {"expires_in": 3600, "scope": "x y", "shallow": shallow}
 
 
+def test_an_answer_that_is_too_large_loses_what_is_beside_its_tokens(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The largest fields first; what an API needs with a token is short."""
+    big = {f"junk{n}": "x" * 20_000 for n in range(40)}
+    tokens = {"access_token": "A" * 100_000, "refresh_token": "R" * 100_000}
+    token = means({"evil\x1b\n": "x" * 70_000, **big, **tokens, "scope": "a b"}).token
+    assert token is not None
+    assert len(token.access_token) == len(token.refresh_token or "") == 100_000
+    assert list(token.extra) == ["junk0", "junk1", "junk2", "scope"]
+    assert len(json.dumps(dict(token.extra))) <= 65_536
+    (record,) = caplog.records
+    assert "too large: 'evil\\x1b\\n', 'junk3', " in record.message
+    assert record.message.isprintable()
+    assert len(record.message) < 2000
+
+
+def test_what_is_beside_a_token_is_kept_whole_up_to_64_kib() -> None:
+    token = means({**GOOD, "id_token": "x" * 65_000}).token
+    assert token is not None
+    assert len(token.extra["id_token"]) == 65_000
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1"])
 def test_an_answer_in_another_encoding_loses_no_token(encoding: str) -> None:
     body = '{"access_token": "A", "name": "Zoë"}'.encode(encoding)
@@ -436,6 +462,41 @@ def test_short_secrets_and_odd_characters_are_not_shown_either() -> None:
     assert redacted("a\tb\n\x1b[31m\ud800 pw1 end", ["pw1"], 300) == "a b  [31m  *** end"
     assert redacted(None, ["x"], 10) is None
     assert redacted("0123456789", [], 5) == "0123…"
+
+
+def test_a_secret_of_a_letter_shreds_no_words() -> None:
+    said = "a bad client secret was used: a"
+    assert redacted(said, ["a", "e", "se"], 300) == "*** bad client secret was used: ***"
+    assert redacted("key=pw1;", ["pw1"], 300) == "key=***;"
+
+
+@pytest.mark.parametrize("where", [0, 1, 7, 100_003, 200_001])
+def test_a_secret_of_256_kib_is_hidden_with_little_work(
+    where: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop stood still for a second and a half when each of its forms was gone through."""
+    gone_through: list[int] = []
+    found = redaction._found
+
+    def counted(text: str, form: str) -> Iterator[tuple[int, int]]:
+        gone_through.append(len(form))
+        return found(text, form)
+
+    monkeypatch.setattr(redaction, "_found", counted)
+    numbers = random.Random(7)
+    alphabet = string.ascii_letters + string.digits + "/+=%&"
+    secret = "".join(numbers.choices(alphabet, k=262_144))
+    piece = secret[where : where + 40]
+    shown = redacted(f"The token ({piece}) is wrong " * 10, [secret], 300)
+    assert shown is not None
+    assert shown.startswith("The token (***) is wrong")
+    assert not any(piece[at : at + 15] in shown for at in range(26))
+    assert sum(gone_through) < 2 * len(secret)
+
+
+def test_what_is_no_secret_is_shown_in_one_line_without_controls() -> None:
+    assert shown("a\x1b[2J\r\n\u202eb", 300) == "a [2J   b"
+    assert shown("0123456789", 5) == "0123…"
 
 
 def test_the_rule_of_the_rfc_is_the_default() -> None:

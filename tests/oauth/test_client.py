@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import httpx
 import httpx2
 import pytest
@@ -86,6 +88,27 @@ async def test_a_client_that_cannot_be_closed_loses_no_token() -> None:
 
     token = await endpoint_of(lambda: httpx.AsyncClient(transport=Failing())).refresh(HELD)
     assert token.access_token == "new"
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_request_closes_what_was_made_for_it() -> None:
+    closed = 0
+
+    class Hanging(Counting):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            scope.cancel()
+            await anyio.sleep_forever()
+            raise AssertionError("never")
+
+        async def aclose(self) -> None:
+            nonlocal closed
+            closed += 1
+            await anyio.lowlevel.checkpoint()
+
+    with anyio.CancelScope() as scope:
+        await endpoint_of(lambda: httpx.AsyncClient(transport=Hanging())).refresh(HELD)
+    assert scope.cancelled_caught
+    assert closed == 1
 
 
 async def closed_client() -> httpx.AsyncClient:

@@ -4,11 +4,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import httpx
+import httpx2
 import pytest
 
 from httpx_refresh import LoginFailed, RefreshUnavailable, discover
 from httpx_refresh.testing import AuthorizationServer, running_server
+from tests.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio
 
@@ -51,7 +54,6 @@ async def test_a_server_is_found_by_its_issuer() -> None:
     assert endpoint.name == "server.test"
 
 
-@pytest.mark.slow
 async def test_a_server_is_asked_over_a_connection_of_ones_own_where_no_client_is_given() -> None:
     with running_server() as server:
         endpoint = await discover(server.url, "client", "secret")
@@ -127,3 +129,99 @@ async def test_a_server_that_cannot_be_reached_is_reported_as_such() -> None:
     with pytest.raises(RefreshUnavailable, match="ConnectError") as caught:
         await discover(ISSUER, "client", client=client_of(refuse))
     assert caught.value.outcome == "not_sent"
+
+
+@pytest.mark.parametrize(
+    "name", ["token_endpoint", "revocation_endpoint", "device_authorization_endpoint"]
+)
+@pytest.mark.parametrize(
+    "url, words",
+    [
+        ("http://127.0.0.1:8500/admin", "on this host"),
+        ("https://localhost/admin", "on this host"),
+        ("http://[::1]:1/", "on this host"),
+        ("http://10.0.0.1/token", "must be https"),
+        ("ftp://server.test/token", "must be https"),
+        ("https://a\nb/", "no URL"),
+    ],
+)
+async def test_metadata_sends_no_secret_to_this_host_or_in_clear(
+    name: str, url: str, words: str
+) -> None:
+    client = serving(oauth={**FACTS, name: url})
+    with pytest.raises(ValueError, match=words):
+        await discover(ISSUER, "client", "secret", client=client)
+    with pytest.raises(ValueError, match=words if words == "no URL" else "on this host|https"):
+        await discover(ISSUER, "client", "secret", client=client, allow_http=True)
+
+
+async def test_an_issuer_on_this_host_may_name_endpoints_on_it() -> None:
+    issuer = "http://127.0.0.1:8000"
+    facts = {"issuer": issuer, "token_endpoint": "http://127.0.0.1:8001/token"}
+    endpoint = await discover(issuer, "client", client=serving(oauth=facts))
+    assert endpoint.url == "http://127.0.0.1:8001/token"
+
+
+async def test_an_issuer_in_clear_is_for_those_who_say_so() -> None:
+    issuer = "http://keycloak:8080/realms/a"
+    facts = {"issuer": issuer, "token_endpoint": f"{issuer}/token"}
+    pages = client_of(lambda _: httpx.Response(200, json=facts))
+    with pytest.raises(ValueError, match="issuer must be https"):
+        await discover(issuer, "client", client=pages)
+    assert (await discover(issuer, "client", client=pages, allow_http=True)).allow_http
+
+
+async def test_what_the_user_says_is_not_measured_by_the_issuer() -> None:
+    facts = {**FACTS, "revocation_endpoint": "http://127.0.0.1/"}
+    endpoint = await discover(
+        ISSUER, "client", client=serving(oauth=facts), revocation_endpoint="http://localhost/r"
+    )
+    assert endpoint.login.revocation_endpoint == "http://localhost/r"
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_a_server_is_asked_with_nothing_of_the_clients_own(library: Any) -> None:
+    heard: list[Any] = []
+
+    def answer(request: Any) -> Any:
+        heard.append(request)
+        if request.url.host != "server.test":
+            return library.Response(200, json=FACTS)
+        return library.Response(302, headers={"location": "https://evil.test/"})
+
+    client = library.AsyncClient(
+        transport=library.MockTransport(answer),
+        headers={"Authorization": "Bearer of-the-api", "X-Key": "of-the-api"},
+        cookies={"session": "of-the-api"},
+        params={"key": "of-the-api"},
+        auth=("user", "of-the-api"),
+        follow_redirects=True,
+    )
+    with pytest.raises(ValueError, match="serves no metadata"):
+        await discover(ISSUER, "client", client=client)
+    assert [request.url.host for request in heard] == ["server.test"] * 2
+    for request in heard:
+        assert "of-the-api" not in f"{request.url} {request.headers}"
+
+
+async def test_a_client_of_discovery_may_be_made_by_a_callable() -> None:
+    endpoint = await discover(ISSUER, "client", client=lambda: serving(oauth=FACTS))
+    assert endpoint.url == FACTS["token_endpoint"]
+    with pytest.raises(RefreshUnavailable, match="made NoneType") as caught:
+        await discover(ISSUER, "client", client=lambda: None)  # type: ignore[arg-type, return-value]  # on purpose
+    assert not caught.value.transient
+    with pytest.raises(TypeError, match="client must be"):
+        await discover(ISSUER, "client", client=7)  # type: ignore[arg-type]  # on purpose
+
+
+@virtual_time
+async def test_a_server_that_does_not_answer_holds_discovery_no_longer_than_its_timeout() -> None:
+    async def hang(_: httpx.Request) -> httpx.Response:
+        await anyio.sleep_forever()
+        raise AssertionError("never")
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(hang))
+    began = anyio.current_time()
+    with pytest.raises(RefreshUnavailable, match="nothing came within 5 s"):
+        await discover(ISSUER, "client", client=client, timeout=5)
+    assert anyio.current_time() - began == pytest.approx(5, abs=0.1)

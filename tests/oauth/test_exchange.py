@@ -19,6 +19,7 @@ from httpx_refresh import (
     MemoryStore,
     ReauthorizationRequired,
     RefreshAuth,
+    RefreshAuthError,
     RefreshUnavailable,
     Token,
     TokenEndpoint,
@@ -127,6 +128,7 @@ async def test_a_bomb_is_not_unpacked() -> None:
         ("deflate", zlib.compress(GOOD)[2:-4]),
         ("identity", GOOD),
     ],
+    ids=["gzip", "x-gzip", "deflate", "raw deflate", "identity"],
 )
 async def test_an_answer_that_is_packed_although_nobody_asked_is_read(
     encoding: str, packed: bytes
@@ -193,6 +195,48 @@ async def test_an_answer_that_drips_holds_nobody_longer_than_refresh_timeout() -
     assert anyio.current_time() - started == pytest.approx(20.0, abs=0.1)
     assert '"uncertain"' in str(await store.load())
     await client.aclose()
+
+
+@virtual_time
+@pytest.mark.anyio
+@pytest.mark.parametrize("asked", ["refresh", "exchange_code", "device_authorization", "revoke"])
+@pytest.mark.parametrize("drips", [True, False])
+async def test_nobody_is_held_longer_than_the_endpoints_timeout(asked: str, drips: bool) -> None:
+    chunks = (b" " for _ in range(BIG))
+    stream = Stream(do_nothing, chunks, pause=1.0 if drips else 1e6)
+    client = httpx.AsyncClient(transport=Transport(stream))
+    endpoint = TokenEndpoint(
+        "https://server.test/token",
+        "client",
+        SECRET,
+        client=client,
+        timeout=7.0,
+        authorization_endpoint="https://server.test/authorize",
+        device_authorization_endpoint="https://server.test/device",
+        revocation_endpoint="https://server.test/revoke",
+    )
+    request = endpoint.authorization_url("http://127.0.0.1/")
+    ask: dict[str, Any] = {
+        "refresh": lambda: endpoint.refresh(HELD),
+        "exchange_code": lambda: endpoint.exchange_code(
+            {"code": "c", "state": request.state}, request
+        ),
+        "device_authorization": endpoint.device_authorization,
+        "revoke": lambda: endpoint.revoke(HELD),
+    }
+    began = anyio.current_time()
+    with pytest.raises(RefreshAuthError, match="nothing came within 7 s"):
+        await ask[asked]()
+    assert anyio.current_time() - began == pytest.approx(7.0, abs=0.1)
+    await client.aclose()
+
+
+@virtual_time
+@pytest.mark.anyio
+async def test_a_close_that_hangs_holds_nobody_and_loses_no_token() -> None:
+    async with httpx.AsyncClient(transport=Transport(Stream(anyio.sleep_forever))) as client:
+        token = await endpoint_at("https://server.test/token", client).refresh(HELD)
+    assert token.refresh_token == "R2"
 
 
 # -- a close that fails --------------------------------------------------------------------------------------

@@ -19,7 +19,14 @@ import sentry_sdk
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
 
-from httpx_refresh import AuthorizationRequest, DeviceAuthorization, Token, TokenEndpoint, discover
+from httpx_refresh import (
+    AuthorizationRequest,
+    DeviceAuthorization,
+    Token,
+    TokenEndpoint,
+    discover,
+    providers,
+)
 from httpx_refresh._errors import frameless
 
 pytestmark = pytest.mark.anyio
@@ -267,6 +274,13 @@ WRONG: dict[str, Call] = {
         ).revoke(dataclasses.replace(held(), extra={"instance_url": "https://a.as.test/x"}))
     ),
 }
+
+
+@pytest.mark.parametrize("name", providers.__all__)
+async def test_no_preset_keeps_a_secret_in_a_frame(name: str) -> None:
+    with pytest.raises(ValueError, match="UTF-8") as caught:
+        getattr(providers, name)("id", f"{MARK}\ud800")
+    check_frames(caught.value)
 
 
 @pytest.mark.parametrize("what", WRONG)

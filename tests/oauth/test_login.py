@@ -131,13 +131,16 @@ async def test_no_secret_of_a_login_shows_in_a_repr() -> None:
 
 
 async def test_fields_of_the_redirect_that_matter_are_kept_with_the_token() -> None:
-    server = AuthorizationServer(redirect_fields={"realmId": "42", "other": "x"})
-    async with asked(server, redirect_fields=("realmId", "absent")) as (client, endpoint):
+    server = AuthorizationServer(
+        redirect_fields={"realmId": "42", "other": "x", "shown": "4\x1b[2J"}
+    )
+    async with asked(server, redirect_fields=("realmId", "absent", "shown")) as (client, endpoint):
         request = endpoint.authorization_url(REDIRECT)
         token = await endpoint.exchange_code(await visit(client, request), request)
     assert token.extra["realmId"] == "42"
     assert "other" not in token.extra
     assert "absent" not in token.extra
+    assert "shown" not in token.extra
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -135,6 +137,13 @@ GOOD = {
         (httpx.Response(500, text="[" * 100_000), "status 500"),
         (httpx.Response(200, json={**GOOD, "device_code": None}), "status 200"),
         (httpx.Response(200, json={**GOOD, "user_code": 7}), "status 200"),
+        (httpx.Response(200, json={**GOOD, "user_code": ""}), "status 200"),
+        (httpx.Response(200, json={**GOOD, "user_code": "A\x1b[2J"}), "status 200"),
+        (httpx.Response(200, json={**GOOD, "user_code": "A\u202eB"}), "status 200"),
+        (httpx.Response(200, json={**GOOD, "verification_uri": "https://x.test/\x1b"}), "200"),
+        (httpx.Response(200, json={**GOOD, "verification_uri": "https://x.test/\u202e"}), "200"),
+        (httpx.Response(200, json={**GOOD, "verification_uri_complete": "https://\n"}), "200"),
+        (httpx.Response(400, json={"error": "e\x1b[2J\nf"}), r"400, e [2J f)"),
         (httpx.Response(200, json={**GOOD, "verification_uri": None}), "status 200"),
         (httpx.Response(200, json={**GOOD, "verification_uri": "http://x.test"}), "status 200"),
         (httpx.Response(400, json={"error": "unauthorized_client"}), "unauthorized_client"),
@@ -155,3 +164,35 @@ async def test_what_a_device_answer_leaves_out_is_as_in_the_rfc() -> None:
     assert device.interval == 5
     assert device.verification_uri == "https://server.test/go"
     assert device.verification_uri_complete is None
+
+
+@pytest.mark.parametrize(
+    "interval, kept", [(0.001, 1.0), (0, 5.0), (-1, 5.0), ("2", 2.0), (1e6, 300.0), (None, 5.0)]
+)
+async def test_a_device_asks_once_a_second_at_most_and_every_five_minutes_at_least(
+    interval: object, kept: float
+) -> None:
+    answer = httpx.Response(200, json={**GOOD, "interval": interval})
+    assert (await endpoint_that_hears(answer).device_authorization()).interval == kept
+
+
+@virtual_time
+async def test_a_device_of_ones_own_making_asks_no_faster_and_no_longer_than_a_day() -> None:
+    server = server_of()
+    async with asked(server) as (_, endpoint):
+        begun = await endpoint.device_authorization()
+        device = dataclasses.replace(begun, interval=0.001, expires_at=4e9)
+        began = anyio.current_time()
+        with anyio.move_on_after(30):
+            await endpoint.device_token(device)
+        assert server.token_requests <= 30
+        server.script(*[Outage(status=503, body="")] * 60)
+        with pytest.raises(LoginFailed, match="in time"):
+            await endpoint.device_token(device)
+    assert anyio.current_time() - began < 2 * 86_400
+
+
+async def test_what_a_server_says_of_a_codes_lifetime_is_believed_for_a_day() -> None:
+    answer = httpx.Response(200, json={**GOOD, "expires_in": 1e9})
+    device = await endpoint_that_hears(answer).device_authorization()
+    assert device.expires_at == pytest.approx(time.time() + 86_400, abs=60)

@@ -91,3 +91,36 @@ async def test_a_home_that_the_token_names_is_not_trusted_beyond_the_providers_o
     with pytest.raises(ValueError, match="came with none"):
         await endpoint.revoke(Token("a", "r"))
     assert heard.requests == []
+
+
+@pytest.mark.parametrize(
+    "home",
+    [
+        "https://acme.my.salesforce.com/evil",
+        "https://acme.my.salesforce.com?to=evil",
+        "https://user@acme.my.salesforce.com",
+        "https://acme.my.salesforce.com#evil",
+        "http://acme.my.salesforce.com",
+        "acme.my.salesforce.com",
+        "https://acme.my.salesforce.com.evil.test",
+        "https://a\nb",
+        "",
+    ],
+)
+async def test_a_home_that_is_more_than_an_origin_gets_no_token(home: str) -> None:
+    heard = Heard()
+    endpoint = providers.salesforce("client", "secret", client=heard.client)
+    with pytest.raises(OriginNotAllowed, match=r"nothing was sent|Nothing was sent"):
+        await endpoint.revoke(Token("a", "r", extra={"instance_url": home}))
+    assert heard.requests == []
+
+
+@pytest.mark.parametrize("origins", [None, "any"])
+async def test_a_home_is_not_believed_where_no_origins_are_named(origins: str | None) -> None:
+    """Whoever can write to the store chooses it."""
+    heard = Heard()
+    endpoint = providers.salesforce("client", "secret", client=heard.client, origins=origins)
+    token = Token("a", "r", extra={"instance_url": "https://acme.my.salesforce.com"})
+    with pytest.raises(OriginNotAllowed, match="Pass origins="):
+        await endpoint.revoke(token)
+    assert heard.requests == []

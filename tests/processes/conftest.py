@@ -12,7 +12,7 @@ from tests.processes.stores import Slot
 if TYPE_CHECKING:
     from pathlib import Path
 
-BACKENDS = ("file", "sqlite", "redis", "postgres", "mariadb")
+BACKENDS = ("file", "sqlite", "redis_url", "postgres_url", "mariadb_url")
 
 
 @pytest.fixture(params=BACKENDS)
@@ -23,5 +23,5 @@ def slot(request: pytest.FixtureRequest, tmp_path: Path) -> Slot:
     elif request.param == "sqlite":
         url = f"sqlite+aiosqlite:///{tmp_path / 'tokens.db'}"
     else:
-        url = request.getfixturevalue(f"{request.param}_url")
+        url = request.getfixturevalue(request.param)
     return Slot(url, secrets.token_hex(8))

@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
 
-TWENTY = 20
-"""Rounds of each way for a process or a server to fail, on each backend."""
-
-ROUNDS = 5
-"""So many of them in one test, each part with processes and a server of its own."""
-
 _RUN = "from tests.processes.worker import main; main()"
 
 

@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from httpx_refresh.testing import Answer, Gate, RunningServer, TokenEvent, running_server
-from tests.processes.fleet import ROUNDS, TWENTY, Fleet, Worker
+from tests.processes import conftest
+from tests.processes.fleet import Fleet, Worker
 
 if TYPE_CHECKING:
     from tests.processes.stores import Slot
+
+# The quick verdict has the backends that need no server.
+BACKENDS = [
+    pytest.param(backend, marks=[] if backend.endswith("_url") else [pytest.mark.sample])
+    for backend in conftest.BACKENDS
+]
 
 TIMEOUT = 0.6
 """The `refresh_timeout` of all workers, in seconds."""
@@ -28,15 +35,16 @@ def kill_the_claimant(server: RunningServer, fleet: Fleet, worker: Worker, witne
     server.release(gate)
 
 
-@pytest.mark.parametrize("part", range(TWENTY // ROUNDS))
+@pytest.mark.parametrize("slot", BACKENDS, indirect=True)
 def test_where_reuse_is_forgiven_the_callers_of_others_see_nothing_but_a_delay(
-    slot: Slot, part: int
+    slot: Slot, rounds: int
 ) -> None:
     with running_server(reuse_grace=60.0) as server, Fleet(server, slot) as fleet:
         slot.fill(server.token)
         options = {"refresh_timeout": TIMEOUT, "reuse_grace": 60.0}
         worker, witness = fleet.worker(**options), fleet.worker(**options)
-        for number in range(ROUNDS):
+        for number in range(rounds):
+            worker.wait_until_ready()
             witness.wait_until_ready()
             kill_the_claimant(server, fleet, worker, witness)
             worker, following = witness, fleet.worker(**options)
@@ -44,7 +52,7 @@ def test_where_reuse_is_forgiven_the_callers_of_others_see_nothing_but_a_delay(
             assert slot.notes() == {"generation": number + 1}
             witness = following
         requests = [event for event in server.events() if isinstance(event, TokenEvent)]
-        assert [event.outcome for event in requests] == ["issued", "reissued"] * ROUNDS
+        assert [event.outcome for event in requests] == ["issued", "reissued"] * rounds
         waits = [
             second.at - first.at
             for first, second in zip(requests[::2], requests[1::2], strict=True)

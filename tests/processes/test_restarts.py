@@ -10,7 +10,7 @@ import pytest
 
 from httpx_refresh.testing import Answer, Gate, running_server
 from tests.processes import servers
-from tests.processes.fleet import ROUNDS, TWENTY, Fleet, wait_until
+from tests.processes.fleet import Fleet, wait_until
 from tests.processes.stores import Slot
 
 if TYPE_CHECKING:
@@ -18,17 +18,16 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 
-@pytest.mark.parametrize("part", range(TWENTY // ROUNDS))
 @pytest.mark.parametrize("start", [servers.redis, servers.postgres, servers.mariadb])
 def test_the_new_token_is_served_while_the_store_is_down_and_saved_when_it_is_back(
-    start: Callable[[], AbstractContextManager[servers.Restartable]], part: int
+    start: Callable[[], AbstractContextManager[servers.Restartable]], rounds: int
 ) -> None:
     with start() as store, running_server() as server:
         slot = Slot(store.url, secrets.token_hex(8))
         slot.fill(server.token)
         with Fleet(server, slot) as fleet:
             worker, other = fleet.worker(), fleet.worker()
-            for number in range(ROUNDS):
+            for number in range(rounds):
                 gate = Gate()
                 server.expire()
                 server.script(Answer(gate=gate))

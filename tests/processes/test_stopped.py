@@ -5,10 +5,8 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-import pytest
-
 from httpx_refresh.testing import Answer, Gate, running_server
-from tests.processes.fleet import ROUNDS, TWENTY, Fleet
+from tests.processes.fleet import Fleet
 
 if TYPE_CHECKING:
     from tests.processes.stores import Slot
@@ -16,12 +14,11 @@ if TYPE_CHECKING:
 OPTIONS = {"refresh_timeout": 0.6, "reuse_grace": 60.0}
 
 
-@pytest.mark.parametrize("part", range(TWENTY // ROUNDS))
-def test_who_was_stopped_past_its_claim_overwrites_nothing(slot: Slot, part: int) -> None:
+def test_who_was_stopped_past_its_claim_overwrites_nothing(slot: Slot, rounds: int) -> None:
     with running_server(reuse_grace=60.0) as server, Fleet(server, slot) as fleet:
         slot.fill(server.token)
         stopped, other = fleet.worker(**OPTIONS), fleet.worker(**OPTIONS)
-        for number in range(ROUNDS):
+        for number in range(rounds):
             gate = Gate()
             server.expire()
             server.script(Answer(gate=gate))

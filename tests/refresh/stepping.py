@@ -35,16 +35,17 @@ async def _task(coroutine: Coroutine[Any, Any, Any], stepped: Act) -> Any:
 
 
 class Steps(trio.abc.Instrument):
-    """Counts the steps of all tasks of a run, and does `act` after the one with number `at`."""
+    """Counts the steps of all tasks of a run, and does `act` after the one with number `at`, and so many `times`."""
 
-    def __init__(self, at: int, act: Act) -> None:
+    def __init__(self, at: int, act: Act, *, times: int = 1) -> None:
         self.count = 0
         self._at = at
         self._act = act
+        self._times = times
 
     def _stepped(self) -> None:
         self.count += 1
-        if self.count == self._at:
+        if self._at <= self.count < self._at + self._times:
             self._act()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
@@ -55,23 +56,40 @@ class Steps(trio.abc.Instrument):
         """Whether there was a step with that number."""
         return self.count >= self._at
 
-    def asyncio_run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def asyncio_run(
+        self,
+        main: Callable[[], Coroutine[Any, Any, None]],
+        new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+        **task_options: Any,
+    ) -> None:
         """Do what `asyncio.run` does, and count.
 
         The main task ending, all others are cancelled and waited for.
+
+        Args:
+            main: makes the main task's coroutine.
+            new_loop: makes the event loop.
+            task_options: for each task; `eager_start=True` as an eager task factory does.
         """
 
         def factory(loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-            task = asyncio.Task(_task(coroutine, self._stepped), loop=loop, **options)
+            stepping = _task(coroutine, self._stepped)
+            task = asyncio.Task(stepping, loop=loop, **{**options, **task_options})
             # One that is cancelled before its first step never awaits it.
             task.add_done_callback(lambda _: coroutine.close())
             return task
 
         async def counted() -> None:
-            asyncio.get_running_loop().set_task_factory(factory)
+            loop.set_task_factory(factory)
             await main()
 
-        asyncio.run(counted())
+        loop = new_loop()
+        try:
+            loop.run_until_complete(counted())
+        finally:
+            asyncio.runners._cancel_all_tasks(loop)  # type: ignore[attr-defined]  # what asyncio.run calls
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
 
     def trio_run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do `trio.run`, and count."""

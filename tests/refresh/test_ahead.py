@@ -10,7 +10,7 @@ import pytest
 
 from httpx_refresh import RefreshAuth, RefreshUnavailable, Token
 from httpx_refresh.testing import Gate
-from tests.fakes import Endpoint, Store, loop_wall, use_loop_time
+from tests.fakes import Api, Endpoint, Store, loop_wall, use_loop_time
 from tests.virtual_time import virtual_time
 
 pytestmark = [pytest.mark.anyio, virtual_time]
@@ -85,10 +85,17 @@ async def test_a_refresh_starts_refresh_before_ahead_a_fifth_of_the_lifetime_at_
 
 
 async def test_a_provider_that_refuses_early_refreshes_is_not_asked_before_it_allows_one() -> None:
-    endpoint, _, auth = holding(600, lifetime=600)
+    endpoint, store, _ = holding(600, lifetime=600)
     endpoint.refresh_not_before_expiry = 30.0
-    token = await auth.token()
-    assert token.expires_at - auth._session.credential.renew_at <= 30
+    auth = RefreshAuth(endpoint, store)
+    await auth.token()
+    await anyio.sleep(569)
+    await auth.token()
+    await auth.aclose()
+    assert endpoint.asked == []
+    await anyio.sleep(31)
+    await auth.token()
+    assert endpoint.asked == ["SECRET-r0"]
 
 
 async def test_without_a_known_expiry_only_a_refusal_starts_a_refresh() -> None:
@@ -137,7 +144,7 @@ async def test_a_refresh_ahead_that_fails_is_logged_and_tried_again_later(
     assert anyio.current_time() - before < 50
     assert len(endpoint.asked) == 2
     assert [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING] == [
-        "Refreshing ahead failed; the token goes on being used: down"
+        "Fake: the refresh ahead of expiry failed; the token is still in use: down"
     ]
 
 
@@ -188,12 +195,14 @@ async def test_a_401_that_meets_a_flight_ahead_shares_it_and_waits_for_the_claim
     store.text = endpoint.text(expires_in=20, redeeming=claim)
     loads = store.loads
     await auth.token()  # The flight starts.
-    async with anyio.create_task_group() as group:
-        group.start_soon(auth._session.renew, auth._session.credential)
+    api = Api("SECRET-a0".__ne__)
+    async with api.client(auth) as client, anyio.create_task_group() as group:
+        group.start_soon(client.get, "/")
         await anyio.sleep(0.01)  # Before a second look is due.
         assert store.loads - loads == 1
         endpoint.issued = 3
         store.text = endpoint.text(expires_in=3600, generation=1)
+    assert api.seen == ["SECRET-a0", "SECRET-a3"]
     assert (await auth.token()).access_token == "SECRET-a3"
     assert endpoint.asked == []
 

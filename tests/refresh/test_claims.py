@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import anyio
 import pytest
 
-from httpx_refresh import RefreshAuth, RefreshUnavailable
+from httpx_refresh import ReauthorizationRequired, RefreshAuth, RefreshUnavailable, Token
+from httpx_refresh._refresh.host import Host
+from httpx_refresh._refresh.record import parse
 from httpx_refresh.testing import Gate
 from tests.fakes import Endpoint, Store, claims, loop_wall, use_loop_time
 from tests.virtual_time import virtual_time
@@ -16,9 +21,11 @@ def _loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
     use_loop_time(monkeypatch)
 
 
-def _claimed(since: float = 0.0) -> tuple[Endpoint, Store]:
+def _claimed(since: float = 0.0, patience: float | None = None) -> tuple[Endpoint, Store]:
     endpoint = Endpoint(clock=loop_wall)
-    claim = {"by": "elsewhere:1", "nonce": "n1", "since": loop_wall() - since}
+    claim: dict[str, Any] = {"by": "elsewhere:1", "nonce": "n1", "since": loop_wall() - since}
+    if patience is not None:
+        claim["for"] = patience
     return endpoint, Store(endpoint.text(expires_in=-1, generation=4, redeeming=claim))
 
 
@@ -40,11 +47,50 @@ async def test_a_claim_is_taken_over_after_one_and_a_half_timeouts_and_not_befor
 
 @pytest.mark.anyio
 @virtual_time
-async def test_a_claim_more_than_five_minutes_old_needs_no_watching() -> None:
-    endpoint, store = _claimed(since=301)
+@pytest.mark.parametrize("patience, mine", [(4.0, 10.0), (40.0, 10.0), (10.0, 0.5)])
+async def test_a_claim_is_judged_by_its_owner_s_patience_and_not_by_the_watcher_s(
+    patience: float, mine: float
+) -> None:
+    endpoint, store = _claimed(patience=patience)
+    auth = RefreshAuth(endpoint, store, refresh_timeout=mine)
+    before = anyio.current_time()
+    while not endpoint.asked:
+        with contextlib.suppress(RefreshUnavailable):
+            await auth.token()
+    assert 1.5 * patience <= anyio.current_time() - before < 1.5 * patience + 2.0
+
+
+@pytest.mark.anyio
+@virtual_time
+@pytest.mark.parametrize("skew", [-3600.0, -360.0, 360.0, 3600.0, 86_000.0])
+async def test_clocks_that_differ_do_not_make_a_claim_older(skew: float) -> None:
+    endpoint, store = _claimed(since=skew)
+    auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth.token)
+        await anyio.sleep(14.9)
+        assert endpoint.asked == []
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+@pytest.mark.anyio
+@virtual_time
+async def test_a_claim_more_than_a_day_old_needs_no_watching() -> None:
+    endpoint, store = _claimed(since=86_401)
     before = anyio.current_time()
     await RefreshAuth(endpoint, store).token()
     assert anyio.current_time() == before
+
+
+@pytest.mark.anyio
+@virtual_time
+async def test_a_claim_says_for_how_long_its_owner_may_go_on() -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    store = Store(endpoint.text(expires_in=-1))
+    await RefreshAuth(endpoint, store, refresh_timeout=7.5).token()
+    claim = store.written[0].redeeming
+    assert claim is not None
+    assert (claim.patience, claim.held, claim.since) == (7.5, False, pytest.approx(loop_wall()))
 
 
 @pytest.mark.anyio
@@ -53,12 +99,19 @@ async def test_a_claim_that_changes_hands_is_watched_anew() -> None:
     endpoint, store = _claimed()
     auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
     async with anyio.create_task_group() as group:
-        group.start_soon(auth.token)
+
+        async def call() -> None:
+            with pytest.raises(RefreshUnavailable, match="no new token for Fake after 20 s"):
+                await auth.token()
+
+        group.start_soon(call)
         await anyio.sleep(14)
         assert store.text is not None
         store.text = store.text.replace('"n1"', '"n2"')
-        await anyio.sleep(14)
+        await anyio.sleep(14.9)
         assert endpoint.asked == []
+        # The flight has gone on without its caller.
+        assert (await auth.token()).access_token == "SECRET-a1"
     assert endpoint.asked == ["SECRET-r0"]
 
 
@@ -96,24 +149,52 @@ async def test_whoever_waited_for_a_refresh_that_failed_late_spends_nothing_any_
 
 @pytest.mark.anyio
 @virtual_time
-async def test_a_claimant_that_was_held_up_sends_nothing_after_its_time() -> None:
+async def test_a_claimant_that_was_frozen_sends_nothing_under_the_old_claim_and_begins_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that was stopped finds that its time went by at once: its store was quick."""
     endpoint = Endpoint(clock=loop_wall)
-    store = Store(endpoint.text(expires_in=-1))
-    store.holds = claims
+    ahead = 0.0
+    monkeypatch.setattr(Host, "wall", lambda _: loop_wall() + ahead)
+
+    class Freezing(Store):
+        async def replace(self, old: str | None, new: str) -> bool:
+            nonlocal ahead
+            won = await super().replace(old, new)
+            if claims(parse(new)) and ahead < 20:
+                ahead += 10  # The machine slept; only the wall clock went on.
+            return won
+
+    store = Freezing(endpoint.text(expires_in=-1))
     auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
-    async with anyio.create_task_group() as group:
+    assert (await auth.token()).access_token == "SECRET-a1"
+    # Two claims without a request, each let go; then the one that was used.
+    assert [record.redeeming is not None for record in store.written] == [True, False] * 3
+    assert len({record.redeeming.nonce for record in store.written if record.redeeming}) == 3
+    assert [record.uncertain for record in store.written] == [None] * 6
+    assert endpoint.asked == ["SECRET-r0"]
 
-        async def call() -> None:
-            with pytest.raises(RefreshUnavailable, match="held up") as caught:
-                await auth.token()
-            assert caught.value.outcome == "not_sent"
 
-        group.start_soon(call)
-        await store.gate.arrived()
-        await anyio.sleep(10)
-        store.gate.release()
-    assert endpoint.asked == []
-    assert store.text == endpoint.text(expires_in=-11)
+@pytest.mark.anyio
+@virtual_time
+async def test_a_claimant_that_is_always_held_up_says_so_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    ahead = 0.0
+    monkeypatch.setattr(Host, "wall", lambda _: loop_wall() + ahead)
+
+    class Freezing(Store):
+        async def replace(self, old: str | None, new: str) -> bool:
+            nonlocal ahead
+            ahead += 10
+            return await super().replace(old, new)
+
+    store = Freezing(endpoint.text(expires_in=-1))
+    with pytest.raises(RefreshUnavailable, match="did not send") as caught:
+        await RefreshAuth(endpoint, store, refresh_timeout=10.0).token()
+    assert (caught.value.outcome, endpoint.asked) == ("not_sent", [])
+    assert store.record.redeeming is None
 
 
 @pytest.mark.anyio
@@ -135,7 +216,7 @@ async def test_a_claimant_that_lost_its_claim_replaces_nothing_and_adopts() -> N
 
 @pytest.mark.anyio
 @virtual_time
-async def test_a_result_waits_for_anothers_claim_on_the_spent_token_and_is_not_lost() -> None:
+async def test_a_result_that_meets_anothers_claim_is_served_at_once_and_saved_after_it() -> None:
     endpoint = Endpoint(clock=loop_wall)
     endpoint.gate = Gate()
     store = Store(endpoint.text(expires_in=-1))
@@ -146,9 +227,56 @@ async def test_a_result_waits_for_anothers_claim_on_the_spent_token_and_is_not_l
         assert store.text is not None
         mine = store.record.redeeming
         assert mine is not None
-        store.text = store.text.replace(mine.nonce, "theirs")
+        theirs = store.text = store.text.replace(mine.nonce, "theirs")
         endpoint.gate.release()
-        await anyio.sleep(14)
-        assert auth._session.credential is None
+    assert (await auth.token()).access_token == "SECRET-a1"
+    assert store.text == theirs
+    await anyio.sleep(14)
+    assert store.text == theirs
+    await anyio.sleep(3)
     assert store.record.token == await auth.token()
     assert (store.record.generation, endpoint.asked) == (1, ["SECRET-r0"])
+
+
+@pytest.mark.anyio
+@virtual_time
+async def test_a_claim_that_somebody_else_wrote_into_is_released_all_the_same() -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    endpoint.gate = Gate()
+    store = Store(endpoint.text(expires_in=-1))
+    auth = RefreshAuth(endpoint, store)
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth.token)
+        await endpoint.gate.arrived()
+        assert store.text is not None
+        store.text += "  "
+        endpoint.gate.release()
+    assert store.record.token == await auth.token()
+    assert (store.record.redeeming, store.record.generation) == (None, 1)
+
+
+@pytest.mark.anyio
+@virtual_time
+async def test_a_refusal_that_meets_anothers_claim_leaves_it_be_and_waits_for_its_result() -> None:
+    store = Store(Endpoint(clock=loop_wall).text(expires_in=-1))
+    stolen: list[str] = []
+
+    class Stolen(Endpoint):
+        async def refresh(self, token: Token, /) -> Token:
+            mine = store.record.redeeming
+            assert mine is not None
+            assert store.text is not None
+            store.text = store.text.replace(mine.nonce, "theirs")
+            stolen.append(store.text)
+            raise ReauthorizationRequired("spent before", error="invalid_grant")
+
+    endpoint = Stolen(clock=loop_wall)
+    auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth.token)
+        await anyio.sleep(5)
+        assert [store.text] == stolen
+        endpoint.issued = 7
+        store.text = endpoint.text(expires_in=3600, generation=1)
+    assert (await auth.token()).access_token == "SECRET-a7"
+    assert len(stolen) == 1

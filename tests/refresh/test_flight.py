@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import os
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from httpx_refresh import (
@@ -18,9 +20,7 @@ from httpx_refresh import (
     StoreError,
     Token,
 )
-from httpx_refresh._refresh.flight import Flight
-from httpx_refresh._refresh.journal import Journal
-from httpx_refresh._refresh.messages import reauthorization_required
+from httpx_refresh._refresh.record import fingerprint
 from httpx_refresh.testing import Gate
 from tests.fakes import Api, Endpoint, Store, claims, loop_wall, no_write, use_loop_time
 from tests.virtual_time import virtual_time
@@ -92,7 +92,7 @@ async def test_a_directory_and_a_fifo_in_the_place_of_the_file_are_store_errors(
         with pytest.raises(StoreError) as caught:
             await RefreshAuth(Endpoint(), FileStore(path)).token()
         assert str(path) in str(caught.value)
-        assert caught.value.__cause__ is not None
+        assert "Error (" in str(caught.value.caused_by)
 
 
 @pytest.mark.anyio
@@ -106,7 +106,7 @@ async def test_without_a_refresh_token_a_login_is_asked_for_once_one_is_needed()
 
 
 @pytest.mark.anyio
-async def test_a_store_s_own_error_is_a_store_error_caused_by_it() -> None:
+async def test_a_store_s_own_error_is_a_store_error_that_names_its_cause() -> None:
     class Broken(MemoryStore):
         async def load(self) -> str | None:
             raise KeyError("table")
@@ -121,9 +121,9 @@ async def test_a_store_s_own_error_is_a_store_error_caused_by_it() -> None:
 
     with pytest.raises(StoreError, match="could not be read") as caught:
         await RefreshAuth(Endpoint(), Broken()).token()
-    cause = caught.value.__cause__
-    assert cause is not None
-    assert isinstance(cause.__cause__, KeyError)
+    assert str(caught.value.caused_by).startswith(f"KeyError ({__file__}, line ")
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
     with pytest.raises(StoreError, match="in my own words"):
         await RefreshAuth(Endpoint(), Plain()).token()
     with pytest.raises(StoreError, match="in my own words"):
@@ -159,7 +159,7 @@ async def test_ten_waiters_of_one_flight_get_ten_equal_errors_of_one_request(
             group.start_soon(call)
     assert len({id(one) for one in got}) == 10
     assert len({str(one) for one in got}) == 1
-    assert len({id(one.__cause__) for one in got}) == 1
+    assert {(one.__cause__, one.__context__) for one in got} == {(None, None)}
     kept = {name: value for name, value in vars(error).items() if name != "since"}
     assert all(vars(one).items() >= kept.items() for one in got)
     assert len(endpoint.asked) == 1
@@ -302,18 +302,26 @@ async def test_a_login_during_a_refresh_is_not_overwritten_by_its_result() -> No
 
 
 @in_loop_time
-@pytest.mark.parametrize("outcome", ["not_sent", "busy"])
+@pytest.mark.parametrize(
+    "outcome, least, most",
+    [
+        # 0.25, 0.5, 1 and 2 s, each times something between 0.6 and one.
+        ("not_sent", 2.25, 3.75),
+        # The claim is not held through the last: all who share the store pause for a second.
+        ("busy", 1.65, 2.76),
+    ],
+)
 async def test_what_was_not_spent_is_tried_again_with_backoff_and_noted_as_unspent(
-    outcome: Any,
+    outcome: Any, least: float, most: float
 ) -> None:
     endpoint = Endpoint(clock=loop_wall)
     endpoint.script.extend(RefreshUnavailable("later", outcome=outcome) for _ in range(4))
     store = Store(endpoint.text(expires_in=-1))
     before = anyio.current_time()
     assert (await RefreshAuth(endpoint, store).token()).access_token == "SECRET-a1"
-    # 0.25, 0.5, 1 and 2 s, each times something between a half and one.
-    assert 1.875 <= anyio.current_time() - before <= 3.75
+    assert least <= anyio.current_time() - before <= most
     assert endpoint.asked == ["SECRET-r0"] * 5
+    assert (store.record.uncertain, store.record.failed) == (None, ())
 
 
 @in_loop_time
@@ -335,7 +343,9 @@ async def test_a_wait_that_would_last_past_refresh_timeout_is_not_begun() -> Non
         await RefreshAuth(endpoint, store).token()
     assert anyio.current_time() == before
     assert caught.value.retry_after == 21
-    assert store.text == endpoint.text(expires_in=-1)
+    record = store.record
+    assert (record.redeeming, record.uncertain, record.generation) == (None, None, 0)
+    assert [one.pause.seconds for one in record.failed] == [21]
 
 
 @in_loop_time
@@ -464,10 +474,12 @@ async def test_a_refused_client_is_told_at_once_and_the_grant_is_left_alone() ->
     endpoint = Endpoint()
     endpoint.always = RefreshUnavailable("invalid_client", outcome="refused")
     store = Store(endpoint.text())
-    text = store.text
+    token = store.record.token
     with pytest.raises(RefreshUnavailable, match="invalid_client"):
         await RefreshAuth(endpoint, store).refresh()
-    assert (store.text, len(endpoint.asked)) == (text, 1)
+    record = store.record
+    assert (record.token, record.generation, len(endpoint.asked)) == (token, 0, 1)
+    assert (record.redeeming, record.uncertain, record.dead) == (None, None, None)
 
 
 # -- dead grants -----------------------------------------------------------------------------------
@@ -549,8 +561,6 @@ async def test_a_revoked_token_says_so() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("since", [1e300, -1e300, 1e17])
 async def test_a_latch_from_an_impossible_time_is_told_without_one(since: float) -> None:
-    from httpx_refresh._refresh.record import fingerprint
-
     endpoint = Endpoint()
     dead = {"refresh_token_sha256": fingerprint("SECRET-r0"), "since": since}
     store = Store(endpoint.text(expires_in=-1, dead=dead))
@@ -559,7 +569,7 @@ async def test_a_latch_from_an_impossible_time_is_told_without_one(since: float)
 
 
 @pytest.mark.anyio
-async def test_a_spent_refresh_token_that_was_put_back_is_refused_once_and_latched() -> None:
+async def test_a_spent_refresh_token_that_was_put_back_is_not_sent_by_who_spent_it() -> None:
     endpoint = Endpoint()
     store = Store(endpoint.text(expires_in=-1))
     old = store.text
@@ -567,8 +577,25 @@ async def test_a_spent_refresh_token_that_was_put_back_is_refused_once_and_latch
     await auth.token()
     store.text = old  # A backup was restored.
     for _ in range(2):
-        with pytest.raises(ReauthorizationRequired, match="invalid_grant"):
+        with pytest.raises(StoreError, match="an older text was put back"):
             await auth.refresh()
+    assert (store.text, endpoint.asked) == (old, ["SECRET-r0"])
+    # A login with that very token is believed.
+    endpoint.issued = 0
+    await auth.set_token(Token("SECRET-a0", "SECRET-r0"))
+    assert (await auth.refresh()).access_token == "SECRET-a1"
+
+
+@pytest.mark.anyio
+async def test_a_spent_refresh_token_that_was_put_back_is_sent_once_by_others_and_latched() -> None:
+    endpoint = Endpoint()
+    store = Store(endpoint.text(expires_in=-1))
+    old = store.text
+    await RefreshAuth(endpoint, store).token()
+    store.text = old
+    for _ in range(2):
+        with pytest.raises(ReauthorizationRequired, match="invalid_grant"):
+            await RefreshAuth(endpoint, store).refresh()
     assert endpoint.asked == ["SECRET-r0", "SECRET-r0"]
 
 
@@ -590,8 +617,8 @@ async def test_a_refusal_is_not_answered_with_the_very_token_that_was_refused() 
     async with api.client(auth) as client, anyio.create_task_group() as group:
         group.start_soon(auth.token)  # Any token will do for this one.
         await gate.arrived()
-        # Another event loop has read the same token meanwhile.
-        auth._session.publish(endpoint.current)
+        # Another event loop reads the same token meanwhile.
+        await anyio.to_thread.run_sync(lambda: asyncio.run(auth.token()))
 
         async def call() -> None:
             assert (await client.get("/")).status_code == 200
@@ -607,7 +634,7 @@ async def test_a_refusal_is_not_answered_with_the_very_token_that_was_refused() 
 async def test_a_claim_that_was_taken_over_stays_uncertain_if_nothing_was_sent() -> None:
     endpoint = Endpoint(clock=loop_wall)
     endpoint.script.append(RefreshUnavailable("busy", outcome="busy", retry_after=100))
-    claim = {"by": "elsewhere:1", "nonce": "n1", "since": loop_wall() - 400}
+    claim = {"by": "elsewhere:1", "nonce": "n1", "since": loop_wall() - 90_000}
     store = Store(endpoint.text(expires_in=-1, redeeming=claim))
     with pytest.raises(RefreshUnavailable):
         await RefreshAuth(endpoint, store).token()
@@ -615,19 +642,3 @@ async def test_a_claim_that_was_taken_over_stays_uncertain_if_nothing_was_sent()
     assert record.redeeming is None
     assert record.uncertain is not None
     assert record.uncertain.nonce == "n1"
-
-
-@pytest.mark.anyio
-async def test_results_are_not_to_be_had_before_there_are_any() -> None:
-    endpoint = Endpoint()
-    session = RefreshAuth(endpoint, Store(endpoint.text()))._session
-    record = await session.slot.read()
-    assert record.token is not None
-    flight = Flight(session, object(), None)
-    journal = Journal(session.slot, record, record.token, refresh_timeout=1.0)
-    with pytest.raises(AssertionError, match="brought no token"):
-        flight.result()
-    with pytest.raises(AssertionError, match="no result yet"):
-        journal.new_token  # noqa: B018 - it raises
-    with pytest.raises(AssertionError, match="not known to be dead"):
-        reauthorization_required(record, endpoint, session.slot.store)

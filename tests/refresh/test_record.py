@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from httpx_refresh._refresh.pauses import Need
 from httpx_refresh._refresh.record import (
     BadText,
     Claim,
     Dead,
+    Failed,
+    Pause,
     Record,
-    decide,
+    Refusals,
     fingerprint,
     merged,
     parse,
-    revoked,
+    with_token,
+    without_token,
     write,
 )
+from httpx_refresh._refresh.renewal import Step, decide
+from httpx_refresh._refresh.slot import View
 from httpx_refresh._token import Token
 
-CLAIM = Claim("host:1", "n1", 1000.0)
+CLAIM = Claim("host:1", "n1", 1000.0, 20.0)
 DEAD = Dead(fingerprint("r"), "invalid_grant", None, 1000.0)
 HELD = Token("a", "r", 2000.0, extra={"id_token": "kept", "expires_in": 60})
+PAUSE = Pause("p1", 30.0, 1030.0)
+FAILED = Failed("no answer", "unknown", False, 2, PAUSE)
+REFUSALS = Refusals(2, 1, ("k1", "k2"), 3, PAUSE)
+
+
+def written(token: Token | None = HELD, generation: int = 3, **notes: Any) -> Record:
+    """Write a record, and read it."""
+    return parse(write(Record(None, token, generation, **notes), rev="v1"))
 
 
 def test_an_empty_slot_holds_no_token() -> None:
@@ -36,7 +51,8 @@ def test_a_file_as_other_tools_leave_it_is_read() -> None:
     record = parse('{"access_token": "a", "refresh_token": "r", "expires_in": 60, "x": 1}')
     assert record.token == Token("a", "r", extra={"expires_in": 60, "x": 1})
     assert (record.generation, record.redeeming, record.uncertain) == (0, None, None)
-    assert (record.dead, record.revoked) == (None, False)
+    assert (record.dead, record.revoked) == (None, None)
+    assert (record.failed, record.refusals) == ((), None)
 
 
 @pytest.mark.parametrize(
@@ -95,13 +111,110 @@ def test_a_note_that_is_null_is_none(notes: str) -> None:
     assert getattr(record, notes) is None
 
 
+@pytest.mark.parametrize(
+    "given, read",
+    [
+        (20, 20.0),
+        (0.5, 0.5),
+        (300, 300.0),
+        (301, None),
+        (1e300, None),
+        (0, None),
+        (-5, None),
+        (True, None),
+        (10**400, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_a_claim_s_time_is_read_as_positive_and_at_most_five_minutes(
+    given: Any, read: float | None
+) -> None:
+    note = {"by": "x", "nonce": "n", "since": 1.0, "for": given, "held": "yes"}
+    record = parse(json.dumps({"access_token": "a", "httpx_refresh": {"redeeming": note}}))
+    assert record.redeeming == Claim("x", "n", 1.0, read, held=False)
+
+
+_PAUSE = {"nonce": "p", "pause": 5.0, "until": 1005.0}
+_FAILED = {"message": "m", "outcome": "busy", "transient": True, "failures": 1, **_PAUSE}
+_REFUSALS = {"early": 1, "futile": 2, "kinds": ["k", 5], "generation": 7, **_PAUSE}
+
+
+@pytest.mark.parametrize(
+    "name, note, odd",
+    [
+        ("failed", _FAILED, {"message": 5}),
+        ("failed", _FAILED, {"outcome": "maybe"}),
+        ("failed", _FAILED, {"outcome": []}),
+        ("failed", _FAILED, {"failures": -1}),
+        ("failed", _FAILED, {"failures": 1.5}),
+        ("failed", _FAILED, {"client": 5}),
+        ("failed", _FAILED, {"nonce": 5}),
+        ("failed", _FAILED, {"pause": "5"}),
+        ("failed", _FAILED, {"until": None}),
+        ("refusals", _REFUSALS, {"early": "1"}),
+        ("refusals", _REFUSALS, {"futile": None}),
+        ("refusals", _REFUSALS, {"generation": True}),
+        ("refusals", _REFUSALS, {"kinds": {}}),
+        ("refusals", _REFUSALS, {"nonce": None}),
+    ],
+)
+def test_a_pause_that_cannot_be_read_is_none_and_the_token_stays_readable(
+    name: str, note: dict[str, Any], odd: dict[str, Any]
+) -> None:
+    def read(value: Any) -> Record:
+        listed = [value] if name == "failed" else value
+        record = parse(json.dumps({"access_token": "a", "httpx_refresh": {name: listed}}))
+        assert record.token == Token("a")
+        return record
+
+    assert getattr(read(note), name)
+    for broken in ({**note, **odd}, 5, None, []):
+        assert not getattr(read(broken), name)
+
+
+def test_of_the_clients_that_were_refused_eight_are_read() -> None:
+    notes = [{**_FAILED, "client": f"c{number}"} for number in range(9)]
+    record = parse(json.dumps({"access_token": "a", "httpx_refresh": {"failed": [5, *notes]}}))
+    assert [one.client for one in record.failed] == [f"c{number}" for number in range(7)]
+    assert parse(json.dumps({"access_token": "a", "httpx_refresh": {"failed": 5}})).failed == ()
+
+
+def test_a_pause_is_read_as_five_minutes_at_most_and_not_negative() -> None:
+    for told, read in ((1e9, 300.0), (-1, 0.0), (12, 12.0)):
+        note = {**_FAILED, "pause": told}
+        text = json.dumps({"access_token": "a", "httpx_refresh": {"failed": [note]}})
+        (failed,) = parse(text).failed
+        assert failed.pause.seconds == read
+
+
+def test_of_the_kinds_that_were_refused_those_that_are_names_are_read() -> None:
+    record = parse(json.dumps({"access_token": "a", "httpx_refresh": {"refusals": _REFUSALS}}))
+    assert record.refusals == Refusals(1, 2, ("k",), 7, Pause("p", 5.0, 1005.0))
+
+
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=8,
 )
 _notes = st.dictionaries(
-    st.sampled_from(["generation", "redeeming", "uncertain", "dead", "revoked", "by", "since"]),
+    st.sampled_from(
+        [
+            "generation",
+            "redeeming",
+            "uncertain",
+            "dead",
+            "revoked",
+            "failed",
+            "refusals",
+            "by",
+            "since",
+            "else",
+        ]
+    ),
     _json,
 )
 _fields = st.dictionaries(
@@ -112,7 +225,6 @@ _fields = st.dictionaries(
 )
 
 
-@settings(max_examples=500, deadline=None)
 @given(
     st.text()
     | st.builds(json.dumps, _json)
@@ -123,25 +235,17 @@ def test_any_text_is_read_or_refused_and_what_is_read_is_written_and_read_again(
         record = parse(text)
     except BadText:
         return
-    if record.token is None:
-        assert record.revoked
-        return
-    again = parse(
-        write(
-            record.token,
-            record.generation + 1,
-            redeeming=CLAIM,
-            uncertain=record.uncertain,
-            dead=record.dead,
-        )
+    claimed = replace(record, generation=record.generation + 1, redeeming=CLAIM)
+    again = parse(write(claimed, rev="v1"))
+    assert (again.token is None) == (record.token is None) == (record.revoked is not None)
+    if record.token is not None and again.token is not None:
+        assert again.token.access_token == record.token.access_token
+        assert again.token.refresh_token == record.token.refresh_token
+        assert again.token.expires_at == record.token.expires_at
+        assert set(again.token.extra) == set(record.token.extra)
+    assert replace(again, text=None, token=None, others={}) == replace(
+        claimed, text=None, token=None, others={}
     )
-    assert again.token is not None
-    assert again.token.access_token == record.token.access_token
-    assert again.token.refresh_token == record.token.refresh_token
-    assert again.token.expires_at == record.token.expires_at
-    assert set(again.token.extra) == set(record.token.extra)
-    assert again.generation == record.generation + 1
-    assert (again.redeeming, again.uncertain, again.dead) == (CLAIM, record.uncertain, record.dead)
 
 
 def test_a_generation_that_cannot_be_counted_on_is_refused() -> None:
@@ -151,15 +255,49 @@ def test_a_generation_that_cannot_be_counted_on_is_refused() -> None:
         parse(text.replace('"generation": 0', '"generation": ' + "9" * 4300))
 
 
+def test_past_the_last_generation_that_json_can_count_to_it_begins_anew() -> None:
+    assert Record(None, HELD, 2**53 - 1).next_generation() == 1
+    assert Record(None, HELD, 2**53 - 2).next_generation() == 2**53 - 1
+
+
 def test_what_is_written_is_read_back_whole() -> None:
-    text = write(HELD, 3, redeeming=CLAIM, uncertain=Claim("b", "n2", 1.5), dead=DEAD)
+    notes: dict[str, Any] = {
+        "redeeming": CLAIM,
+        "uncertain": Claim("b", "n2", 1.5),
+        "dead": DEAD,
+        "failed": (FAILED, replace(FAILED, client="c1")),
+        "refusals": REFUSALS,
+    }
+    record = written(**notes)
+    assert record == Record(record.text, HELD, 3, **notes)
+    claimed = written(
+        redeeming=Claim("b", "n", 1.5, 300.0, held=True),
+        failed=(replace(FAILED, client="c1", transient=True, outcome="refused"),),
+    )
+    assert claimed.redeeming == Claim("b", "n", 1.5, 300.0, held=True)
+    assert claimed.failed == (Failed("no answer", "refused", True, 2, PAUSE, "c1"),)
+
+
+def test_a_revision_makes_two_texts_of_one_record() -> None:
+    record = Record(None, HELD, 3)
+    assert write(record, rev="v1") != write(record, rev="v2")
+    assert replace(parse(write(record, rev="v1")), text=None) == record
+
+
+def test_notes_of_another_version_are_carried_along_and_a_login_keeps_them() -> None:
+    text = json.dumps(
+        {"access_token": "a", "httpx_refresh": {"generation": 1, "later": {"x": [1]}, "rev": "v0"}}
+    )
     record = parse(text)
-    assert record == Record(text, HELD, 3, CLAIM, Claim("b", "n2", 1.5), DEAD)
+    assert record.others == {"later": {"x": [1]}}
+    for other in (record, with_token(record, HELD), without_token(record, since=5.0)):
+        notes = json.loads(write(other, rev="v1"))["httpx_refresh"]
+        assert (notes["later"], notes["rev"]) == ({"x": [1]}, "v1")
 
 
 def test_extra_fields_never_stand_for_the_token_s_own_nor_for_the_notes() -> None:
     token = Token("a", extra={"access_token": "x", "refresh_token": "y", "httpx_refresh": {}})
-    record = parse(write(token, 1))
+    record = written(token, 1)
     assert record.token == Token("a")
     assert record.generation == 1
 
@@ -171,39 +309,66 @@ def test_a_refresh_keeps_what_was_not_sent_again_but_for_the_lifetime() -> None:
     assert new == Token("b", "r2", 100.0, extra={"id_token": "n", "expires_in": 7})
 
 
-@pytest.mark.parametrize("expires_at, life", [(100.0, 60.0), (40.0, None), (None, None)])
+@pytest.mark.parametrize("expires_at, life", [(100.0, 60.0), (None, None)])
 def test_a_lifetime_that_is_not_named_is_told_from_the_end(
     expires_at: float | None, life: float | None
 ) -> None:
     assert merged(HELD, Token("b", None, expires_at), now=40.0).extra.get("expires_in") == life
 
 
+@pytest.mark.parametrize("expires_at", [40.0, 39.9, 1.0])
+def test_a_token_that_has_expired_on_its_arrival_is_one_of_unknown_lifetime(
+    expires_at: float,
+) -> None:
+    new = Token("b", "r2", expires_at, extra={"expires_in": 60, "expires_in_sec": 60, "scope": "s"})
+    assert merged(HELD, new, now=40.0) == Token(
+        "b", "r2", None, extra={"id_token": "kept", "scope": "s"}
+    )
+
+
+def test_a_token_is_kept_when_what_comes_beside_it_is_too_much_to_be_saved() -> None:
+    much, odd = {"x": "y" * 140_000}, {"x": {(1,): 2}}
+    assert merged(HELD, Token("b", extra=much), now=0.0).extra == {}
+    assert merged(HELD, Token("b", extra=odd), now=0.0).extra == {}
+    held = Token("a", "r", extra=much)
+    assert merged(held, Token("b", extra={"scope": "s"}), now=0.0).extra == {"scope": "s"}
+    assert merged(held, Token("b"), now=0.0) == Token("b", "r")
+
+
 def test_a_revoked_slot_holds_no_token_and_outlives_a_refresh_under_way() -> None:
-    record = parse(write(HELD, 3))
-    gone = parse(revoked(record, since=5.0))
-    assert (gone.token, gone.generation, gone.revoked) == (None, 4, True)
+    record = written()
+    gone = parse(write(without_token(record, since=5.0), rev="v1"))
+    assert (gone.token, gone.generation, gone.revoked) == (None, 4, 5.0)
     assert not gone.same_base(record)
     assert not record.same_base(gone)
+
+
+@pytest.mark.parametrize("value, read", [(5, 5.0), (True, 0.0), (None, None), ("x", 0.0)])
+def test_a_revoked_note_holds_whatever_it_says(value: Any, read: float | None) -> None:
+    text = json.dumps({"access_token": "a", "httpx_refresh": {"revoked": value}})
+    record = parse(text)
+    assert record.revoked == read
+    assert (record.token is None) is (read is not None)
 
 
 @pytest.mark.parametrize(
     "other, same",
     [
-        (parse(write(HELD, 3, redeeming=CLAIM, dead=DEAD)), True),
-        (parse(write(HELD, 4)), False),
-        (parse(write(Token("b", "r"), 3)), False),
-        (parse(write(Token("a", "r2"), 3)), False),
+        (written(redeeming=CLAIM, dead=DEAD, failed=(FAILED,), refusals=REFUSALS), True),
+        (written(HELD, 4), False),
+        (written(Token("b", "r")), False),
+        (written(Token("a", "r2")), False),
     ],
 )
-def test_claims_and_latches_are_no_new_base(other: Record, same: bool) -> None:
-    assert parse(write(HELD, 3)).same_base(other) is same
+def test_claims_and_other_notes_are_no_new_base(other: Record, same: bool) -> None:
+    assert written().same_base(other) is same
 
 
 def test_a_latch_holds_for_the_refresh_token_that_was_refused_and_for_no_other() -> None:
-    assert parse(write(HELD, 1, dead=DEAD)).is_dead()
-    assert not parse(write(Token("a", "other"), 1, dead=DEAD)).is_dead()
-    assert not parse(write(Token("a"), 1, dead=DEAD)).is_dead()
-    assert not parse(write(HELD, 1)).is_dead()
+    assert written(dead=DEAD).is_dead()
+    assert not written(Token("a", "other"), dead=DEAD).is_dead()
+    assert not written(Token("a"), dead=DEAD).is_dead()
+    assert not written().is_dead()
     assert not Record(None, dead=DEAD).is_dead()
 
 
@@ -211,31 +376,98 @@ def test_a_refresh_token_of_any_text_has_a_fingerprint() -> None:
     assert fingerprint("\ud800") != fingerprint("\ud801")
 
 
+# -- what follows from a text ----------------------------------------------------------------------
+
 _PAST, _AHEAD = Token("a", "r", 900.0), Token("a", "r", 1100.0)
+_A = Token("a")
+
+
+def _view(
+    token: Token | None,
+    claim: Any = "none",
+    failed: tuple[tuple[Failed, float], ...] = (),
+    refusals_for: float = 0.0,
+    **notes: Any,
+) -> View:
+    record = Record("x", token, failed=tuple(one for one, _ in failed), **notes)
+    return View(record, claim, failed=failed, refusals_for=refusals_for)
 
 
 @pytest.mark.parametrize(
-    "record, stale, abandoned, step",
+    "view, stale, step",
     [
-        (Record(None), None, False, "none"),
-        (Record("x", _AHEAD), None, False, "adopt"),
-        (Record("x", _AHEAD), "other", False, "adopt"),
-        (Record("x", _AHEAD, redeeming=CLAIM), None, False, "adopt"),
-        (Record("x", _AHEAD, dead=DEAD), None, False, "adopt"),
-        (Record("x", Token("a")), None, False, "adopt"),
-        (Record("x", _AHEAD), "a", False, "spend"),
-        (Record("x", _PAST), None, False, "spend"),
-        (Record("x", Token("a", "r", 1000.0)), None, False, "spend"),
-        (Record("x", _PAST, uncertain=CLAIM), None, False, "spend"),
-        (Record("x", Token("a", None, 900.0)), None, False, "no_refresh_token"),
-        (Record("x", Token("a")), "a", False, "no_refresh_token"),
-        (Record("x", _PAST, dead=DEAD), None, False, "dead"),
-        (Record("x", _PAST, redeeming=CLAIM, dead=DEAD), None, False, "dead"),
-        (Record("x", _PAST, redeeming=CLAIM), None, False, "wait"),
-        (Record("x", _PAST, redeeming=CLAIM), None, True, "spend"),
+        (_view(None), None, "none"),
+        (_view(_AHEAD), None, "adopt"),
+        (_view(_AHEAD), Token("other"), "adopt"),
+        (_view(_AHEAD, "standing", redeeming=CLAIM), None, "adopt"),
+        (_view(_AHEAD, dead=DEAD), None, "adopt"),
+        (_view(_AHEAD, failed=((FAILED, 9.0),)), None, "adopt"),
+        (_view(_A), None, "adopt"),
+        (_view(_AHEAD), _A, "spend"),
+        (_view(_PAST), None, "spend"),
+        (_view(Token("a", "r", 1000.0)), None, "spend"),
+        (_view(_PAST, uncertain=CLAIM), None, "spend"),
+        (_view(Token("a", None, 900.0)), None, "no_refresh_token"),
+        (_view(_A), _A, "no_refresh_token"),
+        (_view(_PAST, dead=DEAD), None, "dead"),
+        (_view(_PAST, "standing", redeeming=CLAIM, dead=DEAD), None, "dead"),
+        (_view(_PAST, "standing", redeeming=CLAIM), None, "wait"),
+        (_view(_PAST, "abandoned", redeeming=CLAIM), None, "spend"),
+        (_view(_PAST, failed=((FAILED, 0.0),)), None, "spend"),
+        (_view(_PAST, failed=((FAILED, 9.0),)), None, "pause"),
+        (_view(_PAST, refusals=REFUSALS, refusals_for=9.0), None, "spend"),
     ],
 )
-def test_each_text_calls_for_one_step(
-    record: Record, stale: str | None, abandoned: bool, step: str
+def test_each_text_calls_for_one_step(view: View, stale: Token | None, step: Step) -> None:
+    assert (
+        decide(view, stale=stale, need=Need.RESULT, forced=False, client=None, now=1000.0) == step
+    )
+
+
+@pytest.mark.parametrize(
+    "client, mine, step",
+    [
+        (None, None, "pause"),
+        (None, "c1", "pause"),
+        ("c1", "c1", "pause"),
+        ("c1", "c2", "spend"),
+        ("c1", None, "spend"),
+    ],
+)
+def test_a_refusal_of_the_client_binds_those_with_the_same_credentials(
+    client: str | None, mine: str | None, step: Step
 ) -> None:
-    assert decide(record, stale=stale, now=1000.0, abandoned=abandoned) == step
+    view = _view(_PAST, failed=((replace(FAILED, client=client), 9.0),))
+
+    def said(*, forced: bool) -> Step:
+        return decide(view, stale=None, need=Need.RESULT, forced=forced, client=mine, now=1000.0)
+
+    assert said(forced=False) == step
+    assert said(forced=True) == "spend"
+
+
+@pytest.mark.parametrize(
+    "need, early, futile, left, step",
+    [
+        # A first refusal has to learn what is known of refusals before it is worth anything.
+        (Need.REFUSED, 0, 1, 0.0, "pass_on"),
+        (Need.REFUSED, 1, 0, 9.0, "spend"),
+        (Need.REFUSED, 2, 0, 0.0, "spend"),
+        (Need.REFUSED, 2, 0, 5.0, "soon"),
+        (Need.REFUSED, 2, 0, 5.1, "pass_on"),
+        (Need.PROBE, 0, 1, 0.0, "spend"),
+        (Need.PROBE, 0, 1, 0.1, "pass_on"),
+        (Need.PROBE, 2, 0, 4.0, "soon"),
+        (Need.ENDED, 0, 3, 9.0, "spend"),
+        (Need.ENDED, 2, 3, 4.0, "soon"),
+        (Need.ENDED, 2, 3, 9.0, "pass_on"),
+        (Need.RESULT, 9, 9, 9.0, "spend"),
+        (Need.AHEAD, 9, 9, 9.0, "spend"),
+    ],
+)
+def test_why_a_token_is_wanted_says_whether_a_pause_for_refusals_binds(
+    need: Need, early: int, futile: int, left: float, step: Step
+) -> None:
+    view = _view(_AHEAD, refusals=Refusals(early, futile, (), 3, PAUSE), refusals_for=left)
+    assert decide(view, stale=_A, need=need, forced=False, client=None, now=1000.0) == step
+    assert decide(view, stale=_A, need=need, forced=True, client=None, now=1000.0) == "spend"

@@ -329,3 +329,7 @@ def test_the_repr_names_the_file() -> None:
 
 def test_the_slot_is_the_same_wherever_the_directory_is_mounted() -> None:
     assert FileStore("/mnt/a/xero.json").slot == FileStore(Path("xero.json")).slot == "xero.json"
+
+
+def test_the_path_is_the_one_that_was_given() -> None:
+    assert FileStore(Path("a") / "xero.json").path == os.path.join("a", "xero.json")

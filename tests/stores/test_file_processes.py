@@ -12,7 +12,7 @@ import pytest
 
 from httpx_refresh.stores import FileStore
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.processes
 
 COUNT = """
 import sys

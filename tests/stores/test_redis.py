@@ -19,7 +19,6 @@ from httpx_refresh.testing import check_store
 
 from .secrecy import everything_said
 
-pytestmark = pytest.mark.slow
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio", "asyncio+uvloop"], indirect=True)
 
 _numbers = count()

@@ -39,9 +39,9 @@ def table() -> str:
 
 @pytest.fixture(
     params=[
-        pytest.param("postgres_url asyncpg", marks=pytest.mark.slow, id="asyncpg"),
-        pytest.param("postgres_url psycopg", marks=pytest.mark.slow, id="psycopg"),
-        pytest.param("mariadb_url aiomysql", marks=pytest.mark.slow, id="aiomysql"),
+        pytest.param("postgres_url asyncpg", id="asyncpg"),
+        pytest.param("postgres_url psycopg", id="psycopg"),
+        pytest.param("mariadb_url aiomysql", id="aiomysql"),
         pytest.param("sqlite_url aiosqlite", id="sqlite"),
     ]
 )
@@ -109,7 +109,6 @@ async def test_encrypted_it_keeps_the_contract(sqlite_url: str) -> None:
 
 @ONE_LOOP
 @pytest.mark.anyio
-@pytest.mark.slow
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 async def test_at_stricter_isolation_postgresql_keeps_the_contract(
     postgres_url: str, table: str, level: str
@@ -123,7 +122,6 @@ async def test_at_stricter_isolation_postgresql_keeps_the_contract(
 
 @ONE_LOOP
 @pytest.mark.anyio
-@pytest.mark.slow
 @pytest.mark.parametrize("level", ["READ COMMITTED", "SERIALIZABLE"])
 async def test_at_another_isolation_mariadb_keeps_the_contract(
     mariadb_url: str, table: str, level: str
@@ -367,7 +365,6 @@ SERVERS = pytest.mark.parametrize(
 
 @ONE_LOOP
 @pytest.mark.anyio
-@pytest.mark.slow
 @SERVERS
 async def test_an_update_that_gave_way_is_tried_again(database: URL, table: str) -> None:
     async with giving_way(database, table, times=3) as store:
@@ -377,7 +374,6 @@ async def test_an_update_that_gave_way_is_tried_again(database: URL, table: str)
 
 @ONE_LOOP
 @pytest.mark.anyio
-@pytest.mark.slow
 @SERVERS
 async def test_an_update_that_gives_way_ten_times_is_an_error(database: URL, table: str) -> None:
     async with giving_way(database, table, times=10) as store:
@@ -389,7 +385,6 @@ async def test_an_update_that_gives_way_ten_times_is_an_error(database: URL, tab
 
 @ONE_LOOP
 @pytest.mark.anyio
-@pytest.mark.slow
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_a_cancelled_call_gives_its_connection_back(
     postgres_url: str, table: str, driver: str

@@ -70,7 +70,6 @@ async def test_a_store_by_url_keeps_the_contract_with_a_connection_for_each_call
 
 @asyncio_only
 @pytest.mark.anyio
-@pytest.mark.slow
 @pytest.mark.parametrize("database", ["postgres_url", "mariadb_url"])
 async def test_a_database_by_url_swaps(database: str, request: pytest.FixtureRequest) -> None:
     store = open_store(f"{request.getfixturevalue(database)}?key=xero&table=by_url")

@@ -77,11 +77,11 @@ def checked_rule(rule: Rule) -> Rule:
     return rule
 
 
-def is_unsuspicious(status: int, rule: Rule) -> bool:
-    """Return whether the status alone tells that the token was accepted: so it is with nearly every response."""
+def glance(status: int, rule: Rule) -> Challenge | None:
+    """Return what the status alone says of the token, as it does of nearly every response; None: it does not tell."""
     if rule is None:
-        return status != 401
-    return isinstance(rule, ExpiryRule) and status not in rule.statuses
+        return EXPIRED if status == 401 else ACCEPTED
+    return ACCEPTED if isinstance(rule, ExpiryRule) and status not in rule.statuses else None
 
 
 async def challenge_of(response: Response, rule: Rule) -> Challenge:

@@ -18,8 +18,8 @@ _PIECE = 8
 _WORD = 4
 """A secret that is shorter is hidden where it stands alone. It would be found in every other word."""
 
-_LONG = 2048
-"""Characters of a secret of which each piece is looked for; of a longer one each eighth, and what is around it."""
+_LONG = 4096
+"""A secret of more characters is looked for whole as it is, in other forms by its beginning and its end."""
 
 # A JWT (RFC 7519 §3.1), whoever's it is: `eyJ` is the beginning of a JSON object in base64.
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)*")
@@ -31,8 +31,9 @@ def redacted(text: str | None, secrets: Iterable[str], most: int) -> str | None:
     """Return a server's words without the secrets of ours that they repeat, in one line, bounded.
 
     A secret is recognised whole or in part, as it is, and as it looks in a URL, a form, JSON, HTML, base64, and HTTP
-    Basic credentials. Of a secret of up to 2,048 characters, 8 in a row are recognised, of a longer one 15; one of
-    fewer than 4 is hidden where it is a word of its own only.
+    Basic credentials, if 8 characters of it stand in a row. One of fewer than 4 characters is hidden only where it is
+    a word of its own. Of one of more than 4,096 the middle is recognised as it is only, and in rows of 15: servers
+    repeat the beginning of what they refuse, or the end, and the time that this takes is bounded.
 
     Args:
         text: the words.
@@ -86,7 +87,7 @@ def _found(text: str, form: str) -> Iterator[tuple[int, int]]:
             yield found.span()
         return
     size = min(_PIECE, len(form))
-    step = 1 if len(form) <= _LONG else size
+    step = 1 if len(form) <= 3 * _LONG else size  # Each character may be three in a URL.
     pieces = {form[at : at + size]: at for at in range(0, len(form) - size + 1, step)}
     for start in range(len(text) - size + 1):
         at = pieces.get(text[start : start + size])
@@ -105,7 +106,12 @@ def _widened(text: str, start: int, end: int, form: str, at: int) -> tuple[int, 
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Yield a secret as it may look in a server's words. A long one in pieces is found by what it is."""
+    """Yield a secret as it may look in a server's words."""
+    if len(secret) > _LONG:
+        yield secret
+        yield from _forms(secret[: _LONG // 2])
+        yield from _forms(secret[-_LONG // 2 :])
+        return
     for form in (secret, quote_plus(secret, errors="replace")):
         yield form
         for before in range(3):

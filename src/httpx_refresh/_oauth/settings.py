@@ -114,6 +114,8 @@ def checked_url(url: str, name: str, *, allow_http: bool = False) -> str:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise ValueError(f"{name} is no URL: {error}") from None
+    if not url.isprintable():  # People are shown some of them.
+        raise ValueError(f"{name} must not hold control characters")
     if not is_secure(parsed.scheme, parsed.host, allow_http=allow_http):
         raise ValueError(
             f"{name} must be https (RFC 6749 §3.1 and §3.2; http to loopback excepted): secrets go there. In a network "

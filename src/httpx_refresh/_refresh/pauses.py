@@ -112,10 +112,23 @@ class Need(IntEnum):
     """Bring a token, or the reason why there is none."""
 
 
+def early_pause(early: int) -> float:
+    """Return the seconds between two refreshes after so many early ends in a row."""
+    if early < MANY_EARLY_ENDS - 1:
+        return 0.0
+    return pause_after(early - MANY_EARLY_ENDS + 1, first=FIRST_EARLY, most=MOST_DOUBT)
+
+
+def early_left(refusals: Refusals, left: float) -> float:
+    """Return the seconds that the pause for early ends lasts on, where that for everything lasts on for `left`."""
+    elapsed = refusals.pause.seconds - left
+    return max(0.0, early_pause(refusals.early) - elapsed) if left > 0 else 0.0
+
+
 def held_back(need: Need, refusals: Refusals | None, left: float) -> float:
     """Return the seconds that a refresh because of a refusal has to wait, for what the refreshes before it came to.
 
-    0: it need not. Infinity: the refusal is to be passed on.
+    0: it need not. Infinity: what is in the store is to be told to the waiters, who know then what to ask for.
 
     Args:
         need: why it is wanted.
@@ -125,12 +138,10 @@ def held_back(need: Need, refusals: Refusals | None, left: float) -> float:
     if refusals is None or need not in (Need.REFUSED, Need.PROBE, Need.ENDED):
         return 0.0
     if need is Need.REFUSED and refusals.futile:
-        return math.inf  # Told to its waiters, who then know what to ask for.
+        return math.inf
     if need is Need.PROBE and refusals.futile:
-        return math.inf if left > 0 else 0.0
-    if refusals.early < MANY_EARLY_ENDS - 1:
-        return 0.0
-    return left if left <= LONGEST_EARLY_WAIT else math.inf
+        return left
+    return early_left(refusals, left)
 
 
 def after_refresh(
@@ -163,9 +174,7 @@ def after_refresh(
         early = 0
     if not (early or futile):
         return None
-    seconds = 0.0
-    if early >= MANY_EARLY_ENDS - 1:
-        seconds = pause_after(early - MANY_EARLY_ENDS + 1, first=FIRST_EARLY, most=MOST_DOUBT)
+    seconds = early_pause(early)
     if futile:
         seconds = max(seconds, pause_after(futile - 1, first=FIRST_DOUBT, most=MOST_DOUBT))
     return Refusals(early, futile, (), generation, Pause(nonce, seconds, now + seconds))
@@ -178,6 +187,7 @@ def after_futile(
     early = 0 if refusals is None else refusals.early
     futile = 1 if refusals is None else refusals.futile + 1
     seconds = pause_after(futile - 1, first=FIRST_DOUBT, most=MOST_DOUBT)
+    seconds = max(seconds, early_pause(early))
     pause = Pause(nonce, seconds, now + seconds)
     return Refusals(early, futile, kinds[:MOST_KINDS_TOLD], generation, pause)
 
@@ -260,7 +270,8 @@ class Doubt:
         others = self.was_accepted or any(self.kinds.values())
         if known is None:
             self.strangers.add(kind)
-        if known or len(self.strangers) >= STRANGERS or (known is None and self.benefit):
+        many = others and len(self.strangers) >= STRANGERS
+        if known or many or (known is None and self.benefit):
             self.ended = True
             self.benefit = False
             self.strangers.clear()

@@ -5,7 +5,6 @@ The decision is a pure function of what was seen. It knows no waiters: how they 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -17,7 +16,7 @@ from .._errors import ReauthorizationRequired, RefreshAuthError, RefreshUnavaila
 from .._token import Token
 from . import events
 from .flight import Flight, Landing
-from .pauses import Backoff, Need, Trouble, held_back
+from .pauses import LONGEST_EARLY_WAIT, Backoff, Need, Trouble, held_back
 from .record import Claim, Failed, Record
 from .slot import Release, Slot, View
 from .source import Facts, TokenSource
@@ -64,8 +63,9 @@ def decide(
     if view.claim == "standing":
         return "wait"
     wait = 0.0 if forced else held_back(need, record.refusals, view.refusals_for)
-    if wait:
-        return "pass_on" if wait == math.inf else "soon"
+    if wait > 0:
+        patient = need is not Need.PROBE and wait <= LONGEST_EARLY_WAIT
+        return "soon" if patient else "pass_on"
     if not forced and failed_for(view, client)[1] > 0:
         return "pause"
     return "spend"
@@ -162,7 +162,7 @@ class Renewal:
                         spent=flight.sent,
                     )
                 if step == "soon":
-                    await self._sleep(min(view.refusals_for, polls.next()))
+                    await self._sleep(polls.next())
                     continue
                 if step == "pause":
                     failed, pause = failed_for(view, self.facts.client_fingerprint)

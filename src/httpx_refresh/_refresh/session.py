@@ -33,6 +33,7 @@ from .pauses import (
     Trouble,
     after_fruit,
     after_futile,
+    early_left,
     told,
     trouble_after,
 )
@@ -395,13 +396,17 @@ class Session:
             return
         with changing():
             if refusals.futile and self._doubt is None:
-                self._doubt = Doubt.of(credential.generation, refusals, was_accepted=self._accepted)
+                self._doubt = Doubt.of(
+                    credential.generation,
+                    refusals,
+                    was_accepted=self._accepted,
+                    benefit=self._accepted or refusals.futile == 1,
+                )
                 self.listening = True
             now = self.host.monotonic()
             if refusals.futile:
                 self._probe_at = max(self._probe_at, now + pause)
-            if refusals.early >= MANY_EARLY_ENDS - 1:
-                self._end_at = now + pause
+            self._end_at = now + early_left(refusals, pause)
             self._look_at = now + self.host.jitter(LOOK, 0.8)
 
     def _tell(
@@ -596,8 +601,10 @@ class Session:
                 self._list(flight, flight)
             record, error = landing.record, landing.error
             if error is not None:
-                with changing():
-                    self._trouble = trouble_after(self._trouble, error, self.host)
+                if not (flight.closing.is_set() and _was_not_sent(error)):
+                    # Else the flight was told to end, which is no trouble of the next one.
+                    with changing():
+                        self._trouble = trouble_after(self._trouble, error, self.host)
             elif landing.token is not None:
                 self._trouble = None
                 self._use(
@@ -830,6 +837,10 @@ def _no_landing(flight: Flight) -> Landing:
         outcome="unknown" if flight.sent else "not_sent",
     )
     return Landing(flight.need, error=error, spent=flight.sent)
+
+
+def _was_not_sent(error: RefreshAuthError) -> bool:
+    return isinstance(error, RefreshUnavailable) and error.outcome == "not_sent"
 
 
 def _unforeseen(error: BaseException, outcome: object) -> RefreshUnavailable:

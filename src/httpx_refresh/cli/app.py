@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from . import care
-from .console import Problem, at_terminal, reporting, run, say
+from .console import (
+    Problem,
+    at_terminal,
+    others_may_read_output,
+    reporting,
+    run,
+    say,
+    tell,
+    visible,
+    warn,
+    write_private,
+)
 from .login import How, log_in
 from .options import (
     AskSecret,
@@ -150,7 +161,7 @@ def revoke(
             return True
         if not at_terminal():
             raise Problem("nobody is here to be asked: say --yes")
-        return typer.confirm(question, err=True)
+        return typer.confirm(visible(question), err=True)
 
     with reporting():
         care.revoke(settings_of(context), confirm=confirm)
@@ -219,11 +230,34 @@ def keep_alive(
 
 
 @app.command("generate-key")
-def generate_key() -> None:
-    """Print a new key for --encrypt-key-file."""
-    from ..stores.encrypted import generate_key
-
-    say(generate_key())
+def generate_key(
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write it to a new file that only you may read.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Make a new key for --encrypt-key-file."""
+    with reporting():
+        try:
+            from ..stores.encrypted import generate_key
+        except ImportError as error:
+            raise Problem(str(error)) from None
+        if output is not None:
+            write_private(output, f"{generate_key()}\n")
+            tell(f"A new key is in {output}; only you may read it (mode 0600).")
+            return
+        say(generate_key())
+        if others_may_read_output():
+            warn(
+                "the key went to a file that others may read. Delete it, and make another with --output FILE, which "
+                "only you may read"
+            )
 
 
 @app.command()

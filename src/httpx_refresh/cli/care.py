@@ -19,7 +19,15 @@ from .._refresh.slot import Slot
 from .._token import Token
 from .console import EXPECTED, Exit, Problem, exit_code, moment, run, say, tell, warn
 from .settings import Settings
-from .slots import NEEDS_LOGIN, describe, lines, open_slot, refresh_token_expires_at, state_of
+from .slots import (
+    NEEDS_LOGIN,
+    describe,
+    is_to_be_used,
+    lines,
+    open_slot,
+    refresh_token_expires_at,
+    state_of,
+)
 
 _DAY = 86_400.0
 _STYLES = {"good": "green", "due": "yellow"}
@@ -179,7 +187,9 @@ async def _keep_alive(settings: Settings, within: float | None) -> str:
     token = _refreshable(record, slot, now)
     lifetime = settings.refresh_token_lifetime() or _UNKNOWN_LIFETIME
     dies_at = refresh_token_expires_at(token, lifetime)
-    if dies_at is not None and dies_at - now > (lifetime / 2 if within is None else within):
+    if dies_at is not None and not is_to_be_used(
+        dies_at, lifetime=lifetime, within=within, now=now
+    ):
         return f"not due; its refresh token lives until {moment(dies_at)}"
     endpoint = await settings.endpoint()
     # No origins: the commands send no request to the API.
@@ -191,9 +201,10 @@ async def _keep_alive(settings: Settings, within: float | None) -> str:
 
 
 def _refreshable(record: Record, slot: Slot, now: float) -> Token:
-    state = state_of(record, now)
-    if record.token is None or record.token.refresh_token is None or state in NEEDS_LOGIN:
+    token = record.token
+    state = state_of(token, dead=record.is_dead(), revoked=bool(record.revoked), now=now)
+    if token is None or token.refresh_token is None or state in NEEDS_LOGIN:
         raise ReauthorizationRequired(
             f"{slot.store!r} holds nothing that could be refreshed ({state}). Log in."
         )
-    return record.token
+    return token

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import enum
 import getpass
+import logging
+import os
+import signal
+import stat
 import sys
 import threading
 from collections import deque
@@ -11,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from itertools import repeat
+from pathlib import Path
 from typing import TypeVar
 
 import anyio
@@ -52,15 +57,28 @@ class Problem(Exception):
         self.code = code
 
 
+def visible(text: str) -> str:
+    """Return `text` with what a terminal would obey, or not show, written as JSON escapes it: in one line.
+
+    Scopes, a `realmId`, device codes, the names of hosts that refresh, and what a server says are others' words: ESC
+    moves the cursor, U+202E turns the line around, a newline begins one that this program never wrote.
+    """
+    return "".join(one if one.isprintable() else _escape(ord(one)) for one in text)
+
+
+def _escape(code: int) -> str:
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
 def say(text: str, style: str = "") -> None:
-    """Print a line of the result: to standard output, as it is, in colour on a terminal only."""
+    """Print a line of the result: to standard output, in colour on a terminal only."""
     # Made each time: NO_COLOR and the streams are asked for as they are now.
-    Console(highlight=False).print(Text(text, style), soft_wrap=True)
+    Console(highlight=False).print(Text(visible(text), style), soft_wrap=True)
 
 
 def tell(text: str, style: str = "") -> None:
     """Print a line about what happens: to standard error, so that a pipe gets the results only."""
-    Console(stderr=True, highlight=False).print(Text(text, style), soft_wrap=True)
+    Console(stderr=True, highlight=False).print(Text(visible(text), style), soft_wrap=True)
 
 
 def warn(text: str) -> None:
@@ -68,17 +86,71 @@ def warn(text: str) -> None:
     tell(f"Warning: {text}", "yellow")
 
 
+def others_may_read_output() -> bool:
+    """Whether standard output is a file that others than its owner may read."""
+    try:
+        mode = os.fstat(sys.stdout.fileno()).st_mode
+    except (OSError, ValueError):  # Something else stands in its place.
+        return False
+    return stat.S_ISREG(mode) and bool(stat.S_IMODE(mode) & 0o077)
+
+
+def write_private(path: str, text: str) -> None:
+    """Write a new file that only its owner may read; what is there already, a link too, is left as it is."""
+    target = Path(path).expanduser()
+    try:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+    except FileExistsError:
+        raise Problem(f"{path!r} is there already, and was left as it is") from None
+    except OSError as error:
+        raise Problem(f"{path!r} cannot be written: {error.strerror}") from None
+
+
 def at_terminal() -> bool:
     """Whether there is a person who can be asked."""
     return sys.stdin.isatty()
 
 
-def ask_hidden(prompt: str) -> str:
-    """Read a line that is not to be seen: without echo from a terminal, as it comes from a pipe."""
+def ask_hidden(prompt: str, *, timeout: float | None = None) -> str:
+    """Read a line that is not to be seen: without echo from a terminal, as it comes from a pipe.
+
+    Args:
+        prompt: the question.
+        timeout: seconds to wait for the line; without end if not given, or where the system knows no such timer.
+
+    Raises:
+        LoginFailed: no line came in time.
+    """
     if at_terminal():
-        return getpass.getpass(prompt, sys.stderr).strip()
+        with _alarm(timeout):
+            return getpass.getpass(visible(prompt), sys.stderr).strip()
     tell(prompt)
-    return sys.stdin.readline().strip()
+    with _alarm(timeout):
+        return sys.stdin.readline().strip()
+
+
+@contextmanager
+def _alarm(timeout: float | None) -> Iterator[None]:
+    """Raise out of a call that blocks this thread, once so many seconds are over."""
+    set_timer = getattr(signal, "setitimer", None)  # not there on Windows
+    if timeout is None or set_timer is None:
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise LoginFailed("Nobody answered in time (--timeout). Nothing has changed.")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    # A timer of 0 would be none. It rings again each second: an exception that is raised where others are caught, or in
+    # a weak reference's callback, goes nowhere.
+    set_timer(signal.ITIMER_REAL, max(timeout, 0.001), 1.0)
+    try:
+        yield
+    finally:
+        set_timer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def moment(epoch: float) -> str:
@@ -125,12 +197,21 @@ def _join_drivers() -> None:
     deque(map(threading.Thread.join, drivers, repeat(1.0)), maxlen=0)
 
 
+class _Terminal(logging.Handler):
+    """Prints the library's warnings as lines of this program, so that they hold no control characters either."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell(record.getMessage(), "yellow")
+
+
 @contextmanager
 def reporting() -> Iterator[None]:
     """End with a line and an exit code where something fails that has a message for the person.
 
-    Anything else is a mistake of this program's, and shows its traceback.
+    Anything else is a mistake of this program's, and shows its traceback. Meanwhile the library's warnings are printed.
     """
+    logger, terminal = logging.getLogger("httpx_refresh"), _Terminal(logging.WARNING)
+    logger.addHandler(terminal)
     try:
         yield
     except EXPECTED as error:
@@ -141,6 +222,8 @@ def reporting() -> Iterator[None]:
     except (KeyboardInterrupt, typer.Abort):
         tell("Interrupted. The token in the store is as it was, or newer.")
         raise typer.Exit(Exit.INTERRUPTED) from None
+    finally:
+        logger.removeHandler(terminal)
 
 
 EXPECTED = (Problem, RefreshAuthError)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 import webbrowser
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import anyio
 
@@ -16,33 +20,66 @@ from .._oauth.login import AuthorizationRequest
 from .._refresh.slot import Slot
 from .._token import Token
 from .console import Problem, ask_hidden, run, say, tell, warn
-from .loopback import Loopback, place_of
+from .loopback import GRACE, Loopback, place_of
 from .settings import Settings
 from .slots import prepare
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class How:
-    """In which way the person logs in; `timeout` in seconds."""
+    """In which way the person logs in; `timeout` is in seconds, and bounds the whole login."""
 
     device: bool
     paste: bool
     timeout: float
 
 
+class _Deadline:
+    """The moment at which a login is given up, whatever it waits for: the network, the store, the person."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._ends_at = time.monotonic() + timeout
+
+    @property
+    def left(self) -> float:
+        """Seconds until then."""
+        return max(0.0, self._ends_at - time.monotonic())
+
+    async def bound(self, what: Callable[[], Awaitable[_T]], late: str, *, grace: float = 0) -> _T:
+        """Return what `what` does; raise `LoginFailed` that says `late` if it takes longer than there is time.
+
+        Args:
+            what: is cancelled when the time is up.
+            late: what did not happen.
+            grace: seconds that there are at least.
+        """
+        with anyio.move_on_after(max(self.left, grace)):
+            return await what()
+        raise self.passed(late)
+
+    def passed(self, late: str, advice: str = "Start the login again.") -> LoginFailed:
+        """Make the error of what was not done in time."""
+        return LoginFailed(f"{late} within {self._timeout:g} s (--timeout). {advice}")
+
+
 def log_in(settings: Settings, how: How) -> None:
     """Log in and save the token; whatever fails, the token that was there stays."""
-    endpoint, slot = run(partial(_prepare, settings))
+    deadline = _Deadline(how.timeout)
+    endpoint, slot = run(partial(_prepare, settings, deadline))
+    _clear_environment(settings)
     # No origins: a login sends no request to the API.
     auth = RefreshAuth(endpoint, slot.store, origins=())
     if how.paste:
         # Asked for while no event loop runs: Ctrl-C is to end the question at once.
-        redirect, request = _ask_for_redirect(endpoint, settings)
-        token = run(partial(_exchange, endpoint, auth, redirect, request))
+        redirect, request = _ask_for_redirect(endpoint, settings, deadline)
+        token = run(partial(_redeem_pasted, endpoint, auth, redirect, request, deadline))
     elif how.device:
-        token = run(partial(_with_device, endpoint, settings, how, auth))
+        token = run(partial(_with_device, endpoint, settings, auth, deadline))
     else:
-        token = run(partial(_with_browser, endpoint, settings, how, auth))
+        token = run(partial(_with_browser, endpoint, settings, auth, deadline))
     say(f"Logged in at {endpoint.name}. The token is in {slot.store!r}.", "green")
     for name in endpoint.login.redirect_fields:
         if name in token.extra:
@@ -54,24 +91,54 @@ def log_in(settings: Settings, how: How) -> None:
         )
 
 
-async def _prepare(settings: Settings) -> tuple[TokenEndpoint, Slot]:
+async def _prepare(settings: Settings, deadline: _Deadline) -> tuple[TokenEndpoint, Slot]:
     """Find out what can be found out before a person is asked for anything."""
-    endpoint = await settings.endpoint()
+    endpoint = await deadline.bound(
+        settings.endpoint, "The provider did not say where its endpoints are"
+    )
     if settings.scope is None and not endpoint.login.scope:
         tell("No --scope was given: the provider decides what the token may do.")
-    return endpoint, await prepare(settings)
+    slot = await deadline.bound(partial(prepare, settings), "The store did not answer")
+    return endpoint, slot
 
 
-async def _exchange(
+def _clear_environment(settings: Settings) -> None:
+    """Take this program's settings out of the environment, which the browser and all it starts inherit.
+
+    They have been read by now: a secret, a store's password.
+    """
+    for name in list(os.environ):
+        if name.startswith("HTTPX_REFRESH_") or name == settings.client_secret_env:
+            del os.environ[name]
+
+
+async def _redeem(
     endpoint: TokenEndpoint, auth: RefreshAuth, redirect: str, request: AuthorizationRequest
 ) -> Token:
-    token = await endpoint.exchange_code(redirect, request)
-    await auth.set_token(token)
+    return await _save(auth, await endpoint.exchange_code(redirect, request))
+
+
+async def _save(auth: RefreshAuth, token: Token) -> Token:
+    # Nobody else has this token: it is saved, though the time may be up. A store's calls end by themselves.
+    with anyio.CancelScope(shield=True):
+        await auth.set_token(token)
     return token
 
 
+async def _redeem_pasted(
+    endpoint: TokenEndpoint,
+    auth: RefreshAuth,
+    redirect: str,
+    request: AuthorizationRequest,
+    deadline: _Deadline,
+) -> Token:
+    redeem = partial(_redeem, endpoint, auth, redirect, request)
+    late = f"The code was not redeemed at {endpoint.name}"
+    return await deadline.bound(redeem, late, grace=GRACE)
+
+
 async def _with_browser(
-    endpoint: TokenEndpoint, settings: Settings, how: How, auth: RefreshAuth
+    endpoint: TokenEndpoint, settings: Settings, auth: RefreshAuth, deadline: _Deadline
 ) -> Token:
     tokens: list[Token] = []
     async with Loopback(place_of(settings.redirect_uri, settings.port)) as server:
@@ -87,9 +154,16 @@ async def _with_browser(
 
         async def complete(redirect: str) -> None:
             # Saved before the person is told so.
-            tokens.append(await _exchange(endpoint, auth, redirect, request))
+            tokens.append(await _redeem(endpoint, auth, redirect, request))
 
-        await server.serve(begin, complete, timeout=how.timeout)
+        await server.serve(begin, complete, state=request.state, timeout=deadline.left)
+        if not tokens and server.taken:
+            raise deadline.passed(f"The code was not redeemed at {endpoint.name}")
+        if not tokens:
+            raise deadline.passed(
+                "Nobody came back from the login",
+                "The browser was closed, or is on another machine (then use --no-browser). Nothing has changed.",
+            )
     return tokens[0]
 
 
@@ -101,7 +175,7 @@ def _begin(endpoint: TokenEndpoint, redirect_uri: str, settings: Settings) -> Au
 
 
 def _ask_for_redirect(
-    endpoint: TokenEndpoint, settings: Settings
+    endpoint: TokenEndpoint, settings: Settings, deadline: _Deadline
 ) -> tuple[str, AuthorizationRequest]:
     redirect_uri = settings.redirect_uri
     if redirect_uri is None:
@@ -114,28 +188,29 @@ def _ask_for_redirect(
         f"It ends at an address that begins with {redirect_uri}, on a page that need not load. Copy that address from "
         "the address bar."
     )
-    redirect = ask_hidden("Paste it here (it is not shown): ")
+    redirect = ask_hidden("Paste it here (it is not shown): ", timeout=deadline.left)
     if not redirect:
         raise LoginFailed("No address was pasted. Nothing has changed.")
     return redirect, request
 
 
 async def _with_device(
-    endpoint: TokenEndpoint, settings: Settings, how: How, auth: RefreshAuth
+    endpoint: TokenEndpoint, settings: Settings, auth: RefreshAuth, deadline: _Deadline
 ) -> Token:
     if endpoint.login.device_authorization_endpoint is None:
         raise Problem(
             f"{endpoint.name} is not known to log in devices; give --device-authorization-url if it does"
         )
-    device = await endpoint.device_authorization(scope=settings.scope)
+    device = await deadline.bound(
+        partial(endpoint.device_authorization, scope=settings.scope),
+        f"{endpoint.name} began no device login",
+    )
     tell(f"On any device, open {device.verification_uri} and enter this code:")
     say(device.user_code, "bold")
     if device.verification_uri_complete is not None:
         tell(f"Or open {device.verification_uri_complete}")
-    with anyio.move_on_after(how.timeout):
-        token = await endpoint.device_token(device)
-        await auth.set_token(token)
-        return token
-    raise LoginFailed(
-        f"Nobody decided about the login within {how.timeout:g} s (--timeout). Nothing has changed."
-    )
+
+    async def wait() -> Token:
+        return await _save(auth, await endpoint.device_token(device))
+
+    return await deadline.bound(wait, "Nobody decided about the login")

@@ -1,4 +1,9 @@
-"""The loopback server: receives the redirect of one login (RFC 8252 §7.3), answers with a page, and stops."""
+"""The loopback server: receives the redirect of one login (RFC 8252 §7.3), answers with a page, and stops.
+
+Whoever runs a program on this machine, and every page that a browser on it has open, can send requests here. So what
+ends the login is a request that brings its `state`, which only the provider and this browser have seen. Knows nothing
+of tokens.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +11,25 @@ import base64
 import errno
 import hashlib
 import html
+import secrets
+import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import anyio.abc
 import h11
+from anyio.streams.stapled import MultiListener
 
-from .._errors import LoginFailed, RefreshAuthError
-from .console import Exit, Problem
+from .._errors import RefreshAuthError
+from .console import Exit, Problem, warn
 
 _REQUEST_TIMEOUT = 10.0  # seconds for a browser to send its request
 _MOST = 65_536  # bytes of a request's head
+GRACE = 1.0
+"""Seconds that a code which came at the last moment may take to be redeemed."""
 
 
 class Place(NamedTuple):
@@ -50,39 +60,41 @@ def place_of(redirect_uri: str | None, port: int | None) -> Place:
 
 
 class Loopback:
-    """Listens on 127.0.0.1 for the one redirect of one login.
+    """Listens on the loopback interface for the one redirect of one login.
 
         async with Loopback(place) as server:
-            ...                     # send the browser to where it ends at server.redirect_uri
-            await server.serve(complete)
+            ...                     # begin a login that ends at server.redirect_uri
+            await server.serve(open_browser, redeem, state=state, timeout=300)
 
-    It answers its own path only, takes one redirect, and is closed when the block ends.
+    It answers its own path only, takes one redirect, and is closed when the block ends. Where the redirect URI says
+    `localhost` it listens on both loopback addresses: a browser tries [::1] first, and must not find another user's
+    server there (RFC 8252 §8.3).
+
+    `taken` becomes True when the redirect is there, and never False again: a second one is turned away. `_error` is
+    what came of it, set before `_answered`, which says that the browser has its page. `_state` and `_complete` are
+    those of the login that is served, and do not change while it is.
     """
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self._stack = AsyncExitStack()
-        self._taken = False
-        self._done = anyio.Event()
+        self._state = b""
+        self._warned = False
+        self.taken: bool = False
+        self._answered = anyio.Event()
         self._error: RefreshAuthError | None = None
-        self.redirect_uri = ""
+        self.redirect_uri: str = ""
 
     async def __aenter__(self) -> Loopback:
-        place = self._place
-        try:
-            self.listener = await anyio.create_tcp_listener(
-                local_host="127.0.0.1", local_port=place.port
-            )
-        except OSError as error:
-            busy = error.errno == errno.EADDRINUSE
-            raise Problem(
-                f"port {place.port} of 127.0.0.1 "
-                + ("is in use" if busy else f"cannot be listened on ({error.strerror})")
-                + ". Free it, or choose another with --port, one that is registered with the provider",
-                Exit.LOGIN_FAILED,
-            ) from None
-        await self._stack.enter_async_context(self.listener)
-        port = self.listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - not Django's
+        place, port, listeners = self._place, self._place.port, list[Any]()
+        async with AsyncExitStack() as stack:
+            for address in _addresses(place.host):
+                one = await _listen(address, port)
+                await stack.enter_async_context(one)
+                listeners += one.listeners
+                port = one.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - not Django's
+            self._stack = stack.pop_all()
+        self.listener: MultiListener[anyio.abc.SocketStream] = MultiListener(listeners)
         self._hosts = (f"127.0.0.1:{port}", f"localhost:{port}", "127.0.0.1", "localhost")
         self.redirect_uri = f"http://{place.host}:{port}{place.path}"
         return self
@@ -95,30 +107,35 @@ class Loopback:
         begin: Callable[[], Coroutine[Any, Any, object]],
         complete: Callable[[str], Awaitable[None]],
         *,
+        state: str,
         timeout: float,
     ) -> None:
         """Call `begin`, wait for the redirect, hand it to `complete`, and show the browser what came of it.
 
+        Returns when that is done, or cancelled because the time is up: `taken` says whether the redirect came.
+
+        Args:
+            begin: sends the browser on its way.
+            complete: is given the redirect, which brings the right `state`.
+            state: what the redirect must bring (RFC 6749 §10.12); requests without it are turned away.
+            timeout: seconds until nobody is waited for any more.
+
         Raises:
-            LoginFailed: no redirect came within `timeout` seconds.
             RefreshAuthError: what `complete` raised; the browser was told.
         """
+        self._state = state.encode()
         self._complete = complete
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.listener.serve, self._handle)
             tasks.start_soon(begin)
             with anyio.move_on_after(timeout):
-                await self._done.wait()
-            if not self._done.is_set() and self._taken:
-                await self._done.wait()  # It came at the last moment; its end is near.
+                await self._answered.wait()
+            if self.taken:  # It came at the last moment; its end is near.
+                with anyio.move_on_after(GRACE):
+                    await self._answered.wait()
             tasks.cancel_scope.cancel()
         if self._error is not None:
             raise self._error
-        if not self._done.is_set():
-            raise LoginFailed(
-                f"Nobody came back from the login within {timeout:g} s (--timeout): the browser was closed, or is on "
-                "another machine (then use --no-browser). Nothing has changed."
-            )
 
     async def _handle(self, stream: anyio.abc.ByteStream) -> None:
         async with stream:
@@ -134,7 +151,7 @@ class Loopback:
             with suppress(anyio.BrokenResourceError):
                 await _write(stream, connection, status, body, head.method)
             if mine is None:
-                self._done.set()
+                self._answered.set()
 
     def _refusal(self, head: h11.Request) -> tuple[int, bytes] | None:
         """Return what to answer if this is not the redirect."""
@@ -147,17 +164,38 @@ class Loopback:
             return 404, _page("Nothing here", "This address is for one login only.", good=False)
         if head.method != b"GET":
             return 405, _page("Not like this", "A browser comes back with GET.", good=False)
-        if self._taken:
+        if self.taken:
             return 409, _page(
                 "Already done",
                 "This login was answered before. You can close this window.",
                 good=False,
             )
+        if not self._brings_state(target):
+            if not self._warned:
+                self._warned = True
+                warn(
+                    "A request came that is not the answer to this login: its state is another one, or missing "
+                    "(RFC 9700 §4.7). It may belong to an earlier login, or a web page has sent it. It was turned "
+                    "away, and the login waits on."
+                )
+            return 400, _page(
+                "Not this login",
+                "This is not the answer to the login that waits here: its state is another one, or missing. It may "
+                "belong to an earlier login. Go to the address that the command line has printed.",
+                good=False,
+            )
         return None
+
+    def _brings_state(self, target: str) -> bool:
+        try:
+            found = parse_qs(target.partition("?")[2], max_num_fields=100).get("state", [])
+        except ValueError:  # Too many fields.
+            return False
+        return len(found) == 1 and secrets.compare_digest(found[0].encode(), self._state)
 
     async def _redirected(self, target: str) -> tuple[int, bytes]:
         # Between the look at it and this there is no await: one redirect only.
-        self._taken = True
+        self.taken = True
         try:
             await self._complete(target)
         except RefreshAuthError as error:
@@ -166,6 +204,36 @@ class Loopback:
         return 200, _page(
             "You are logged in", "The token is saved. You can close this window.", good=True
         )
+
+
+def _addresses(host: str) -> list[str]:
+    """Return the addresses that `host` may lead a browser to, of those that this machine has."""
+    if host != "localhost":
+        return [host]
+    return ["127.0.0.1", "::1"] if _has_ipv6_loopback() else ["127.0.0.1"]
+
+
+def _has_ipv6_loopback() -> bool:
+    """Whether [::1] is an address of this machine: where it is not, nobody can listen there."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+async def _listen(address: str, port: int) -> MultiListener[anyio.abc.SocketStream]:
+    try:
+        return await anyio.create_tcp_listener(local_host=address, local_port=port)
+    except OSError as error:
+        busy = error.errno == errno.EADDRINUSE
+        raise Problem(
+            f"port {port} of {address} "
+            + ("is in use" if busy else f"cannot be listened on ({error.strerror})")
+            + ". Free it, or choose another with --port, one that is registered with the provider",
+            Exit.LOGIN_FAILED,
+        ) from None
 
 
 async def _read(stream: anyio.abc.ByteStream) -> tuple[h11.Connection, h11.Request]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
 from .console import Problem, ask_hidden, warn
-from .settings import Settings, read_config, resolve
+from .settings import Settings, has_password, read_config, resolve
 
 _SERVER, _CLIENT, _PLACE = "The provider", "The client", "The store"
 
@@ -168,7 +167,7 @@ Pkce = Annotated[
         show_default=False,
     ),
 ]
-Timeout = Annotated[float, typer.Option(help="Seconds to wait for the person.", min=0)]
+Timeout = Annotated[float, typer.Option(help="Seconds after which the login is given up.", min=0)]
 
 
 def settings_of(context: typer.Context) -> Settings:
@@ -221,6 +220,5 @@ def _chosen(context: typer.Context) -> dict[str, Any]:
 
 
 def _is_secret(option: str, given: Mapping[str, Any]) -> bool:
-    """Whether an option's value is a secret: of a store's URL its password is."""
-    value = given[option]
-    return option == "client_secret" or urlsplit(value).password is not None
+    """Whether an option's value is a secret, or holds one."""
+    return option == "client_secret" or has_password(given[option])

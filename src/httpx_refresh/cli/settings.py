@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import typer
 
@@ -88,6 +89,7 @@ class Settings:
         if self.client_secret_file == "-":  # noqa: S105 - the name of standard input
             return sys.stdin.readline().rstrip("\r\n")
         if self.client_secret_file is not None:
+            warn_of_readers(self.client_secret_file, "the client's secret")
             return read_text(self.client_secret_file, "client secret file").strip()
         return None
 
@@ -152,6 +154,21 @@ def read_text(path: str, what: str) -> str:
         raise Problem(f"the {what} {path!r} cannot be read: {error.strerror}") from None
 
 
+def warn_of_readers(path: str, what: str) -> None:
+    """Warn if others than its owner may read a file that holds a secret."""
+    if _mode(path) & 0o077:
+        warn(f"{path} holds {what}, and others may read it: chmod 600 {path}")
+
+
+def _mode(path: str) -> int:
+    """Return the permissions of a regular file; 0 for what is none, and where the system has no such thing."""
+    try:
+        mode = Path(path).expanduser().stat().st_mode
+    except OSError:  # Who reads it says why.
+        return 0
+    return stat.S_IMODE(mode) if stat.S_ISREG(mode) and os.name == "posix" else 0
+
+
 def default_config() -> Path:
     """Return where the configuration file is if none is named: never the working directory, which may be anybody's."""
     return Path(typer.get_app_dir("httpx-refresh"), "config.toml")
@@ -169,10 +186,14 @@ def read_config(path: str | None) -> dict[str, Settings]:
     except ValueError as error:
         raise Problem(f"the configuration file {path!r} is not TOML: {error}") from None
     found = {name: _read_table(name, table, path) for name, table in tables.items()}
-    if os.name == "posix" and any(one.client_secret for one in found.values()):
-        mode = stat.S_IMODE(Path(path).expanduser().stat().st_mode)
-        if mode & 0o077:
-            warn(f"{path} holds a client secret, and others may read it: chmod 600 {path}")
+    if any(one.client_secret for one in found.values()):
+        warn_of_readers(path, "a client secret")
+    elif any(has_password(one.store or "") for one in found.values()):
+        warn_of_readers(path, "a store's password")
+    elif _mode(path) & 0o022:
+        warn(
+            f"{path} says where tokens come from and where they are kept, and others may change it: chmod go-w {path}"
+        )
     return found
 
 
@@ -193,6 +214,16 @@ def _read_table(name: str, table: Any, path: str) -> Settings:
     if settings.provider is not None:
         raise Problem(f"{path}: [{name}] names the provider {settings.provider!r}, who is unknown")
     return settings
+
+
+def has_password(url: str) -> bool:
+    """Whether a store's URL holds a password, before the host or in the query as drivers read it there."""
+    try:
+        parts = urlsplit(url)
+        fields = parse_qsl(parts.query)
+    except ValueError:  # Who opens it says so.
+        return True
+    return bool(parts.password) or any("passw" in name.lower() for name, _ in fields)
 
 
 def resolve(

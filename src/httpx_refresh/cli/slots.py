@@ -1,28 +1,35 @@
-"""The slot that a command works on: opened, tried, described."""
+"""The slot that a command works on: opened, tried, described.
+
+`state_of`, `is_to_be_used` and `refresh_token_expires_at` are what the commands ask of a stored token: pure functions
+of plain values. A slot is where a store keeps the text of one token.
+"""
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
-
-import anyio
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from .._errors import StoreError
-from .._refresh import record as _record
 from .._refresh.host import THIS_HOST
-from .._refresh.pauses import Backoff
+from .._refresh.record import Record
 from .._refresh.slot import Slot
 from .._token import Token, epoch, lifetime, seconds
+from ..stores.file import FileStore
 from ..stores.urls import open_store
 from .console import Problem, moment
-from .settings import Settings, read_text
+from .settings import Settings, read_text, warn_of_readers
 
 if TYPE_CHECKING:
-    from .._refresh.record import Claim, Record
+    from .._refresh.record import Claim
     from ..stores.base import TokenStore
 
 # Token responses tell the refresh token's own lifetime by one of these: Intuit's name, and GitHub's.
 _REFRESH_TOKEN_LIFETIME = ("x_refresh_token_expires_in", "refresh_token_expires_in")
+
+
+_STORE_TIMEOUT = 20.0  # seconds; half of it is how long one call of a store may take
 
 
 def open_slot(settings: Settings, *, allow_plaintext: bool = False) -> Slot:
@@ -32,57 +39,68 @@ def open_slot(settings: Settings, *, allow_plaintext: bool = False) -> Slot:
             "there is no store: give --store, set HTTPX_REFRESH_STORE, or write store into the configuration file "
             "(for example file:token.json)"
         )
+    keys = _keys(settings.encrypt_key_file)
+    inner = _open(settings.store)
+    if isinstance(inner, FileStore) and not keys:
+        warn_of_readers(inner.path, "a token")
+    store = _open(settings.store, keys=keys, allow_plaintext=allow_plaintext) if keys else inner
+    return Slot(store, THIS_HOST, refresh_timeout=_STORE_TIMEOUT)
+
+
+def _keys(path: str | None) -> list[str]:
+    if path is None:
+        return []
+    warn_of_readers(path, "keys")
+    lines = read_text(path, "key file").split()
+    if not lines:
+        raise Problem(f"the key file {path!r} is empty; `httpx-refresh generate-key` makes a key")
+    return lines
+
+
+def _open(url: str, **options: Any) -> TokenStore:
+    if url.lower().startswith("memory:"):
+        raise Problem("what is put into memory: is gone when the command ends; use another store")
     try:
-        return Slot(
-            _store(settings.store, settings, allow_plaintext), THIS_HOST, refresh_timeout=20.0
-        )
+        return open_store(url, **options)
     except (ValueError, ImportError) as error:
         raise Problem(str(error)) from None
 
 
-def _store(url: str, settings: Settings, allow_plaintext: bool) -> TokenStore:
-    if url.lower().startswith("memory:"):
-        raise Problem("what is put into memory: is gone when the command ends; use another store")
-    if settings.encrypt_key_file is None:
-        return open_store(url)
-    lines = read_text(settings.encrypt_key_file, "key file").split()
-    if not lines:
-        raise Problem(
-            f"the key file {settings.encrypt_key_file!r} is empty; `httpx-refresh generate-key` makes a key"
-        )
-    return open_store(url, keys=lines, allow_plaintext=allow_plaintext)
-
-
 async def prepare(settings: Settings) -> Slot:
-    """Open the slot for a login: make its table if there is none, and write to it, so that no failure comes later.
+    """Open the slot for a login: make its table if there is none, read it, and try whether it can be written.
 
-    The token in it is not changed. An empty slot is left with the note that no token is in it.
+    What it holds stays as it is, to the byte, until the person has logged in: an empty slot is still empty after a
+    login that was given up, and a plain text in an encrypted store, which anybody may have put there, is not encrypted.
+    The write that is tried is one that loses. A store may take that and still refuse the one that wins; then the token
+    is not saved, and the login says so.
 
     Raises:
         StoreError: the slot cannot be read or written.
     """
     slot = open_slot(settings, allow_plaintext=True)
-    create_table = getattr(open_store(settings.store or ""), "create_table", None)
+    # Below the encryption, which compares texts before it writes any.
+    inner = _open(settings.store or "")
+    create_table = getattr(inner, "create_table", None)
     if create_table is not None:
         try:
             await create_table()
         except Exception as error:  # A database's own error, whatever its class.
             raise StoreError(
-                f"{slot.store!r}: its table could not be made ({type(error).__name__}). Nothing was sent. Mend the "
+                f"{slot.store!r}: its table could not be made ({type(error).__name__}). Nothing was sent. Repair the "
                 "store, then log in."
             ) from error
-    backoff = Backoff(slot.host, 0.02, 1.0)
-    while True:
-        there = await slot.read()
-        if there.text is None:
-            done = await slot.swap(None, _record.without_token(there, since=time.time()))
-        else:
-            done = await slot.swap(there.text, there)
-        if done:
-            return slot
-        await anyio.sleep(
-            backoff.next()
-        )  # Somebody else wrote; whether we can is still to be seen.
+    await slot.read()
+    if isinstance(inner, FileStore) and not _may_write_beside(inner.path):
+        raise StoreError(
+            f"{slot.store!r} could not be written: its directory is not writable. Nothing was sent."
+        )
+    nobodys = f"no text of any store: {secrets.token_hex(16)}"
+    await Slot(inner, THIS_HOST, refresh_timeout=_STORE_TIMEOUT).swap(nobodys, Record(None))
+    return slot
+
+
+def _may_write_beside(path: str) -> bool:
+    return os.access(Path(path).resolve().parent, os.W_OK)
 
 
 def obtained_at(token: Token) -> float | None:
@@ -105,28 +123,49 @@ def refresh_token_expires_at(token: Token, idle_lifetime: float | None) -> float
     return None if life is None else since + life
 
 
-def state_of(record: Record, now: float) -> str:
-    """Name the state of a slot in a word or two."""
-    token = record.token
+State = Literal["good", "due", "expired", "dead", "revoked", "empty"]
+
+
+def state_of(token: Token | None, *, dead: bool, revoked: bool, now: float) -> State:
+    """Say what a stored token is good for.
+
+    Args:
+        token: what is stored; None where nothing is.
+        dead: whether the server has refused this refresh token for good.
+        revoked: whether the token that was stored was revoked (RFC 7009).
+        now: epoch seconds.
+    """
     if token is None:
-        return "empty" if record.revoked is None else "revoked"
-    if record.is_dead():
+        return "revoked" if revoked else "empty"
+    if dead:
         return "dead"
     if token.expires_at is None or token.expires_at > now:
         return "good"
     return "expired" if token.refresh_token is None else "due"
 
 
-STATES = {
+NEEDS_LOGIN = ("expired", "dead", "revoked", "empty")
+
+STATES: dict[State, str] = {
     "good": "good",
     "due": "expired; the next request refreshes it",
     "expired": "expired, and there is no refresh token: log in again",
     "dead": "dead: log in again",
-    "revoked": "no token: it was revoked, or a login was begun and not finished. Log in",
+    "revoked": "no token: it was revoked. Log in",
     "empty": "no token: log in",
 }
 
-NEEDS_LOGIN = ("expired", "dead", "revoked", "empty")
+
+def is_to_be_used(dies_at: float, *, lifetime: float, within: float | None, now: float) -> bool:
+    """Whether a refresh token that nobody uses should be used now, before it dies of disuse.
+
+    Args:
+        dies_at: when it does, in epoch seconds.
+        lifetime: seconds that it lives when it is not used.
+        within: seconds; a token that has no longer to live is used. None: half its lifetime.
+        now: epoch seconds.
+    """
+    return dies_at - now <= (lifetime / 2 if within is None else within)
 
 
 def describe(record: Record, settings: Settings, now: float) -> dict[str, Any]:
@@ -136,7 +175,7 @@ def describe(record: Record, settings: Settings, now: float) -> dict[str, Any]:
     return {
         "name": settings.name,
         "provider": settings.provider,
-        "state": state_of(record, now),
+        "state": state_of(token, dead=dead is not None, revoked=bool(record.revoked), now=now),
         "generation": record.generation,
         "expires_at": None if token is None else token.expires_at,
         "has_refresh_token": token is not None and token.refresh_token is not None,

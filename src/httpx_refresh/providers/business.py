@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
+from .._errors import frameless
 from .._http.challenge import ExpiryRule
 from .._oauth.answer import INVALID_GRANT, Refusal
 from .._oauth.endpoint import TokenEndpoint
 from ._preset import DAY, STAYS_VALID, field, preset
 
 
+@frameless
 def xero(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
     """Xero: a new refresh token every time, and the old one goes on for 30 minutes in case the answer was lost.
 
@@ -36,6 +38,7 @@ def xero(client_id: str, client_secret: str | None = None, **overrides: Any) -> 
     )
 
 
+@frameless
 def quickbooks(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
     """QuickBooks Online: the refresh token comes back every time and changes about once a day.
 
@@ -70,6 +73,7 @@ def quickbooks(client_id: str, client_secret: str | None = None, **overrides: An
 _EXACT_COUNTRIES = ("nl", "be", "de", "fr", "es", "co.uk", "com")
 
 
+@frameless
 def exact_online(
     client_id: str,
     client_secret: str | None = None,
@@ -125,6 +129,7 @@ def _salesforce_host(domain: str) -> str:
     return f"{name.removesuffix('.my')}.my.salesforce.com"
 
 
+@frameless
 def salesforce(
     client_id: str, client_secret: str | None = None, *, domain: str = "login", **overrides: Any
 ) -> TokenEndpoint:
@@ -170,6 +175,7 @@ def salesforce(
     )
 
 
+@frameless
 def hubspot(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
     """HubSpot: the refresh token stays the same.
 
@@ -193,6 +199,7 @@ def hubspot(client_id: str, client_secret: str | None = None, **overrides: Any) 
     )
 
 
+@frameless
 def zoho(
     client_id: str, client_secret: str | None = None, *, dc: str = "com", **overrides: Any
 ) -> TokenEndpoint:
@@ -231,6 +238,7 @@ def zoho(
     )
 
 
+@frameless
 def twoba(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
     """2BA: a new refresh token every time, and a plain 400 for a dead one.
 

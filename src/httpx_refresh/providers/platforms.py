@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from .._errors import frameless
 from .._http.challenge import ExpiryRule
 from .._oauth.answer import INVALID_GRANT, Refusal
 from .._oauth.endpoint import TokenEndpoint
 from ._preset import DAY, STAYS_VALID, field, preset
 
 
+@frameless
 def google(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
     """Google: the refresh token is mostly not sent again, and kept.
 
@@ -31,6 +33,7 @@ def google(client_id: str, client_secret: str | None = None, **overrides: Any) -
     )
 
 
+@frameless
 def microsoft(
     client_id: str, client_secret: str | None = None, *, tenant: str = "common", **overrides: Any
 ) -> TokenEndpoint:
@@ -63,6 +66,7 @@ def microsoft(
     )
 
 
+@frameless
 def atlassian(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
     """Atlassian (Jira, Confluence): a new refresh token every time, and ten minutes' grace for the old one.
 
@@ -88,6 +92,7 @@ def atlassian(client_id: str, client_secret: str | None = None, **overrides: Any
     )
 
 
+@frameless
 def slack(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
     """Slack with token rotation: errors come with status 200, from the token endpoint and from the API.
 
@@ -114,6 +119,7 @@ def slack(client_id: str, client_secret: str | None = None, **overrides: Any) ->
     )
 
 
+@frameless
 def github(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
     """GitHub Apps, on behalf of a user: a new refresh token every time, and errors with status 200.
 
@@ -138,6 +144,7 @@ def github(client_id: str, client_secret: str | None = None, **overrides: Any) -
     )
 
 
+@frameless
 def dropbox(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
     """Dropbox: one refresh token that is never replaced; without a secret it is a PKCE app.
 
@@ -163,6 +170,7 @@ def dropbox(client_id: str, client_secret: str | None = None, **overrides: Any) 
     )
 
 
+@frameless
 def box(client_id: str, client_secret: str | None = None, **overrides: Any) -> TokenEndpoint:
     """Box: a new refresh token every time, and the old one is spent at once.
 

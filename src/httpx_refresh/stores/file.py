@@ -69,6 +69,11 @@ class FileStore:
         self._path = name
 
     @property
+    def path(self) -> str:
+        """The file, as it was named."""
+        return self._path
+
+    @property
     def slot(self) -> str:
         """The file's name without its directories, which may differ from host to host."""
         return os.path.basename(self._path)

@@ -1,0 +1,94 @@
+# shellcheck shell=bash
+# Sourced by scripts/test: the whole of it, as a CI server runs it.
+#
+# Each job is one run of pytest with a log of its own; as many run at once as the machine has cores, and a
+# log is shown when its job is done. Coverage makes the simulation five times slower, so that is covered in
+# one small pass, with the processes, and then run at size without it.
+
+WORLDS=2000 ROUNDS=20
+
+test_all() { # INSTALL
+    local install=$1 line version full python oldest first last missing
+    read -r oldest _ _ < <(find_pythons)
+    read -r _ _ first < <(default_python) || fail "no Python 3.10 or newer on this machine"
+    read -r last _ _ < <(full_python "$first")
+    mapfile -t lines < <(find_pythons)
+    say "Pythons: $(printf '%s\n' "${lines[@]}" | awk '{ printf "%s%s", sep, $2; sep = ", " }'); everything on $last"
+    for line in "${lines[@]}"; do
+        read -r version full python <<<"$line"
+        make_env ".venvs/$version" "$python" -e . --group all-tests
+    done
+    local bin=.venvs/$last/bin
+    [ -z "$install" ] || install_servers "$bin/python"
+    missing=$(missing_servers "$bin/python" | paste -sd, | sed 's/,/, /g')
+
+    logs=$(mktemp -d)
+    trap 'rm -rf "$logs"' EXIT
+    export COVERAGE_FILE=$logs/.coverage
+    failed=0 running=0
+
+    # The longest first.
+    job "$last, with coverage: what is quick, and the servers" "$bin/python" -m coverage run \
+        -m pytest -q --hypothesis-profile=thorough \
+        -m "not (processes or simulation or browser or packaging)"
+    job "$last, with coverage: one small pass of the rest" "$bin/python" -m coverage run \
+        -m pytest -q --worlds 60 --rounds 1 -m "processes or simulation or browser or packaging"
+    job "$last: the processes, at size" "$bin/python" -m pytest -q --rounds "$ROUNDS" -m processes
+    if [ "$oldest" != "$last" ]; then
+        job "$oldest, with coverage: what is quick" ".venvs/$oldest/bin/python" -m coverage run \
+            -m pytest -q -m "$QUICK"
+    fi
+    job "$last: the simulation, at size" "$bin/python" -m pytest -q --worlds "$WORLDS" -m simulation
+    for line in "${lines[@]}"; do
+        read -r version full python <<<"$line"
+        [ "$version" = "$oldest" ] || [ "$version" = "$last" ] ||
+            job "$version: what is quick" ".venvs/$version/bin/python" -m pytest -q -m "$QUICK"
+    done
+    while [ "$running" -gt 0 ]; do await_one; done
+
+    say "coverage of src and tests, branches too, of $oldest and $last together"
+    "$bin/python" -m coverage combine -q || failed=1
+    local why=''
+    [ "$oldest" = 3.10 ] || why="no Python 3.10 here"
+    [ "${last#3.}" -ge 12 ] || why="${why:+$why; }no Python with eager tasks (3.12) here"
+    [ -z "$missing" ] || why="${why:+$why; }not installed: $missing"
+    if [ -z "$why" ]; then
+        "$bin/python" -m coverage report || failed=1
+    else
+        "$bin/python" -m coverage report --fail-under=0 || failed=1
+        say "100 % is not demanded: $why"
+    fi
+
+    [ ! -s "$logs/summary" ] || cat "$logs/summary"
+    say "not installed, and its tests were skipped: ${missing:-nothing}"
+    [ -z "$missing" ] || [ "${CI:-}" != true ] || failed=1
+    [ $failed = 0 ] || say "FAILED"
+    exit $failed
+}
+
+job() { # NAME COMMAND...
+    [ "$running" -lt "$(nproc)" ] || await_one
+    local log started=$SECONDS
+    log=$(mktemp "$logs/job.XXXXXX")
+    running=$((running + 1))
+    {
+        local name=$1 code=0
+        shift
+        "$@" </dev/null >"$log" 2>&1 || code=$?
+        # One write for each, so that the logs of two jobs do not mix.
+        printf '== %s\n%s\n' "$name" "$(cat "$log")"
+        printf '== %s: %s (exit %s, %s s)\n' "$name" "$(closing_line "$log")" \
+            "$code" "$((SECONDS - started))" >>"$logs/summary"
+        exit "$code"
+    } &
+}
+
+await_one() {
+    wait -n || failed=1
+    running=$((running - 1))
+}
+
+closing_line() { # LOG
+    grep -E '(passed|failed|errors?|no tests ran).* in [0-9.]+s' "$1" | tail -n 1 |
+        sed -E 's/^=+ | =+$//g' || echo "no result"
+}

@@ -1,0 +1,125 @@
+"""What kind of test each is, how much of the long kinds is run, and what the last lines say of it.
+
+A test without a kind is quick and needs nothing. `--worlds` and `--rounds` are the sizes of two kinds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+KINDS = ("services", "processes", "simulation", "browser", "packaging")
+
+# Tests in these folders are of the kind that the folder is named after.
+_FOLDERS = {"processes", "simulation", "browser"}
+
+# A test is of the kind `services` if it uses one of these fixtures, or has its name in a parameter.
+_SERVERS = {"redis_url", "redis_cluster_url", "postgres_url", "mariadb_url"}
+
+_OUTCOMES = ("passed", "failed", "error", "skipped")
+_deselected = pytest.StashKey[Counter[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    sizes = parser.getgroup("sizes")
+    sizes.addoption(
+        "--worlds", type=int, default=300, help="simulated worlds that keep every promise"
+    )
+    sizes.addoption(
+        "--rounds", type=int, default=1, help="of each way for a process or a server to fail"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_deselected] = Counter[str]()
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by `-m`
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for kind in _FOLDERS.intersection(item.path.parts):
+            item.add_marker(kind)
+        if _SERVERS & {*getattr(item, "fixturenames", ()), *_words(item)}:
+            item.add_marker("services")
+
+
+def _words(item: pytest.Item) -> Iterable[str]:
+    """The words in an item's parameters: a fixture may be named there, and asked for later."""
+    callspec = getattr(item, "callspec", None)
+    values = callspec.params.values() if callspec else ()
+    return [word for value in values if isinstance(value, str) for word in value.split()]
+
+
+def parts(rounds: int, most: int = 5) -> list[int]:
+    """Divide so many rounds into tests of at most five, each with processes of its own."""
+    return [min(most, rounds - begun) for begun in range(0, rounds, most)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "rounds" in metafunc.fixturenames:
+        sizes = parts(metafunc.config.getoption("rounds"))
+        metafunc.parametrize("rounds", sizes, ids=[str(number) for number in range(len(sizes))])
+
+
+@pytest.fixture
+def worlds(request: pytest.FixtureRequest) -> int:
+    """So many simulated worlds."""
+    count: int = request.config.getoption("worlds")
+    return count
+
+
+def pytest_deselected(items: Iterable[pytest.Item]) -> None:
+    for item in items:
+        item.config.stash[_deselected].update(kind for kind in KINDS if kind in item.keywords)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # Only a worker of pytest-xdist has this; its controller collects no tests.
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        deselected = session.config.stash[_deselected]
+        output["deselected"] = dict(deselected)
+
+
+@pytest.hookimpl(optionalhook=True)  # it is pytest-xdist's
+def pytest_testnodedown(node: Any) -> None:
+    # Every worker collects everything, so one of them speaks for all. One that crashed has no output.
+    deselected: dict[str, int] = getattr(node, "workeroutput", {}).get("deselected", {})
+    node.config.stash[_deselected] = Counter[str](deselected)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    counts = {
+        outcome: Counter(
+            kind
+            for report in terminalreporter.stats.get(outcome, ())
+            for kind in KINDS
+            if kind in getattr(report, "keywords", ())  # a module that failed to import has none
+        )
+        for outcome in _OUTCOMES
+    }
+    counts["not selected"] = config.stash[_deselected]
+    sizes = {
+        "simulation": f"{config.getoption('worlds')} worlds",
+        "processes": f"{config.getoption('rounds')} rounds",
+    }
+    for line in say(counts, sizes):
+        terminalreporter.write_line(line)
+
+
+def say(counts: dict[str, Counter[str]], sizes: dict[str, str]) -> list[str]:
+    """Say of each kind that was met what became of its tests."""
+    lines = []
+    for kind in KINDS:
+        found = [f"{count[kind]} {outcome}" for outcome, count in counts.items() if count[kind]]
+        if found:
+            size = f" ({sizes[kind]})" if kind in sizes and counts["passed"][kind] else ""
+            lines.append(f"{kind}: {', '.join(found)}{size}")
+    return lines

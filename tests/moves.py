@@ -1,0 +1,123 @@
+"""How far a reader of the code goes with one request that is refused, refreshed and sent again.
+
+`python -m tests.moves` prints the way and the figures. Counted is the library, without its test server: a call,
+or a coroutine that goes on, is one step, and a step in another file than the step before is a move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+import httpx_refresh
+from httpx_refresh import MemoryStore, RefreshAuth, Token, TokenEndpoint
+from httpx_refresh.testing import AuthorizationServer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+HOUSE = Path(httpx_refresh.__file__).parent
+API = "https://api.test"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One function, as it is entered; `first` if it is called, and not a coroutine that goes on."""
+
+    file: str
+    function: str
+    first: bool = True
+
+
+@dataclass(frozen=True)
+class Figures:
+    calls: int
+    functions: int
+    files: int
+    moves: int
+    rooms: int
+    moves_between_rooms: int
+
+
+def figures(steps: Sequence[Step]) -> Figures:
+    """Count what is in a way through the house."""
+    calls = [step for step in steps if step.first]
+    files = [step.file for step in steps]
+    rooms = [file.partition("/")[0] for file in files]
+    return Figures(
+        calls=len(calls),
+        functions=len({(step.file, step.function) for step in calls}),
+        files=len(set(files)),
+        moves=_changes(files),
+        rooms=len(set(rooms)),
+        moves_between_rooms=_changes(rooms),
+    )
+
+
+def _changes(places: Sequence[str]) -> int:
+    return sum(here != there for here, there in pairwise(places))
+
+
+class Recorder:
+    """What `sys.setprofile` calls: it notes the steps inside the library, in their order."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self._seen: set[FrameType] = (
+            set()
+        )  # the frames themselves, so that no identity is used twice
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        path = Path(frame.f_code.co_filename)
+        if event != "call" or not path.is_relative_to(HOUSE):
+            return
+        file = path.relative_to(HOUSE).as_posix()
+        function = f"{frame.f_code.co_name}:{frame.f_code.co_firstlineno}"
+        # A comprehension is a call on some Pythons only.
+        if not file.startswith("testing/") and not function.startswith("<"):
+            self.steps.append(Step(file, function, frame not in self._seen))
+            self._seen.add(frame)
+
+
+async def walk() -> list[Step]:
+    """Let one request be refused, refreshed and sent again, and return the steps inside the library."""
+    server = AuthorizationServer()
+    transport = server.transport()
+    async with httpx.AsyncClient(transport=transport) as token_client:
+        endpoint = TokenEndpoint(
+            server.token_url, server.client_id, server.client_secret, client=token_client
+        )
+        auth = RefreshAuth(endpoint, MemoryStore(), origins=[server.issuer])
+        async with auth, httpx.AsyncClient(transport=transport, auth=auth) as client:
+            await auth.set_token(Token.from_response(server.login()))
+            # The first request reads the store, and what is made once is made: the way is every other's.
+            await client.get(f"{server.api_url}/ping")
+            server.expire_access_tokens()
+            recorder = Recorder()
+            sys.setprofile(recorder)
+            try:
+                response = await client.get(f"{server.api_url}/ping")
+            finally:
+                sys.setprofile(None)
+    assert response.status_code == 200
+    assert server.stats()["token_requests"] == 1
+    return recorder.steps
+
+
+def main() -> None:
+    steps = asyncio.run(walk())
+    for step in steps:
+        print(f"{step.file:30}{'' if step.first else '… '}{step.function}")
+    for name, count in asdict(figures(steps)).items():
+        print(f"{count:5} {name.replace('_', ' ')}")
+
+
+if __name__ == "__main__":
+    main()
