@@ -118,7 +118,7 @@ class Renewal:
         failure: RefreshUnavailable | None = None
         started = begun = host.monotonic()
         beginnings = 0
-        first = True
+        first, waited = True, False
         hold: Release | None = None
         try:
             while True:
@@ -144,6 +144,7 @@ class Renewal:
                     return Landing(need, token, record, spent=flight.sent, seen_at=seen_at)
                 if need is Need.LOOK or flight.closing.is_set():
                     return self._ended(need, record)
+                waited = waited or step in ("wait", "soon", "pause")
                 if step == "wait":
                     if need is Need.AHEAD:
                         return Landing(need, record=record)
@@ -179,7 +180,12 @@ class Renewal:
                 if view.claim == "abandoned":
                     begun = host.monotonic()  # A takeover: its time begins now.
                 elif host.monotonic() - begun > timeout * 0.75:
-                    raise failure or out_of_time(self.facts.name, timeout, repr(self.slot.store))
+                    beginnings += 1
+                    if failure is not None or waited or beginnings == _MOST_BEGINNINGS:
+                        raise failure or out_of_time(
+                            self.facts.name, timeout, repr(self.slot.store)
+                        )
+                    begun = host.monotonic()  # This process was held up, and nothing was sent.
                 if hold is None:
                     hold = await self.slot.hold()
                 spending = Spending(
