@@ -20,7 +20,17 @@ from httpx_refresh import (
     Token,
 )
 from httpx_refresh.testing import Answer, AuthorizationServer, Gate, Outage
-from tests.fakes import Api, Endpoint, Store, auth_of, both_libraries, client_of
+from tests.fakes import (
+    Api,
+    Endpoint,
+    Store,
+    auth_of,
+    both_libraries,
+    client_of,
+    loop_wall,
+    use_loop_time,
+)
+from tests.virtual_time import virtual_time
 
 
 @both_libraries
@@ -146,14 +156,19 @@ async def test_the_third_send_may_succeed() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_refresh_that_did_not_help_is_not_tried_twice_for_one_request() -> None:
-    endpoint = Endpoint()
+@virtual_time
+async def test_a_refresh_that_did_not_help_is_not_tried_twice_for_one_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use_loop_time(monkeypatch)
+    endpoint = Endpoint(clock=loop_wall)
     auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=3600)))
     api = Api(lambda _: False)
     async with api.client(auth) as client:
         response = await client.get("/")
     assert response.status_code == 401
-    assert (api.seen, len(endpoint.asked)) == (["SECRET-a0", "SECRET-a1"], 1)
+    # The last is for an API that learns of tokens late.
+    assert (api.seen, len(endpoint.asked)) == (["SECRET-a0", "SECRET-a1", "SECRET-a1"], 1)
 
 
 @both_libraries
@@ -207,20 +222,29 @@ async def test_statuses_other_than_401_are_passed_on_as_they_are() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("status, issued", [(403, 2), (500, 1)])
-async def test_an_answer_below_500_proves_a_fresh_token(status: int, issued: int) -> None:
-    # A server error says nothing about the token.
-    endpoint = Endpoint()
+@virtual_time
+@pytest.mark.parametrize("status", [403, 404, 200, 500, 503, 408, 429])
+async def test_an_answer_shows_that_the_api_knows_the_token_unless_it_was_too_busy_to_look(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_loop_time(monkeypatch)
+    endpoint = Endpoint(clock=loop_wall)
     auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)))
     statuses = iter([status, 401, 401, 401])
+    seen: list[str] = []
 
-    def answer(_: httpx.Request) -> httpx.Response:
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["Authorization"].removeprefix("Bearer SECRET-"))
         return httpx.Response(next(statuses))
 
     async with httpx.AsyncClient(auth=auth, transport=httpx.MockTransport(answer)) as client:
         await client.get("https://api.test/")
+        before = anyio.current_time()
         await client.get("https://api.test/")
-    assert endpoint.issued == issued
+    # A fresh token that no answer has shown to be known is sent once more, a second later.
+    known = status in (403, 404, 200)
+    assert seen == (["a1", "a1", "a2", "a2"] if known else ["a1", "a1", "a1", "a2"])
+    assert 0.96 <= anyio.current_time() - before <= 1.21
 
 
 # -- redirects -------------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ class RefreshUnavailable(RefreshAuthError):
         """Make the error; `transient` is true by default for `not_sent` and `busy`, false for the others."""
         super().__init__(message, caused_by=caused_by)
         self.outcome: Outcome = outcome
-        self.transient = outcome in ("not_sent", "busy") if transient is None else transient
+        self.transient: bool = outcome in ("not_sent", "busy") if transient is None else transient
         self.retry_after = retry_after
 
 

@@ -18,6 +18,8 @@ from typing import Any, Generic, TypeVar, cast
 import anyio
 import anyio.lowlevel
 
+from ._errors import frameless
+
 __all__ = ["run_blocking"]
 
 _T = TypeVar("_T")
@@ -40,8 +42,8 @@ async def run_blocking(function: Callable[..., _T], *args: Any, group: Hashable)
     Cancelled, this returns at once: a call that has not begun is never made, and one that runs is abandoned. Its
     thread finishes it, and nobody learns the result. The same holds if the event loop ends meanwhile.
 
-    What the call raises comes without traceback and chain: the frames of `function`, and exceptions it has handled,
-    hold what it works on.
+    What the call raises comes without its frames and chain, which hold what it works on; a note says where it was
+    raised.
 
     Args:
         function: is called in a copy of this context. It must not use the event loop.
@@ -53,10 +55,10 @@ async def run_blocking(function: Callable[..., _T], *args: Any, group: Hashable)
         RuntimeError: no thread can be started, since the interpreter is ending or a limit of the system is reached.
             The call was not made.
     """
-    await anyio.lowlevel.checkpoint_if_cancelled()
     done = anyio.Event()
     call = _Call(function, args, group, _waker(done.set))
     del function, args  # A frame's locals are shown by error trackers; a call's repr shows nothing.
+    await anyio.lowlevel.checkpoint_if_cancelled()
     threads = _threads
     threads.submit(call)
     try:
@@ -133,10 +135,9 @@ class _Call(Generic[_T]):
     def make(self) -> None:
         """Call the function, and keep what it returns or raises."""
         try:
-            self.result = self._context.run(self._function, *self._args)
+            self.result = self._context.run(frameless(self._function), *self._args)
         except BaseException as error:  # Whatever it is, it is the caller's.
-            error.__traceback__ = error.__cause__ = error.__context__ = None
-            self.error = error
+            self.error = error.with_traceback(None)
 
     def report(self) -> None:
         """Wake the caller, if its event loop still runs."""

@@ -15,6 +15,7 @@ import pytest
 
 from httpx_refresh.stores import MemoryStore
 from httpx_refresh.testing import check_store
+from tests.virtual_time import virtual_time
 
 
 class SqliteStore:
@@ -232,6 +233,369 @@ async def test_a_handle_that_remembers_what_it_read_is_found() -> None:
 
     with pytest.raises(AssertionError, match="what one handle has written, every other sees"):
         await check_store(Remembers)
+
+
+class Replicas:
+    """A primary, and copies of it that lag: each write reaches them `lag` operations later."""
+
+    def __init__(self, lag: int) -> None:
+        self.lag = lag
+        self.operations = 0
+        self.history: list[tuple[int, str | None]] = [(0, None)]
+
+    def newest(self) -> str | None:
+        return self.history[-1][1]
+
+    def copied(self) -> str | None:
+        """What a copy holds by now."""
+        self.operations += 1
+        return [text for at, text in self.history if at == 0 or at + self.lag <= self.operations][
+            -1
+        ]
+
+    def write(self, old: str | None, new: str, held: str | None) -> bool:
+        self.operations += 1
+        if held != old:
+            return False
+        self.history.append((self.operations, new))
+        return True
+
+
+class LaggingReads:
+    """A handle that writes to the primary, and reads from a copy."""
+
+    def __init__(self, slot: Replicas) -> None:
+        self.slot = slot
+
+    async def load(self) -> str | None:
+        return self.slot.copied()
+
+    async def replace(self, old: str | None, new: str) -> bool:
+        return self.slot.write(old, new, self.slot.newest())
+
+
+class LaggingReadsOfOthers(LaggingReads):
+    """A handle that sees its own writes, and others' later, as with a session's consistency."""
+
+    mine: str | None = None
+
+    async def load(self) -> str | None:
+        newest = self.slot.newest()
+        return newest if newest == self.mine else self.slot.copied()
+
+    async def replace(self, old: str | None, new: str) -> bool:
+        won = await super().replace(old, new)
+        if won:
+            self.mine = new
+        return won
+
+
+class LaggingNowAndThen(LaggingReads):
+    """A handle whose every hundredth read is answered by a copy."""
+
+    reads = 0
+
+    async def load(self) -> str | None:
+        self.reads += 1
+        copied = self.slot.copied()
+        return copied if self.reads % 100 == 0 else self.slot.newest()
+
+
+class GoesBack(LaggingReads):
+    """A handle whose reads are spread over the primary and a copy: it sees the new text, then the old one."""
+
+    reads = 0
+
+    async def load(self) -> str | None:
+        self.reads += 1
+        copied = self.slot.copied()
+        return copied if self.reads % 3 == 0 else self.slot.newest()
+
+
+class LaggingSwaps(LaggingReads):
+    """A handle that reads where it writes, and compares with a copy where it is not looked at in a crowd."""
+
+    async def load(self) -> str | None:
+        return self.slot.newest()
+
+    async def replace(self, old: str | None, new: str) -> bool:
+        copied = self.slot.copied()
+        late = old is not None and old.startswith("write")
+        return self.slot.write(old, new, copied if late else self.slot.newest())
+
+
+class LosesAWrite(LaggingReads):
+    """A primary that fails over to a copy: a write that it has acknowledged is gone."""
+
+    async def load(self) -> str | None:
+        return self.slot.newest()
+
+    async def replace(self, old: str | None, new: str) -> bool:
+        won = await super().replace(old, new)
+        if len(self.slot.history) == 30:
+            self.slot.history.pop()
+        return won
+
+
+LAG = "at once|every other sees|exactly as it was written|what the winner of a race wrote"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "handle, promise",
+    [
+        (LaggingReads, LAG),
+        (LaggingReadsOfOthers, LAG),
+        (LaggingNowAndThen, LAG),
+        (GoesBack, LAG),
+        (LaggingSwaps, "compares with what was written last"),
+        (LosesAWrite, LAG),
+    ],
+)
+async def test_a_store_of_eventual_consistency_is_found(
+    handle: Callable[[Replicas], LaggingReads], promise: str
+) -> None:
+    slot = Replicas(lag=8)
+    with pytest.raises(AssertionError, match=promise):
+        await check_store(lambda: handle(slot))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("handle", [LaggingReads, LaggingReadsOfOthers, LaggingSwaps])
+async def test_handles_whose_copies_do_not_lag_keep_the_contract(
+    handle: Callable[[Replicas], LaggingReads],
+) -> None:
+    """So that the tests above fail for the lag."""
+    slot = Replicas(lag=0)
+    await check_store(lambda: handle(slot))
+
+
+@pytest.mark.anyio
+async def test_a_new_handle_that_sees_an_older_text_is_found() -> None:
+    slot = MemoryStore()
+    made: list[MemoryStore] = []
+
+    def make_store() -> MemoryStore:
+        made.append(slot)
+        return slot if len(made) <= 5 else MemoryStore("from a cache that was filled long ago")
+
+    with pytest.raises(AssertionError, match="a handle that was made last sees"):
+        await check_store(make_store)
+
+
+class Held:
+    """A lock of a claim in memory."""
+
+    def __init__(self, store: Locks) -> None:
+        self.store = store
+        self.is_first: Any = False
+
+    def release(self) -> Any:
+        if self.store.holder is self:
+            self.store.holder = None
+
+
+class Locks(Flawed):
+    """A store in memory that has a lock, whose flaws are to be overridden in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holder: Held | None = None
+
+    async def hold(self) -> Held | None:
+        if self.holder is not None:
+            return None
+        self.holder = Held(self)
+        return self.holder
+
+
+class NeverHad(Locks):
+    async def hold(self) -> Held | None:
+        return None
+
+
+class HadByAll(Locks):
+    async def hold(self) -> Held | None:
+        return Held(self)
+
+
+class HadAgain(Locks):
+    """One that counts its holders, as a reentrant lock does."""
+
+    tries = 0
+
+    async def hold(self) -> Held | None:
+        self.tries += 1
+        return Held(self) if self.tries != 2 else None
+
+
+class KeepsWriters(Locks):
+    def same(self, held: str | None, old: str | None) -> bool:
+        return held == old and self.holder is None
+
+
+class KeepsReaders(Locks):
+    async def load(self) -> str | None:
+        return self.text if self.holder is None else None
+
+
+class NeverReleased(Locks):
+    async def hold(self) -> Held | None:
+        hold = await super().hold()
+        if hold is not None:
+            hold.release = lambda: None  # type: ignore[method-assign]  # the flaw
+        return hold
+
+
+class ReleasedTwice(Locks):
+    async def hold(self) -> Held | None:
+        hold = await super().hold()
+        if hold is not None:
+            hold.release = lambda: setattr(self, "holder", None)  # type: ignore[method-assign]  # the flaw
+        return hold
+
+
+class DoesNotSayWhetherItIsFirst(Locks):
+    async def hold(self) -> Held | None:
+        hold = await super().hold()
+        assert hold is not None
+        hold.is_first = None
+        return hold
+
+
+@pytest.mark.anyio
+async def test_without_a_flaw_the_store_with_a_lock_keeps_the_contract() -> None:
+    store = Locks()
+    await check_store(lambda: store)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "flawed, promise",
+    [
+        (NeverHad, "a lock that nobody holds can be had"),
+        (HadByAll, "a lock that one handle holds, no other gets"),
+        (HadAgain, "it does not get a second time"),
+        (KeepsWriters, "swapped by another handle while the lock is held"),
+        (KeepsReaders, "read while the lock is held"),
+        (NeverReleased, "a lock that was released can be had"),
+        (ReleasedTwice, "a lock is released once"),
+        (DoesNotSayWhetherItIsFirst, "a lock says whether it is_first"),
+    ],
+)
+async def test_each_flaw_of_a_lock_is_found_and_named(
+    flawed: Callable[[], Locks], promise: str
+) -> None:
+    store = flawed()
+    with pytest.raises(AssertionError, match=promise):
+        await check_store(lambda: store)
+
+
+@pytest.mark.anyio
+async def test_a_release_that_wants_to_be_awaited_is_found() -> None:
+    class Awaited(Held):
+        async def release(self) -> None:
+            raise AssertionError("nobody awaits it")
+
+    class ReleasedWithAwait(Locks):
+        async def hold(self) -> Held | None:
+            hold = await super().hold()
+            return None if hold is None else Awaited(self)
+
+    store = ReleasedWithAwait()
+    with pytest.raises(AssertionError, match="release is no coroutine function"):
+        await check_store(lambda: store)
+
+
+class Wakes(Flawed):
+    """A store in memory that wakes whoever waits for a change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.event = anyio.Event()
+
+    def kept(self, new: str) -> str:
+        self.event.set()
+        self.event = anyio.Event()
+        return new
+
+    async def changed(self, old: str | None) -> None:
+        if self.text == old:
+            await self.event.wait()
+
+
+class WakesForNothing(Wakes):
+    async def changed(self, old: str | None) -> None:
+        await anyio.lowlevel.checkpoint()
+
+
+class WaitsForTheNextChange(Wakes):
+    async def changed(self, old: str | None) -> None:
+        await self.event.wait()
+
+
+class NeverWakes(Wakes):
+    async def changed(self, old: str | None) -> None:
+        if self.text == old:
+            await anyio.sleep_forever()
+
+
+class WaitersKeepWritersOut(Wakes):
+    waiting = 0
+
+    def same(self, held: str | None, old: str | None) -> bool:
+        return held == old and not self.waiting
+
+    async def changed(self, old: str | None) -> None:
+        self.waiting += self.text == old
+        await super().changed(old)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("store", [Wakes, WakesForNothing])
+async def test_a_store_that_wakes_keeps_the_contract_even_if_it_wakes_for_nothing(
+    store: Callable[[], Wakes],
+) -> None:
+    made = store()
+    await check_store(lambda: made)
+
+
+@virtual_time
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "flawed, promise",
+    [
+        (WaitsForTheNextChange, "changed returns if the slot holds something else already"),
+        (NeverWakes, "changed returns once the slot holds something else"),
+        (WaitersKeepWritersOut, "a swap wins while others wait"),
+    ],
+)
+async def test_each_flaw_of_waking_is_found_and_named(
+    flawed: Callable[[], Wakes], promise: str
+) -> None:
+    store = flawed()
+    with pytest.raises(AssertionError, match=promise):
+        await check_store(lambda: store)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("second", [Locks, Wakes])
+async def test_handles_of_which_only_some_have_a_method_are_found(
+    second: Callable[[], Flawed],
+) -> None:
+    slot = second()
+
+    class Plain:
+        async def load(self) -> str | None:
+            return await slot.load()
+
+        async def replace(self, old: str | None, new: str) -> bool:
+            return await slot.replace(old, new)
+
+    made: list[Flawed | Plain] = [Plain(), slot, slot, slot, slot, slot]
+    handles = iter(made)
+    with pytest.raises(AssertionError, match="either all handles have the method"):
+        await check_store(lambda: next(handles))
 
 
 @pytest.mark.anyio

@@ -15,10 +15,11 @@ from joserfc.jwk import OctKey
 
 from httpx_refresh._errors import StoreError
 from httpx_refresh.stores import FileStore, MemoryStore, TokenStore
+from httpx_refresh.stores.base import ClaimLock, WakingStore
 from httpx_refresh.stores.encrypted import EncryptedStore, generate_key
 from httpx_refresh.testing import check_store
 
-from .secrecy import everything_said
+from .secrecy import everything_said, everything_shown
 
 KEY = bytes(range(32))
 OTHER = bytes(range(1, 33))
@@ -75,13 +76,25 @@ async def test_any_jose_library_opens_the_text_with_the_key() -> None:
 
 @pytest.mark.anyio
 async def test_the_same_text_is_never_encrypted_the_same_way_twice() -> None:
+    seen = set()
+    for _ in range(2):
+        inner = MemoryStore()
+        await sealed(inner).replace(None, TEXT)
+        seen.add(await inner.load())
+    assert len(seen) == 2
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("plain", [False, True])
+async def test_a_probe_that_swaps_a_text_for_itself_leaves_what_it_found(plain: bool) -> None:
+    """A plain text may be planted by somebody who has no key: to seal it would make it good."""
     inner = MemoryStore()
-    store = sealed(inner)
-    await store.replace(None, TEXT)
-    seen = await inner.load()
+    await (inner if plain else sealed(inner)).replace(None, TEXT)
+    found = await inner.load()
+    store = sealed(inner, allow_plaintext=True)
     assert await store.replace(TEXT, TEXT)
-    assert await inner.load() != seen
-    assert await store.load() == TEXT
+    assert not await store.replace("other", "other")
+    assert await inner.load() == found
 
 
 @pytest.mark.anyio
@@ -109,14 +122,42 @@ async def test_an_unknown_key_is_an_error_and_the_text_stays() -> None:
 
 @pytest.mark.anyio
 async def test_a_text_copied_to_another_slot_does_not_open_there(tmp_path: Path) -> None:
-    (first, second) = (FileStore(tmp_path / name) for name in ("tenant-a", "tenant-b"))
+    (tmp_path / "b").mkdir()
+    first = FileStore(tmp_path / "token.json")
     await EncryptedStore(first, [KEY]).replace(None, TEXT)
     copy = await first.load()
     assert copy is not None
-    await second.replace(None, copy)
-    with pytest.raises(StoreError, match="written for another slot"):
-        await EncryptedStore(second, [KEY]).load()
-    assert await EncryptedStore(second, [KEY], slot="tenant-a").load() == TEXT
+    for name in ("other.json", "b/token.json"):
+        second = FileStore(tmp_path / name)
+        await second.replace(None, copy)
+        with pytest.raises(StoreError, match="written for another slot"):
+            await EncryptedStore(second, [KEY]).load()
+        assert await EncryptedStore(second, [KEY], slot=first.slot).load() == TEXT
+
+
+@pytest.mark.anyio
+async def test_what_0_1_wrote_under_the_files_name_is_read_and_bound_to_its_path_by_the_next_write(
+    tmp_path: Path,
+) -> None:
+    inner = FileStore(tmp_path / "token.json")
+    await EncryptedStore(inner, [KEY], slot="token.json").replace(None, TEXT)
+    store = EncryptedStore(inner, [KEY])
+    assert await store.load() == TEXT
+    twice = EncryptedStore(EncryptedStore(inner, [KEY], slot="x"), [KEY])
+    assert twice.earlier_slots == ()
+    assert EncryptedStore(store, [KEY]).earlier_slots == ("token.json",)
+    assert await store.replace(TEXT, "next")
+    with pytest.raises(StoreError, match="another slot"):
+        await EncryptedStore(inner, [KEY], slot="token.json").load()
+    assert await EncryptedStore(inner, [KEY], slot=inner.slot).load() == "next"
+
+
+@pytest.mark.anyio
+async def test_a_slot_that_was_given_is_the_only_one_that_is_read(tmp_path: Path) -> None:
+    inner = FileStore(tmp_path / "token.json")
+    await EncryptedStore(inner, [KEY], slot="token.json").replace(None, TEXT)
+    with pytest.raises(StoreError, match="another slot"):
+        await EncryptedStore(inner, [KEY], slot="mine").load()
 
 
 @pytest.mark.anyio
@@ -313,9 +354,78 @@ def test_a_store_without_a_name_needs_one() -> None:
 
 def test_the_slot_is_the_inner_stores_unless_given() -> None:
     inner = EncryptedStore(FileStore("/mnt/a/token.json"), [KEY])
-    assert inner.slot == "token.json"
-    assert EncryptedStore(inner, [KEY]).slot == "token.json"
+    assert inner.slot == "/mnt/a/token.json"
+    assert EncryptedStore(inner, [KEY]).slot == "/mnt/a/token.json"
     assert EncryptedStore(inner, [KEY], slot="mine").slot == "mine"
+
+
+@pytest.mark.parametrize(
+    "key", [bytes(32), b"\xff" * 32, bytes([1, 2] * 16), b"password" * 4, "A" * 43]
+)
+def test_a_key_that_is_easily_guessed_is_refused_and_its_position_named(key: bytes | str) -> None:
+    with pytest.raises(ValueError, match=r"keys\[1\] is easily guessed"):
+        sealed(MemoryStore(), KEY, key)
+
+
+@pytest.mark.parametrize("keys", [(KEY, b"sesame" * 2), (KEY, b"sesame--" * 4), "sesame"])
+def test_no_error_of_the_construction_shows_a_key(keys: Any) -> None:
+    with pytest.raises((ValueError, TypeError)) as caught:
+        EncryptedStore(MemoryStore(), keys, slot="slot")
+    shown = everything_shown(caught.value)
+    assert "sesame" not in shown
+    assert repr(KEY) not in shown
+
+
+class Waking(MemoryStore):
+    """A store that tells of changes, and keeps what it was asked."""
+
+    __slots__ = ("asked",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str | None] = []
+
+    async def changed(self, old: str | None) -> None:
+        self.asked.append(old)
+
+
+@pytest.mark.anyio
+async def test_it_has_hold_and_changed_if_the_store_within_has_them(tmp_path: Path) -> None:
+    inner = Waking()
+    store = sealed(inner)
+    assert not isinstance(store, ClaimLock)
+    assert isinstance(store, WakingStore)
+    await store.changed(None)
+    await store.changed("another")
+    await store.replace(None, TEXT)
+    await store.changed(TEXT)
+    await store.changed(None)
+    assert inner.asked == [None, await inner.load()]
+
+    file = FileStore(tmp_path / "token.json")
+    locked = sealed(file)
+    assert isinstance(locked, ClaimLock)
+    assert not isinstance(locked, WakingStore)
+    hold = await locked.hold()
+    assert hold is not None
+    assert await file.hold() is None
+    hold.release()
+
+
+class Fails(MemoryStore):
+    """A store whose errors hold what it was given."""
+
+    __slots__ = ()
+
+    async def replace(self, old: str | None, new: str) -> bool:
+        raise OSError("the disk is full")
+
+
+@pytest.mark.anyio
+async def test_an_error_of_the_store_within_holds_no_text() -> None:
+    with pytest.raises(OSError, match="the disk is full") as caught:
+        await sealed(Fails()).replace(None, "ses" + "ame")
+    assert "sesame" not in everything_shown(caught.value)
 
 
 def test_another_process_opens_it_by_another_path(tmp_path: Path) -> None:

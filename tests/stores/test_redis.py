@@ -14,10 +14,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from httpx_refresh.stores.encrypted import EncryptedStore
-from httpx_refresh.stores.redis import RedisStore
+from httpx_refresh.stores.redis import RedisStore, _withhold
 from httpx_refresh.testing import check_store
 
-from .secrecy import everything_said
+from .secrecy import everything_said, everything_shown
 
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio", "asyncio+uvloop"], indirect=True)
 
@@ -73,8 +73,7 @@ async def test_on_a_cluster_it_keeps_the_contract(redis_cluster_url: str, key: s
 @pytest.mark.anyio
 async def test_encrypted_it_keeps_the_contract(redis_url: str, key: str) -> None:
     async with connected(redis_url) as client:
-        await check_store(lambda: EncryptedStore(RedisStore(client, key), [bytes(32)]))
-        assert EncryptedStore(RedisStore(client, key), [bytes(32)]).slot == key
+        await check_store(lambda: EncryptedStore(RedisStore(client, key), [bytes(range(32))]))
 
 
 @ASYNCIO
@@ -109,7 +108,7 @@ async def test_a_key_of_another_type_is_redis_own_error_and_stays(redis_url: str
             await store.load()
         with pytest.raises(ResponseError, match="WRONGTYPE") as caught:
             await store.replace(None, "secret-text")
-        assert "secret" not in everything_said(caught.value)
+        assert "secret" not in everything_shown(caught.value)
         assert await client.type(key) in {b"list", "list"}
 
 
@@ -124,6 +123,50 @@ async def test_bytes_that_are_no_text_are_an_error_that_shows_none_of_them(
         with pytest.raises(ValueError, match=re.escape(repr(key))) as caught:
             await RedisStore(client, key).load()
         assert "secret" not in everything_said(caught.value)
+
+
+@asynccontextmanager
+async def refuses(code: str) -> AsyncIterator[str]:
+    """A server that knows no scripts and says so as Redis does, with the arguments; yields its URL."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while header := await reader.readline():
+            words = []
+            for _ in range(int(header[1:])):
+                length = int((await reader.readline())[1:])
+                words.append((await reader.readexactly(length + 2))[:-2].decode())
+            if words[0] == "EVALSHA":
+                quoted = " ".join(f"'{word}'" for word in words[1:])
+                writer.write(
+                    f"-{code} '{words[0]}', with args beginning with: {quoted}\r\n".encode()
+                )
+            else:
+                writer.write(b"+OK\r\n")
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listening:
+        yield f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}?protocol=2"
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_a_servers_message_that_quotes_the_text_is_withheld() -> None:
+    text = '{"access_token": "sesame-0123456789"}'
+    async with refuses("ERR unknown command") as url, connected(url) as client:
+        with pytest.raises(ResponseError) as caught:
+            await RedisStore(client, "key").replace(text, text + " ")
+        assert "its message quotes the text and is withheld" in str(caught.value)
+        assert "sesame" not in everything_shown(caught.value)
+        assert "sesame" not in repr(vars(caught.value))
+
+
+def test_an_attribute_of_an_error_that_quotes_the_text_is_emptied() -> None:
+    error = ResponseError("ERR no")
+    error.command = "SET key sesame-0123456789"  # type: ignore[attr-defined]  # as another client might
+    _withhold(error, ["sesame-0123456789"])
+    assert error.command is None  # type: ignore[attr-defined]  # as above
+    assert str(error) == "ERR no"
 
 
 class CutsTheFirstAnswer:
@@ -184,7 +227,8 @@ async def test_under_trio_it_says_that_it_serves_asyncio_only(offline: RedisStor
 
 def test_the_repr_names_the_key_and_the_slot_is_the_key(offline: RedisStore) -> None:
     assert repr(offline) == "RedisStore('xero:token')"
-    assert offline.slot == "xero:token"
+    assert offline.slot == "redis:xero:token"
+    assert offline.earlier_slots == ("xero:token",)
 
 
 def test_an_empty_key_is_refused() -> None:

@@ -17,9 +17,8 @@ from sqlalchemy import URL, MetaData, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from httpx_refresh.stores._sql_errors import is_conflict, without_texts
 from httpx_refresh.stores.encrypted import EncryptedStore
-from httpx_refresh.stores.sql import SQLStore, token_table
+from httpx_refresh.stores.sql import SQLStore, _is_conflict, _without_texts, token_table
 from httpx_refresh.testing import check_store
 
 from .secrecy import everything_said
@@ -103,8 +102,7 @@ async def test_on_sqlite_in_memory_it_keeps_the_contract() -> None:
 async def test_encrypted_it_keeps_the_contract(sqlite_url: str) -> None:
     async with connected(sqlite_url) as engine:
         await SQLStore(engine, "key").create_table()
-        await check_store(lambda: EncryptedStore(SQLStore(engine, "key"), [bytes(32)]))
-        assert EncryptedStore(SQLStore(engine, "key"), [bytes(32)]).slot == "key"
+        await check_store(lambda: EncryptedStore(SQLStore(engine, "key"), [bytes(range(32))]))
 
 
 @ONE_LOOP
@@ -456,7 +454,14 @@ def test_the_repr_names_the_key_and_a_table_of_ones_own(offline: SQLStore) -> No
     assert repr(offline) == "SQLStore('xero')"
     engine = create_async_engine("sqlite+aiosqlite://")
     assert repr(SQLStore(engine, "xero", table="mine")) == "SQLStore('xero', table='mine')"
-    assert offline.slot == "xero"
+
+
+def test_the_slot_is_the_table_and_the_row_and_was_the_row() -> None:
+    engine = create_async_engine("sqlite+aiosqlite://")
+    assert SQLStore(engine, "xero").slot == "sql:httpx_refresh:xero"
+    assert SQLStore(engine, "xero").earlier_slots == ("xero",)
+    slots = {SQLStore(engine, key, table=table).slot for key, table in [("a:b", "c"), ("b", "c:a")]}
+    assert len(slots) == 2
 
 
 def test_what_is_no_async_engine_is_refused_at_construction() -> None:
@@ -493,7 +498,7 @@ def as_sqlalchemy_raises(error: Exception) -> IntegrityError:
 )
 def test_an_error_that_quotes_the_text_is_replaced_by_its_codes(quote: str) -> None:
     error = as_sqlalchemy_raises(MariaDBError(4025, f"Failing row contains ({quote}, null)."))
-    clean = without_texts(error, [b"another", SECRET.encode()])
+    clean = _without_texts(error, [b"another", SECRET.encode()])
     assert isinstance(clean, IntegrityError)
     assert quote not in everything_said(clean)
     assert "MariaDBError HY000 4025; its message quotes the text" in str(clean)
@@ -501,13 +506,13 @@ def test_an_error_that_quotes_the_text_is_replaced_by_its_codes(quote: str) -> N
 
 def test_an_error_that_quotes_nothing_keeps_its_words_and_loses_its_parameters() -> None:
     error = as_sqlalchemy_raises(PostgresError("duplicate key"))
-    assert without_texts(error, [SECRET.encode()]) is error
+    assert _without_texts(error, [SECRET.encode()]) is error
     assert "duplicate key" in str(error)
     assert SECRET not in everything_said(error)
 
 
 def test_a_conflict_is_known_by_any_of_its_codes() -> None:
     """MariaDB's ER_CHECKREAD has no SQLSTATE of its own."""
-    assert is_conflict(as_sqlalchemy_raises(MariaDBError(1020, "Record has changed")))
-    assert not is_conflict(as_sqlalchemy_raises(MariaDBError(1205, "Lock wait timeout")))
-    assert not is_conflict(as_sqlalchemy_raises(PostgresError("check")))
+    assert _is_conflict(as_sqlalchemy_raises(MariaDBError(1020, "Record has changed")))
+    assert not _is_conflict(as_sqlalchemy_raises(MariaDBError(1205, "Lock wait timeout")))
+    assert not _is_conflict(as_sqlalchemy_raises(PostgresError("check")))

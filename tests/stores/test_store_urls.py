@@ -4,12 +4,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError
 
 from httpx_refresh import FileStore, MemoryStore, StoreError, open_store
 from httpx_refresh.stores.encrypted import EncryptedStore, generate_key
 from httpx_refresh.stores.redis import RedisStore
 from httpx_refresh.stores.sql import SQLStore
 from httpx_refresh.testing import check_store
+
+from .secrecy import everything_shown
 
 asyncio_only = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
@@ -172,3 +176,72 @@ def test_a_store_that_is_not_installed_says_what_to_install(
     monkeypatch.setitem(sys.modules, absent, None)
     with pytest.raises(ImportError, match=words):
         open_store(url, keys=keys)
+
+
+@pytest.mark.parametrize(
+    "path, url",
+    [
+        ("xero.json", "file:xero.json"),
+        ("./var/xero.json", "file:./var/xero.json"),
+        ("/var/lib/xero.json", "file:/var/lib/xero.json"),
+        ("C:\\tokens\\xero.json", "file:C:\\tokens\\xero.json"),
+        ("C:/tokens/xero.json", "file:C:/tokens/xero.json"),
+        ("", "file:token.json"),
+        ("user@host/xero", "file:token.json"),
+        ("a\nb", "file:token.json"),
+    ],
+)
+def test_a_path_instead_of_a_url_is_an_error_with_the_url(path: str, url: str) -> None:
+    with pytest.raises(ValueError, match="a store is named by a URL") as caught:
+        open_store(path)
+    assert url in str(caught.value)
+    assert "@host/xero" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sesame@host/db",
+        "//user:sesame@host/db",
+        "redis://:sesame@host:port/0?key=xero",
+        "redis://:sesame@host/0?key=xero&table=t",
+        "redis://:sesame@host/0?key=xero&db=none",
+        "redis://:sesame@host/0",
+        "postgresql+asyncpg://user:sesame@host:port/db?key=xero",
+        "postgresql+nothing://user:sesame@host/db?key=xero",
+        "postgresql+psycopg2://user:sesame@host/db?key=xero",
+        "sqlite+aiosqlite://user:sesame@/?key=xero",
+        "postgresql+asyncpg://user:sesame@host/db?key=" + "x" * 256,
+        "file://user:sesame@host/x",
+        "ftp://user:sesame@host/x#fragment",
+    ],
+)
+def test_no_error_shows_the_password_of_a_url(url: str) -> None:
+    with pytest.raises((ValueError, ImportError)) as caught:
+        open_store(url)
+    assert "sesame" not in everything_shown(caught.value)
+
+
+def test_no_error_shows_the_keys() -> None:
+    with pytest.raises(ValueError, match=r"keys\[0\]") as caught:
+        open_store("memory:", keys=["sesame"], slot="slot")
+    assert "sesame" not in everything_shown(caught.value)
+
+
+@asyncio_only
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:sesame@127.0.0.1:1/0?key=xero",
+        "postgresql+asyncpg://user:sesame@127.0.0.1:1/db?key=xero",
+        "postgresql+psycopg_async://user:sesame@127.0.0.1:1/db?key=xero",
+        "mariadb+aiomysql://user:sesame@127.0.0.1:1/db?key=xero",
+    ],
+)
+async def test_no_error_of_a_server_that_is_not_there_shows_the_password(url: str) -> None:
+    store = open_store(url)
+    for call in (store.load, lambda: store.replace("a", "b")):
+        with pytest.raises((OSError, RedisError, DBAPIError)) as caught:
+            await call()
+        assert "sesame" not in everything_shown(caught.value)

@@ -166,7 +166,7 @@ def after_refresh(
     if need in (Need.REFUSED, Need.ENDED):
         if (
             refusals is not None
-            and now - refusals.pause.until > MOST_DOUBT
+            and now - (refusals.pause.until - refusals.pause.seconds) > MOST_DOUBT
         ):
             early = 0  # The last token lived long enough.
         early += 1

@@ -118,7 +118,7 @@ class Renewal:
         failure: RefreshUnavailable | None = None
         started = begun = host.monotonic()
         beginnings = 0
-        first, waited = True, False
+        first = True
         hold: Release | None = None
         try:
             while True:
@@ -144,7 +144,6 @@ class Renewal:
                     return Landing(need, token, record, spent=flight.sent, seen_at=seen_at)
                 if need is Need.LOOK or flight.closing.is_set():
                     return self._ended(need, record)
-                waited = waited or step in ("wait", "soon", "pause")
                 if step == "wait":
                     if need is Need.AHEAD:
                         return Landing(need, record=record)
@@ -180,12 +179,10 @@ class Renewal:
                 if view.claim == "abandoned":
                     begun = host.monotonic()  # A takeover: its time begins now.
                 elif host.monotonic() - begun > timeout * 0.75:
-                    beginnings += 1
-                    if failure is not None or waited or beginnings == _MOST_BEGINNINGS:
-                        raise failure or out_of_time(
-                            self.facts.name, timeout, repr(self.slot.store)
-                        )
-                    begun = host.monotonic()  # This process was held up, and nothing was sent.
+                    failed, _ = failed_for(view, self.facts.client_fingerprint)
+                    if failure is None and failed is not None:
+                        raise failed_like(failed, 0.0)  # What the others were told.
+                    raise failure or out_of_time(self.facts.name, timeout, repr(self.slot.store))
                 if hold is None:
                     hold = await self.slot.hold()
                 spending = Spending(
@@ -268,8 +265,11 @@ class Renewal:
         )
 
     async def _sleep(self, seconds: float) -> None:
-        """Wait, unless the flight is to end."""
-        with anyio.move_on_after(seconds):
+        """Wait, unless the flight is to end.
+
+        For a millisecond at least: what is left of a pause may be less than the clocks can tell.
+        """
+        with anyio.move_on_after(max(seconds, 0.001)):
             await self.flight.closing.wait()
 
 

@@ -629,12 +629,12 @@ class Session:
             seen_at: when (monotonic) it was seen in the store. What was put to use later is newer.
         """
         known = self.credential
-        if (
-            known is not None
-            and known.since > seen_at
-            and not (issued and record is not None and record.generation > known.generation)
-        ):
-            return
+        if known is not None and known.since >= seen_at:
+            # A clock may be too coarse to tell the two moments apart: then the generation tells.
+            came_before = record is not None and record.generation < known.generation
+            came_after = issued and record is not None and record.generation > known.generation
+            if came_before or (known.since > seen_at and not came_after):
+                return
         generation = 0 if known is None else known.generation + 1
         if record is not None:
             generation = record.generation

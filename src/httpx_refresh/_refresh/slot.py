@@ -171,8 +171,7 @@ class Slot:
         patience = claim.patience or self.refresh_timeout
         standing = _standing.get(claim.nonce)
         if standing is not None and is_closed(standing[0]):
-            # Remembered: whoever looks next finds no event loop beside the claim any more.
-            self.give_up(claim, maybe_spent=True)
+            self.release(claim)
             return True
         return (
             watched >= 1.5 * patience

@@ -187,12 +187,8 @@ class Spending:
         maybe_spent = False
         while (remaining := self._remaining()) > 0:  # Else it was held up for too long.
             # Should anything be raised from here on: it may have been sent.
-            before = self.outcome
             self.outcome = NoToken(_interrupted(self._facts.name), maybe_spent=True)
             answer = await self._ask_once(remaining)
-            if isinstance(answer, Unsent):
-                self.outcome = before
-                return
             if isinstance(answer, Token):
                 self.outcome = Renewed(answer)  # It is not lost, whatever is raised from here on.
                 self.outcome = Renewed(merged(self._held, answer, now=host.wall()))
@@ -233,16 +229,10 @@ class Spending:
 
     async def _ask_once(
         self, remaining: float
-    ) -> Token | RefreshUnavailable | ReauthorizationRequired | Unsent:
+    ) -> Token | RefreshUnavailable | ReauthorizationRequired:
         name = self._facts.name
-
-        async def in_time() -> object:
-            # In a task of its own: the process may have been held up before this, its first step, and by now the claim
-            # may be another's.
-            return await self._source.refresh(self._held) if self._remaining() > 0 else Unsent()
-
         try:
-            token: object = await bounded(in_time, remaining)
+            token: object = await bounded(lambda: self._source.refresh(self._held), remaining)
         except (ReauthorizationRequired, RefreshUnavailable) as error:
             return checked(error)
         except NotBack:
@@ -259,8 +249,6 @@ class Spending:
             return _unknown(
                 f"The refresh at {name} failed with {type(error).__name__}.", cause_of(error)
             )
-        if isinstance(token, Unsent):
-            return token
         if not isinstance(token, Token):
             return _unknown(f"{name} returned {type(token).__name__} where a Token belongs.", None)
         return token

@@ -1,10 +1,23 @@
-"""The one primitive a store has: compare and swap on one small text."""
+"""What a token store is: compare and swap on one small text. Also what the stores here have in common."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
-__all__ = ["TokenStore", "decode_text", "encode_text", "require_asyncio"]
+__all__ = [
+    "ClaimLock",
+    "Release",
+    "TokenStore",
+    "WakingStore",
+    "decode_text",
+    "encode_text",
+    "quotes",
+    "require_asyncio",
+]
+
+_PIECE = 8  # characters of a text that a message may not repeat
+_LONGEST_MESSAGE = 10_000  # characters that are searched for pieces
 
 
 @runtime_checkable
@@ -18,10 +31,14 @@ class TokenStore(Protocol):
     - texts are compared exactly: case, trailing space and Unicode normalisation count;
     - of any number of swaps from the same text, in any threads, processes or hosts that share
       the slot, exactly one wins;
-    - what a swap that won has written, every later `load` through any handle sees.
+    - what a swap that won has written, every later `load` and every later swap through any handle
+      sees, at once: a store with replicas reads and compares where it writes.
 
     A store raises its backend's own errors. After an error nobody knows whether the swap took
     place: the caller loads and looks.
+
+    A store may have more, and is then put to better use: `ClaimLock` and `WakingStore`. It may have
+    `slot`, a `str` that names it among all stores; `EncryptedStore` binds texts to it.
     """
 
     async def load(self) -> str | None:
@@ -32,9 +49,66 @@ class TokenStore(Protocol):
         """Write `new` if the slot still holds exactly `old` (None: nothing).
 
         Returns False, and writes nothing, if the slot holds something else. `old` and `new` may
-        be equal: then the answer says whether the slot holds that text.
+        be equal: then the answer says whether the slot holds that text, and the slot keeps it as
+        it is.
         """
         ...
+
+
+class Release(Protocol):
+    """A lock that is held; the operating system releases it if the process ends in any way."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the lock was made just now: that it was free then tells nothing of an earlier holder."""
+        ...
+
+    def release(self) -> None:
+        """Let others have the lock. It raises nothing, and does nothing the second time.
+
+        It does not wait, and may be called in any thread, event loop or `finally`, also after the
+        event loop has ended. In a forked child it does nothing.
+        """
+        ...
+
+
+@runtime_checkable
+class ClaimLock(Protocol):
+    """What a store has in addition whose users are all on one host: a lock that dies with its owner.
+
+    Whoever spends a refresh token holds this lock from before the claim is written until the claim
+    is gone. If the lock is to be had while a claim stands whose note says that it is held, the
+    claim's owner has died, and nobody needs to wait for it, unless the lock `is_first`.
+    """
+
+    async def hold(self) -> Release | None:
+        """Take the lock without waiting for it; return None if somebody holds it.
+
+        It excludes other processes, and other calls in this process. A subprocess does not inherit
+        it. Whoever cannot get it, for whatever reason, may go on without: then others wait as they
+        do with any store.
+        """
+        ...
+
+
+@runtime_checkable
+class WakingStore(Protocol):
+    """What a store has in addition that can tell of a change, so that nobody has to poll for it."""
+
+    async def changed(self, old: str | None) -> None:
+        """Return when the slot may hold something else than `old`; it may be early, or wrong.
+
+        It returns at once if the slot holds something else already.
+        """
+        ...
+
+
+def quotes(message: str, texts: Iterable[str]) -> bool:
+    """Whether a message repeats eight characters of one of these texts, or is too long to tell."""
+    if len(message) > _LONGEST_MESSAGE:
+        return True
+    pieces = {message[at : at + _PIECE] for at in range(len(message) - _PIECE + 1)}
+    return any(piece in text for text in texts for piece in pieces)
 
 
 def encode_text(text: str) -> bytes:

@@ -6,10 +6,8 @@ import base64
 import binascii
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
-
-import anyio.to_thread
 
 try:
     from joserfc import jwe
@@ -21,12 +19,14 @@ except ImportError:
         "EncryptedStore needs joserfc: pip install 'httpx-refresh[encrypted]'"
     ) from None
 
-from .._errors import StoreError
-from .base import TokenStore
+from .._errors import StoreError, frameless
+from .._threads import run_blocking
+from .base import Release, TokenStore
 
 __all__ = ["EncryptedStore", "generate_key"]
 
 _KEY_SIZE = 32  # bytes
+_FEWEST_BYTES = 8  # different ones; of 10**50 random keys one has less
 _ALGORITHMS = ["dir", "A256GCM"]
 # Characters of a text that take about a millisecond; a longer one is worked on in a thread.
 _QUICK = 65_536
@@ -59,27 +59,49 @@ class EncryptedStore:
     one of them writes with it.
 
     What does not open stays as it is, and raises `StoreError` that says what to do: a text of an
-    unknown key, of another slot, altered, or in plain. The inner store's errors pass through.
-    The inner store's swap decides who wins; this one adds nothing to it and takes nothing away.
+    unknown key, of another slot, altered, or in plain. The inner store's errors pass through, without
+    the frames that hold texts. The inner store's swap decides who wins; this one adds nothing to it
+    and takes nothing away. A swap of a text for itself leaves its ciphertext, or a plain text, as it is.
+
+    It keeps a text from those who can read the store. It does not keep whoever can write to the
+    store from putting back an earlier text of the same slot.
 
     Args:
-        store: where the encrypted text is kept.
+        store: where the encrypted text is kept. If it has `hold` or `changed`, so has this store.
         keys: 32 bytes each, or their URL-safe base64 text as `generate_key` makes it. The first
             writes, all read.
         slot: the slot's name, the same for all who share it. By default the store's own: a file's
-            name without its directories, a Redis key, a SQL row's key. To be given for a store
-            that has no `slot` of its own, and for files that share a name.
-        allow_plaintext: read a plain JSON text too, and encrypt it with the next write. For the
-            move to encryption only: whoever can write to the store could put a token of their own
-            in its place.
+            absolute path, a Redis key, a SQL table and row. To be given for a store that has no
+            `slot` of its own, and for a file that is reached by different paths. What version 0.1
+            bound to a shorter name is read too, and bound to the whole one by the next write.
+        allow_plaintext: read a plain JSON text too, and encrypt the one that takes its place. For
+            the move to encryption only: whoever can write to the store could put a token of their
+            own there.
 
     Raises:
-        ValueError: no key, a key that is not 32 bytes (its position is named), or no slot.
+        ValueError: no key, a key that is not 32 bytes or is easily guessed (its position is named),
+            or no slot.
         TypeError: `keys` is one key instead of a sequence.
     """
 
-    __slots__ = ("__weakref__", "_allow_plaintext", "_keys", "_kid", "_slot", "_store")
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_allow_plaintext",
+        "_earlier",
+        "_keys",
+        "_kid",
+        "_slot",
+        "_slots_read",
+        "_store",
+    )
 
+    # Only if the store within has them: whoever looks for them finds none else. So they are in the
+    # dict, and no slots, which a class has whether they are filled or not.
+    hold: Callable[[], Awaitable[Release | None]]
+    changed: Callable[[str | None], Awaitable[None]]
+
+    @frameless
     def __init__(
         self,
         store: TokenStore,
@@ -103,24 +125,41 @@ class EncryptedStore:
         self._keys = {_kid(key): _import(key) for key in read}
         self._kid = _kid(read[0])
         self._slot = name
+        self._earlier: tuple[str, ...] = getattr(store, "earlier_slots", ()) if slot is None else ()
+        self._slots_read = frozenset(_hash("slot", one.encode()) for one in (name, *self._earlier))
         self._allow_plaintext = allow_plaintext
+        if (hold := getattr(store, "hold", None)) is not None:
+            self.hold = hold
+        if getattr(store, "changed", None) is not None:
+            self.changed = self._changed
 
     @property
     def slot(self) -> str:
         """The slot's name that the texts are bound to."""
         return self._slot
 
+    @property
+    def earlier_slots(self) -> tuple[str, ...]:
+        """The names to which version 0.1 bound the texts; they are read, and not written."""
+        return self._earlier
+
+    @frameless
     async def load(self) -> str | None:
         """Return the text the slot holds, decrypted, or None if it holds nothing."""
         return await self._open(await self._store.load())
 
+    @frameless
     async def replace(self, old: str | None, new: str) -> bool:
         """Write `new`, encrypted, if the slot holds exactly `old`; else return False."""
         sealed: str | None = None
         held = await self._store.load()
         while await self._open(held) == old:
-            # One text has many ciphertexts: only the one that was just read can be swapped.
-            sealed = sealed or await self._seal(new)
+            # One text has many ciphertexts: only the one that was just read can be swapped. A text
+            # that stays the same stays as it was found: what somebody has planted is not sealed.
+            if held is not None and old == new:
+                sealed = held
+            elif sealed is None:
+                sealed = await self._seal(new)
             if await self._store.replace(held, sealed):
                 return True
             seen, held = held, await self._store.load()
@@ -128,9 +167,15 @@ class EncryptedStore:
                 return False
         return False
 
+    @frameless
+    async def _changed(self, old: str | None) -> None:
+        held = await self._store.load()
+        if await self._open(held) == old:
+            await self._store.changed(held)  # type: ignore[attr-defined]  # it has it, or this were not called
+
     async def _seal(self, text: str) -> str:
         if len(text) > _QUICK:
-            return await anyio.to_thread.run_sync(self._encrypt, text)
+            return await run_blocking(self._encrypt, text, group=EncryptedStore)
         return self._encrypt(text)
 
     async def _open(self, held: str | None) -> str | None:
@@ -144,7 +189,7 @@ class EncryptedStore:
                 "To take it over, set allow_plaintext=True until the next refresh"
             )
         if len(held) > _QUICK:
-            return await anyio.to_thread.run_sync(self._decrypt, held)
+            return await run_blocking(self._decrypt, held, group=EncryptedStore)
         return self._decrypt(held)
 
     def _encrypt(self, text: str) -> str:
@@ -169,9 +214,10 @@ class EncryptedStore:
 
     def _decrypted(self, held: str) -> str:
         opened = jwe.decrypt_compact(held, self._find_key, registry=_REGISTRY)
-        if opened.protected["slot"] != _hash("slot", self._slot.encode()):
+        if opened.protected["slot"] not in self._slots_read:
             raise _Unreadable(
-                "it was written for another slot; name that one with slot=, or log in again"
+                "it was written for another slot, or for this one under another name or path; give "
+                "that name with slot=, or log in again"
             )
         return (opened.plaintext or b"").decode()
 
@@ -212,6 +258,10 @@ def _read_key(key: bytes | str, position: int) -> bytes:
         raise ValueError(
             f"keys[{position}] is not {_KEY_SIZE} bytes, nor URL-safe base64 text of as many: "
             "generate_key() makes one"
+        )
+    if len(set(raw)) < _FEWEST_BYTES:
+        raise ValueError(
+            f"keys[{position}] is easily guessed: generate_key() makes one that is not"
         )
     return raw
 

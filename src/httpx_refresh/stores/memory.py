@@ -2,29 +2,68 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from threading import Lock
+
+from .._errors import StoreError, frameless
 
 __all__ = ["MemoryStore"]
 
+logger = logging.getLogger("httpx_refresh")
+
 # Held for one comparison and one assignment, never across an await; and so one serves all stores.
 _lock = Lock()
+
+_A_COPY = (
+    "this MemoryStore is a copy: its token belongs to the process that this one was forked from. No refresh token was "
+    "spent. Use a FileStore, which processes share, or make the store after the fork"
+)
+
+# How many forks lie between this process and the one that imported this module.
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks, _lock
+    _forks += 1
+    _lock = Lock()  # Another thread of the parent may have held it.
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # nothing forks on Windows
+    os.register_at_fork(after_in_child=_count_fork)
 
 
 class MemoryStore:
     """Keeps the text in memory: for one process, and gone with it.
 
     Every coroutine, event loop and thread of the process may share one `MemoryStore`. It never
-    waits and never fails. A rotated refresh token that lives only here is lost when the process
-    ends: fit for tests, and for tokens that do not rotate.
+    waits. A rotated refresh token that lives only here is lost when the process ends: fit for
+    tests, and for tokens that do not rotate.
+
+    A forked child has a copy, which knows nothing of the parent's refreshes: both would spend one
+    refresh token. So a store that holds a text and was used before the fork raises `StoreError` in a
+    child. One that was not used yet is warned about once, for other children may have the same copy.
+    Processes share a `FileStore`.
 
     Args:
         text: what the slot holds at first, for instance the JSON text of a token response.
+
+    Raises:
+        TypeError: `text` is no text: a token response goes in as `json.dumps(response)`.
     """
 
-    __slots__ = ("__weakref__", "_text")
+    __slots__ = ("__weakref__", "_forks", "_text", "_used")
 
+    @frameless
     def __init__(self, text: str | None = None) -> None:
+        if text is not None and not isinstance(text, str):
+            raise TypeError(
+                f"MemoryStore takes a text, not {type(text).__name__}: json.dumps(response) makes a token response one"
+            )
         self._text = text
+        self._used = False
+        self._forks = _forks
 
     def peek(self) -> str | None:
         """Return the text the slot holds, as `load` does, without being awaited."""
@@ -32,15 +71,34 @@ class MemoryStore:
 
     async def load(self) -> str | None:
         """Return the text the slot holds, or None if it holds nothing."""
+        if not self._may_be_used():
+            raise StoreError(_A_COPY)
         return self._text
 
     async def replace(self, old: str | None, new: str) -> bool:
         """Write `new` if the slot still holds exactly `old` (None: nothing); else return False."""
+        if not self._may_be_used():
+            del old, new  # An error holds this frame.
+            raise StoreError(_A_COPY)
         with _lock:
             if self._text != old:
                 return False
             self._text = new
             return True
+
+    def _may_be_used(self) -> bool:
+        """Note that the store is used; return False if it is the copy of one that its parent uses."""
+        if self._forks != _forks and self._text is not None:
+            if self._used:
+                return False
+            logger.warning(
+                "%r was made before this process was forked: if another process uses its copy, both will spend one "
+                "refresh token. Processes share a FileStore.",
+                self,
+            )
+        self._forks = _forks
+        self._used = True
+        return True
 
     def __repr__(self) -> str:
         return "<MemoryStore, empty>" if self._text is None else "<MemoryStore, holding a text>"

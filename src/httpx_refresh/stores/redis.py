@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
-from .base import decode_text, encode_text, require_asyncio
+from .._errors import frameless
+from .base import (
+    decode_text,
+    encode_text,
+    quotes,
+    require_asyncio,
+)
 
 __all__ = ["RedisClient", "RedisStore"]
 
@@ -61,7 +67,8 @@ class RedisStore:
 
     asyncio only. Raises RuntimeError under another event loop, and the client's own errors
     (`redis.RedisError`), also when the key holds another type than a string; ValueError when the
-    key holds bytes that are no UTF-8.
+    key holds bytes that are no UTF-8. Errors come without frames and chain, which would hold the
+    text; a server's message that quotes it is withheld.
 
     Args:
         client: a `redis.asyncio.Redis` or `RedisCluster` of the caller's, or Valkey's; with or
@@ -72,6 +79,7 @@ class RedisStore:
 
     __slots__ = ("__weakref__", "_client", "_key")
 
+    @frameless
     def __init__(self, client: RedisClient, key: str) -> None:
         if not key:
             raise ValueError("key is empty")
@@ -80,9 +88,15 @@ class RedisStore:
 
     @property
     def slot(self) -> str:
-        """The key's name."""
-        return self._key
+        """What EncryptedStore binds texts to: the kind of store, and the key's name."""
+        return f"redis:{self._key}"
 
+    @property
+    def earlier_slots(self) -> tuple[str, ...]:
+        """What version 0.1 took for the slot's name: the key's."""
+        return (self._key,)
+
+    @frameless
     async def load(self) -> str | None:
         """Return the text under the key, or None if there is none."""
         require_asyncio("RedisStore")
@@ -91,12 +105,26 @@ class RedisStore:
         data: bytes | None = await self._client.execute_command("GET", self._key, NEVER_DECODE=True)
         return None if data is None else decode_text(data, f"the Redis key {self._key!r}")
 
+    @frameless
     async def replace(self, old: str | None, new: str) -> bool:
         """Write `new` if the key still holds exactly `old` (None: absent); else return False."""
         require_asyncio("RedisStore")
         texts = [encode_text(new)] if old is None else [encode_text(new), encode_text(old)]
         swap = self._client.register_script(_COMPARE_AND_SET)  # computes a hash, sends nothing
-        return bool(await swap(keys=[self._key], args=texts))
+        try:
+            return bool(await swap(keys=[self._key], args=texts))
+        except Exception as error:  # of whatever client it is
+            _withhold(error, [text.decode() for text in texts])
+            raise
 
     def __repr__(self) -> str:
         return f"RedisStore({self._key!r})"
+
+
+def _withhold(error: Exception, texts: list[str]) -> None:
+    """Take a message out of an error if it quotes the texts, as "unknown command" does."""
+    if quotes(f"{error} {error!r}", texts):
+        error.args = ("the server refused the swap; its message quotes the text and is withheld",)
+    for name, value in list(vars(error).items()):
+        if quotes(repr(value), texts):
+            setattr(error, name, None)

@@ -1,32 +1,240 @@
-"""A store in a row of a SQL table, shared by all hosts."""
+"""A store in a row of a SQL table, shared by all hosts: its table, its statements, and what databases answer."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, cast
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 try:
-    from sqlalchemy import inspect
+    from sqlalchemy import (
+        Column,
+        LargeBinary,
+        MetaData,
+        String,
+        Table,
+        TypeDecorator,
+        bindparam,
+        func,
+        insert,
+        inspect,
+        select,
+    )
+    from sqlalchemy import update as update_rows
+    from sqlalchemy.dialects import mysql
     from sqlalchemy.exc import DBAPIError, IntegrityError
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import StaticPool
-
-    from ._sql_table import SLOT_LIMIT, statements, token_table
 except ImportError:
     raise ImportError("SQLStore needs SQLAlchemy: pip install 'httpx-refresh[sql]'") from None
 
-from ._sql_errors import is_conflict, without_texts
-from .base import decode_text, encode_text, require_asyncio
+from .._errors import frameless
+from .base import (
+    decode_text,
+    encode_text,
+    quotes,
+    require_asyncio,
+)
 
 if TYPE_CHECKING:
-    from sqlalchemy import CursorResult, Executable, MetaData, Table
+    from sqlalchemy import ColumnElement, CursorResult, Dialect, Executable
     from sqlalchemy.engine import Connection
 
 __all__ = ["SQLStore", "token_table"]
 
+_SLOT_LIMIT = 255  # bytes
 _ATTEMPTS = 10
+# PostgreSQL documentation, appendix A "PostgreSQL Error Codes": serialization_failure,
+# deadlock_detected. MariaDB documentation, "MariaDB Error Code Reference": ER_CHECKREAD,
+# ER_LOCK_DEADLOCK.
+_CONFLICTS = frozenset({"40001", "40P01", "1020", "1213"})
+
+
+class SQLStore:
+    """Keeps the text in one row of a SQL table, for all hosts that share the database.
+
+    Tested with PostgreSQL (asyncpg, psycopg), MariaDB (aiomysql) and SQLite (aiosqlite); any
+    database with an async SQLAlchemy driver and binary columns should do. The swap is one `INSERT`
+    or one `UPDATE ... WHERE slot = ... AND text = ...`, each committed by itself; no connection
+    and no transaction is held between calls, and a cancelled call gives its connection back. What
+    the database has acknowledged is as durable as its own settings make it.
+
+    Many stores share one engine: a store itself is a few hundred bytes.
+
+    asyncio only. Raises RuntimeError under another event loop, and SQLAlchemy's own errors: their
+    parameters are hidden, also from the engine's log, and a driver's message that quotes the text
+    is replaced by its error code. They come without frames and chain, which would hold the text.
+
+    Args:
+        engine: an `AsyncEngine` of the caller's, never disposed of here. Its connections belong
+            to one event loop.
+        key: the row's name, at most 255 bytes of UTF-8.
+        table: the table's name; `create_table` makes it, or a migration with `token_table`.
+    """
+
+    __slots__ = ("__weakref__", "_backend", "_key", "_statements")
+
+    @frameless
+    def __init__(self, engine: AsyncEngine, key: str, *, table: str = "httpx_refresh") -> None:
+        if not isinstance(engine, AsyncEngine):
+            raise TypeError(
+                "engine is to be an AsyncEngine, as sqlalchemy.ext.asyncio.create_async_engine "
+                f"makes it, not {type(engine).__name__}"
+            )
+        if not 0 < len(encode_text(key)) <= _SLOT_LIMIT:
+            raise ValueError(f"key is to be 1 to {_SLOT_LIMIT} bytes of UTF-8")
+        if not table:
+            raise ValueError("table is empty")
+        backend = _backends.get(engine)
+        if backend is None:
+            backend = _backends.setdefault(engine, _Backend(engine))
+        self._backend = backend
+        self._key = key
+        self._statements = _statements_of(table)
+
+    @property
+    def slot(self) -> str:
+        """What EncryptedStore binds texts to: the kind of store, the table and the row."""
+        table = self._statements.table.name
+        return f"sql:{quote(table, safe='')}:{quote(self._key, safe='')}"
+
+    @property
+    def earlier_slots(self) -> tuple[str, ...]:
+        """What version 0.1 took for the slot's name: the row's."""
+        return (self._key,)
+
+    @property
+    def metadata(self) -> MetaData:
+        """The SQLAlchemy metadata that holds this store's table, and nothing else."""
+        return self._statements.table.metadata
+
+    @frameless
+    async def create_table(self) -> None:
+        """Create the table if it does not exist; any number of processes may do so at once."""
+        require_asyncio("SQLStore")
+        await self._backend.create(self._statements.table)
+
+    @frameless
+    async def load(self) -> str | None:
+        """Return the row's text, or None if there is no row."""
+        require_asyncio("SQLStore")
+        data = await self._load()
+        return None if data is None else decode_text(data, f"the SQL row {self._key!r}")
+
+    @frameless
+    async def replace(self, old: str | None, new: str) -> bool:
+        """Write `new` if the row still holds exactly `old` (None: no row); else return False."""
+        require_asyncio("SQLStore")
+        data = encode_text(new)
+        expected = None if old is None else encode_text(old)
+        if data == expected:
+            # Tried in earnest, for it shows whether the row can be written; but MariaDB may count
+            # the rows that changed, and none does.
+            return await self._swap(expected, data) or await self._load() == expected
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return await self._swap(expected, data)
+            except DBAPIError as error:
+                # A duplicate key is a lost race, unless the row is not there: then it is another
+                # constraint. A deadlock or a serialization failure says nothing about the text.
+                if not isinstance(error, IntegrityError) and not _is_conflict(error):
+                    raise
+                if await self._load() != expected:
+                    return False
+                if isinstance(error, IntegrityError):
+                    raise
+        return await self._swap(expected, data)
+
+    async def _load(self) -> bytes | None:
+        return cast("bytes | None", (await self._run(self._statements.load))[1])
+
+    async def _swap(self, old: bytes | None, new: bytes) -> bool:
+        if old is None:
+            await self._run(self._statements.create, new=new)  # or a duplicate key
+            return True
+        rows, _ = await self._run(self._statements.update, old=old, new=new)
+        return rows == 1
+
+    async def _run(self, statement: Executable, **texts: bytes) -> tuple[int, Any]:
+        try:
+            return await self._backend.run(statement, {"here": self._key.encode(), **texts})
+        except DBAPIError as error:
+            clean = _without_texts(error, texts.values())
+            if clean is error:
+                raise
+        # Outside the handler: the driver's error must not travel as __context__.
+        raise clean
+
+    def __repr__(self) -> str:
+        table = self._statements.table.name
+        if table == "httpx_refresh":
+            return f"SQLStore({self._key!r})"
+        return f"SQLStore({self._key!r}, table={table!r})"
+
+
+def token_table(name: str = "httpx_refresh", metadata: MetaData | None = None) -> Table:
+    """Return the table that `SQLStore` keeps its rows in, as a SQLAlchemy `Table`.
+
+    For Alembic and for `metadata.create_all`: put it in the application's own `metadata`. Both
+    columns are binary, so that every database compares them byte for byte: text columns of
+    MariaDB and MySQL take `A` for `a` and `"x "` for `"x"` in their default collations (MariaDB
+    documentation, "Character Sets and Collations", "NO PAD Collations").
+
+    Args:
+        name: the table's name.
+        metadata: where the table is registered; one of its own by default.
+    """
+    key = LargeBinary(_SLOT_LIMIT).with_variant(mysql.VARBINARY(_SLOT_LIMIT), "mysql", "mariadb")
+    text = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
+    return Table(
+        name,
+        MetaData() if metadata is None else metadata,
+        Column("slot", key, primary_key=True),
+        Column("text", text, nullable=False),
+    )
+
+
+class _Hex(TypeDecorator[bytes]):
+    """Bytes that travel as hexadecimal digits.
+
+    aiomysql 0.3.2 cannot send bytes with PyMySQL 1.2: it imports a function that is none any more.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.hex()
+
+    def bind_expression(self, bindparam: ColumnElement[bytes]) -> ColumnElement[bytes]:
+        return func.unhex(bindparam)
+
+
+class _Statements(NamedTuple):
+    """What a store says to the database; the values are bound as here, old and new."""
+
+    table: Table
+    load: Executable
+    create: Executable
+    update: Executable
+
+
+@lru_cache(maxsize=64)
+def _statements_of(table_name: str) -> _Statements:
+    """Return the table and its statements, shared by all stores of that table name."""
+    table = token_table(table_name)
+    binary = LargeBinary().with_variant(_Hex(), "mysql", "mariadb")
+    here, old, new = (bindparam(name, type_=binary) for name in ("here", "old", "new"))
+    return _Statements(
+        table,
+        select(table.c.text).where(table.c.slot == here),
+        insert(table).values(slot=here, text=new),
+        update_rows(table).where(table.c.slot == here, table.c.text == old).values(text=new),
+    )
 
 
 class _Backend:
@@ -72,112 +280,47 @@ def _exists(connection: Connection, name: str) -> bool:
 _backends: WeakKeyDictionary[AsyncEngine, _Backend] = WeakKeyDictionary()
 
 
-class SQLStore:
-    """Keeps the text in one row of a SQL table, for all hosts that share the database.
+def _codes(error: DBAPIError) -> list[str]:
+    """Return the database's own error codes: SQLSTATE, SQLite's name, MariaDB's number."""
+    names = [getattr(error.orig, name, None) for name in ("sqlstate", "sqlite_errorname")]
+    numbers = [number for number in getattr(error.orig, "args", ()) if isinstance(number, int)]
+    return [str(code) for code in (*names, *numbers) if code is not None]
 
-    Tested with PostgreSQL (asyncpg, psycopg), MariaDB (aiomysql) and SQLite (aiosqlite); any
-    database with an async SQLAlchemy driver and binary columns should do. The swap is one `INSERT`
-    or one `UPDATE ... WHERE slot = ... AND text = ...`, each committed by itself; no connection
-    and no transaction is held between calls, and a cancelled call gives its connection back. What
-    the database has acknowledged is as durable as its own settings make it.
 
-    Many stores share one engine: a store itself is a few hundred bytes.
+def _is_conflict(error: DBAPIError) -> bool:
+    """Whether the statement gave way to another one and may be tried again."""
+    return not _CONFLICTS.isdisjoint(_codes(error))
 
-    asyncio only. Raises RuntimeError under another event loop, and SQLAlchemy's own errors: their
-    parameters are hidden, also from the engine's log, and a driver's message that quotes the text
-    is replaced by its error code.
 
-    Args:
-        engine: an `AsyncEngine` of the caller's, never disposed of here. Its connections belong
-            to one event loop.
-        key: the row's name, at most 255 bytes of UTF-8.
-        table: the table's name; `create_table` makes it, or a migration with `token_table`.
+class _Withheld(Exception):
+    """A driver's error without its words."""
+
+
+def _without_texts(error: DBAPIError, texts: Iterable[bytes]) -> DBAPIError:
+    """Return this error, its parameters gone, or another if a message quotes a piece of `texts`.
+
+    Drivers and servers quote values: "Failing row contains (...)", "near '...'", "invalid input
+    for query argument $1". The error returned then names the code only. Neither error leads to what
+    the driver raised, or to its frames.
     """
-
-    __slots__ = ("__weakref__", "_backend", "_key", "_statements")
-
-    def __init__(self, engine: AsyncEngine, key: str, *, table: str = "httpx_refresh") -> None:
-        if not isinstance(engine, AsyncEngine):
-            raise TypeError(
-                "engine is to be an AsyncEngine, as sqlalchemy.ext.asyncio.create_async_engine "
-                f"makes it, not {type(engine).__name__}"
-            )
-        if not 0 < len(encode_text(key)) <= SLOT_LIMIT:
-            raise ValueError(f"key is to be 1 to {SLOT_LIMIT} bytes of UTF-8")
-        if not table:
-            raise ValueError("table is empty")
-        backend = _backends.get(engine)
-        if backend is None:
-            backend = _backends.setdefault(engine, _Backend(engine))
-        self._backend = backend
-        self._key = key
-        self._statements = statements(table)
-
-    @property
-    def slot(self) -> str:
-        """The row's name."""
-        return self._key
-
-    @property
-    def metadata(self) -> MetaData:
-        """The SQLAlchemy metadata that holds this store's table, and nothing else."""
-        return self._statements.table.metadata
-
-    async def create_table(self) -> None:
-        """Create the table if it does not exist; any number of processes may do so at once."""
-        require_asyncio("SQLStore")
-        await self._backend.create(self._statements.table)
-
-    async def load(self) -> str | None:
-        """Return the row's text, or None if there is no row."""
-        require_asyncio("SQLStore")
-        data = await self._load()
-        return None if data is None else decode_text(data, f"the SQL row {self._key!r}")
-
-    async def replace(self, old: str | None, new: str) -> bool:
-        """Write `new` if the row still holds exactly `old` (None: no row); else return False."""
-        require_asyncio("SQLStore")
-        data = encode_text(new)
-        expected = None if old is None else encode_text(old)
-        if data == expected:
-            # Nothing would change, and MariaDB may count the rows that did.
-            return await self._load() == expected
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return await self._swap(expected, data)
-            except DBAPIError as error:
-                # A duplicate key is a lost race, unless the row is not there: then it is another
-                # constraint. A deadlock or a serialization failure says nothing about the text.
-                if not isinstance(error, IntegrityError) and not is_conflict(error):
-                    raise
-                if await self._load() != expected:
-                    return False
-                if isinstance(error, IntegrityError):
-                    raise
-        return await self._swap(expected, data)
-
-    async def _load(self) -> bytes | None:
-        return cast("bytes | None", (await self._run(self._statements.load))[1])
-
-    async def _swap(self, old: bytes | None, new: bytes) -> bool:
-        if old is None:
-            await self._run(self._statements.create, new=new)  # or a duplicate key
-            return True
-        rows, _ = await self._run(self._statements.update, old=old, new=new)
-        return rows == 1
-
-    async def _run(self, statement: Executable, **texts: bytes) -> tuple[int, Any]:
-        try:
-            return await self._backend.run(statement, {"here": self._key.encode(), **texts})
-        except DBAPIError as error:
-            clean = without_texts(error, texts.values())
-            if clean is error:
-                raise
-        # Outside the handler: the driver's error must not travel as __context__.
-        raise clean
-
-    def __repr__(self) -> str:
-        table = self._statements.table.name
-        if table == "httpx_refresh":
-            return f"SQLStore({self._key!r})"
-        return f"SQLStore({self._key!r}, table={table!r})"
+    error.params = None
+    error.hide_parameters = True
+    said: list[str] = []
+    link: BaseException | None = error
+    while link is not None:
+        said += [str(link), repr(link)]
+        said += [str(value) for value in vars(link).values() if isinstance(value, (str, bytes))]
+        link = link.__cause__ or link.__context__
+    forms = [form for text in texts for form in (text.decode(), text.hex(), text.hex().upper())]
+    if not any(quotes(words.replace("httpx_refresh", ""), forms) for words in said):
+        if error.orig is not None:
+            error.orig.__traceback__ = error.orig.__cause__ = error.orig.__context__ = None
+        return error
+    words = " ".join([type(error.orig).__name__, *_codes(error)])
+    return type(error)(
+        error.statement,
+        None,
+        _Withheld(f"{words}; its message quotes the text and is withheld"),
+        hide_parameters=True,
+        connection_invalidated=error.connection_invalidated,
+    )

@@ -1,4 +1,7 @@
-"""Stores by URL: one line of configuration instead of an engine or a client."""
+"""Stores by URL: one line of configuration instead of an engine or a client.
+
+A URL may hold a password. No message repeats it, and no exception leads to a frame that does.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode
 
+from .._errors import frameless
 from .base import TokenStore
 from .file import FileStore
 from .memory import MemoryStore
@@ -14,6 +18,7 @@ from .memory import MemoryStore
 _REDIS = ("redis", "rediss", "unix", "valkey", "valkeys")
 
 
+@frameless
 def open_store(
     url: str,
     *,
@@ -56,11 +61,13 @@ def _opened(url: str) -> TokenStore:
     scheme = scheme.lower()
     if not colon or not scheme or "/" in scheme or "\\" in scheme:
         raise ValueError(
-            "a store is named by a URL: file:token.json, redis://host/0?key=name, "
+            f"a store is named by a URL: {_as_file(url)}, redis://host/0?key=name, "
             "postgresql+asyncpg://user@host/db?key=name, or sqlite+aiosqlite:///app.db?key=name"
         )
     if scheme == "file":
         return FileStore(_path(rest))
+    if len(scheme) == 1 and rest[:1] in ("/", "\\"):
+        raise ValueError(f"a store is named by a URL, a drive's file too: {_as_file(url)}")
     if scheme == "memory":
         return MemoryStore()
     if "#" in url:
@@ -80,6 +87,12 @@ def _opened(url: str) -> TokenStore:
             client = _Redis(redis.asyncio.from_url, _redis_url(address))
         return RedisStore(client, taken["key"])
     return _sql_store(scheme, address, taken)
+
+
+def _as_file(path: str) -> str:
+    """Return the URL of what may be a file's path, or an example's where it may be anything else."""
+    plain = path.isprintable() and not set(path) & set("@?#%=&")
+    return f"file:{path}" if plain and path else "file:token.json"
 
 
 def _path(rest: str) -> str:

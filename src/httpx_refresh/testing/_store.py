@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Awaitable, Callable
 
 import anyio
 
-from ..stores.base import TokenStore
+from ..stores.base import ClaimLock, Release, TokenStore, WakingStore
 
 __all__ = ["BrokenPromise", "check_store"]
 
@@ -16,6 +17,9 @@ MakeStore = Callable[[], TokenStore | Awaitable[TokenStore]]
 _CROWD = 100
 _ROUNDS = 4
 _HANDLES = 5
+_WRITES = 40  # after each, every handle must see it
+_LOOKS = 3  # of each handle, after each write
+_WAKING = 10.0  # seconds
 
 _TEXTS = {
     "JSON": '{"access_token": "a\\u00e9\\\\", "httpx_refresh": {"generation": 1}}',
@@ -42,6 +46,16 @@ _ALIKE = {
 }
 
 
+_NO_LAG_OF_READS = (
+    "what a swap has written, every later load through any handle sees at once, and never again what was there "
+    "before: no reads from copies that lag (eventual consistency)"
+)
+_NO_LAG_OF_SWAPS = (
+    "a swap compares with what was written last: no comparison with copies that lag "
+    "(eventual consistency)"
+)
+
+
 class BrokenPromise(AssertionError):
     """A store does not keep a promise of the contract; the text says which."""
 
@@ -50,11 +64,16 @@ async def check_store(make_store: MakeStore) -> None:
     """Put a store through the contract that `httpx_refresh` relies on.
 
     Every check moves one slot from text to text, so the slot must be empty at the start; it holds
-    a text at the end. One call takes a few hundred swaps, a hundred of them at once. With pytest:
+    a text at the end. One call takes about a thousand operations, a hundred of them at once. With pytest:
 
         @pytest.mark.anyio
         async def test_my_store_keeps_the_contract(database):
             await check_store(lambda: MyStore(database, key="contract"))
+
+    What a store may have besides, `hold` and `changed`, is tried where it is there.
+
+    A store that reads or compares on replicas is found out if one of them lags while this runs: use handles
+    as production has them, connected to all replicas that it uses.
 
     Args:
         make_store: returns a handle on the same slot each time, with or without `await`: as
@@ -90,10 +109,14 @@ async def check_store(make_store: MakeStore) -> None:
         for text, alike in (pair, pair[::-1]):
             _require(await first.replace(held, text), "a swap from the text that is held wins")
             held = text
+            await _expect(stores[1:2], held, "what one handle has written, every other sees")
             won = await second.replace(alike, "taken for another")
             _require(not won, f"texts are compared exactly: {what} makes another text")
     for _ in range(_ROUNDS):
         held = await _crowd(stores, held)
+    held = await _check_freshness(make_store, stores, held)
+    await _check_hold(stores, held)
+    await _check_changed(stores, held)
 
 
 async def _made(make_store: MakeStore) -> TokenStore:
@@ -119,6 +142,104 @@ async def _check_swaps(stores: list[TokenStore], held: str) -> str:
     _require(await first.replace("one", held), "a swap back to an earlier text wins")
     await _expect(stores, held, "what one handle has written, every other sees")
     return held
+
+
+async def _check_freshness(make_store: MakeStore, stores: list[TokenStore], held: str) -> str:
+    """Write by each handle in turn; each time look by all of them, and swap from what was there before."""
+    for number in range(_WRITES):
+        before, held = held, f"write {number}"
+        writer = stores[number % len(stores)]
+        won = await writer.replace(before, held)
+        _require(won, "a swap from the text that is held wins, whichever handle has written it")
+        seen: list[str | None] = []
+        late: list[bool] = []
+        async with anyio.create_task_group() as group:
+            for store in stores:
+                group.start_soon(_look, store, seen)
+                group.start_soon(_swap_late, store, before, late)
+        _require(not any(late), _NO_LAG_OF_SWAPS)
+        _require(all(text == held for text in seen), _NO_LAG_OF_READS)
+    fresh = await _made(make_store)
+    _require(
+        await fresh.load() == held, "a handle that was made last sees what the others have written"
+    )
+    return held
+
+
+async def _look(store: TokenStore, seen: list[str | None]) -> None:
+    seen += [await store.load() for _ in range(_LOOKS)]
+
+
+async def _swap_late(store: TokenStore, before: str, late: list[bool]) -> None:
+    late.append(await store.replace(before, "from a text that is no longer there"))
+
+
+async def _check_hold(stores: list[TokenStore], held: str) -> None:
+    """Check the lock of a claim, where the store has it."""
+    locks = [store for store in stores if isinstance(store, ClaimLock)]
+    if not locks:
+        return
+    _require(len(locks) == len(stores), "either all handles have the method hold, or none has")
+    first, second = locks[0], locks[1]
+    hold = await _taken(first, "a lock that nobody holds can be had")
+    _require(await second.hold() is None, "a lock that one handle holds, no other gets")
+    _require(
+        await first.hold() is None, "a lock that a handle holds, it does not get a second time"
+    )
+    await _expect(stores, held, "the text can be read while the lock is held")
+    won = await stores[1].replace(held, "while it is held")
+    _require(won, "the text can be swapped by another handle while the lock is held")
+    _require(await stores[0].replace("while it is held", held), "and swapped back")
+    _release(hold)
+    again = await _taken(second, "a lock that was released can be had")
+    _release(hold)
+    _require(await first.hold() is None, "a lock is released once: later it is another's")
+    thread = threading.Thread(target=_release, args=(again,))
+    thread.start()
+    thread.join()
+    _release(await _taken(first, "a lock can be released in any thread"))
+
+
+async def _taken(store: ClaimLock, promise: str) -> Release:
+    hold = await store.hold()
+    if hold is None:
+        raise BrokenPromise(promise)
+    _require(isinstance(hold.is_first, bool), "a lock says whether it is_first")
+    return hold
+
+
+def _release(hold: Release) -> None:
+    # Its type says that it is no coroutine function; the store under test may not be typed.
+    _require(not inspect.iscoroutinefunction(hold.release), "release is no coroutine function")
+    hold.release()
+
+
+async def _check_changed(stores: list[TokenStore], held: str) -> None:
+    """Check that a waiter is woken, where the store can wake one; it may be woken for nothing."""
+    waking = [store for store in stores if isinstance(store, WakingStore)]
+    if not waking:
+        return
+    _require(len(waking) == len(stores), "either all handles have the method changed, or none has")
+    woken: list[bool] = []
+    for old in (None, "another text"):
+        await _wait(waking[0], old, woken)
+    _require(all(woken), "changed returns if the slot holds something else already")
+    won = False
+    async with anyio.create_task_group() as group:
+        for store in waking:
+            group.start_soon(_wait, store, held, woken)
+        await anyio.wait_all_tasks_blocked()
+        won = await stores[-1].replace(held, "a change")
+        if not won:
+            group.cancel_scope.cancel()
+    _require(won, "a swap wins while others wait for it")
+    _require(all(woken), "changed returns once the slot holds something else")
+
+
+async def _wait(store: WakingStore, old: str | None, woken: list[bool]) -> None:
+    with anyio.move_on_after(_WAKING) as scope:
+        await store.changed(old)
+    woken.append(not scope.cancelled_caught)
 
 
 async def _crowd(stores: list[TokenStore], old: str | None) -> str:

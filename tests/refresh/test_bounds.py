@@ -1,0 +1,355 @@
+"""Rule 16: nothing waits without an end, and whatever is raised, everybody is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from httpx_refresh import RefreshAuth, RefreshAuthError, RefreshUnavailable, StoreError, Token
+from httpx_refresh.testing import Gate
+from tests.fakes import (
+    Endpoint,
+    Store,
+    any_write,
+    loop_wall,
+    no_write,
+    results,
+    use_loop_time,
+)
+from tests.virtual_time import virtual_time
+
+pytestmark = [pytest.mark.anyio, virtual_time]
+
+
+@pytest.fixture(autouse=True)
+def _loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_loop_time(monkeypatch)
+
+
+class Hanging(Store):
+    """Calls that `hang` picks wait for long, whatever cancels them; what they were to do they do then, if `late`."""
+
+    def __init__(self, text: str, *, stubborn: bool) -> None:
+        super().__init__(text)
+        self.hangs: set[str] = set()
+        self.stubborn = stubborn
+        self.begun = 0
+
+    async def _hang(self, what: str) -> None:
+        if what in self.hangs:
+            self.begun += 1
+            if not self.stubborn:
+                await anyio.sleep(1000)
+            until = anyio.current_time() + 1000
+            with anyio.CancelScope(shield=True):  # Which asyncio's own cancellation ignores.
+                while anyio.current_time() < until:
+                    with suppress(asyncio.CancelledError):
+                        await anyio.sleep(until - anyio.current_time())
+
+    async def load(self) -> str | None:
+        await self._hang("load")
+        return await super().load()
+
+    async def replace(self, old: str | None, new: str) -> bool:
+        await self._hang("replace")
+        return await super().replace(old, new)
+
+
+@pytest.mark.parametrize("stubborn", [False, True], ids=["cancelled", "heedless"])
+@pytest.mark.parametrize("call", ["load", "replace"])
+async def test_a_store_call_that_does_not_come_back_is_an_error_and_the_next_request_is_fine(
+    call: str, stubborn: bool
+) -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    store = Hanging(endpoint.text(expires_in=-1), stubborn=stubborn)
+    store.hangs = {call}
+    auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
+    before = anyio.current_time()
+    with pytest.raises(StoreError, match="no answer within 5 s"):
+        await auth.token()
+    assert anyio.current_time() - before == pytest.approx(5)
+    store.hangs = set()
+    await anyio.sleep(0.1)
+    assert (await auth.token()).access_token == "SECRET-a1"
+    await auth.aclose()
+    saved = store.text
+    await anyio.sleep(1200)  # The late write comes.
+    assert (store.text, endpoint.asked) == (saved, ["SECRET-r0"])
+
+
+async def test_after_four_calls_that_hang_no_further_one_is_made_until_one_is_back() -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    store = Hanging(endpoint.text(expires_in=-1), stubborn=True)
+    store.hangs = {"load"}
+    auth = RefreshAuth(endpoint, store, refresh_timeout=2.0)
+    for number in range(8):
+        with pytest.raises(StoreError) as caught:
+            await auth.token()
+        assert ("4 earlier calls have not come back" in str(caught.value)) is (number > 3)
+        await anyio.sleep(2)
+    assert store.begun == 4
+    store.hangs = set()
+    await anyio.sleep(1000)
+    assert (await auth.token()).access_token == "SECRET-a1"
+
+
+async def test_a_store_that_hangs_during_a_save_is_no_reason_not_to_serve() -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    store = Store(endpoint.text(expires_in=-1))
+    store.delays = results
+    auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
+    before = anyio.current_time()
+    assert (await auth.token()).access_token == "SECRET-a1"
+    assert anyio.current_time() - before == pytest.approx(5)
+    store.delays = no_write
+    store.gate.release()
+    await anyio.sleep(10)
+    assert (store.record.generation, store.record.redeeming) == (1, None)
+
+
+async def test_no_caller_is_held_longer_than_twice_refresh_timeout() -> None:
+    """Forty processes that take turns at an endpoint that hangs."""
+    endpoint = Endpoint(clock=loop_wall)
+    endpoint.gate = Gate()
+    store = Store(endpoint.text(expires_in=-1))
+    held: list[float] = []
+
+    async def call(auth: RefreshAuth) -> None:
+        before = anyio.current_time()
+        with pytest.raises(RefreshAuthError):
+            await auth.token()
+        held.append(anyio.current_time() - before)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(40):
+            group.start_soon(call, RefreshAuth(endpoint, store, refresh_timeout=10.0))
+    assert max(held) <= 20
+    assert len(endpoint.asked) <= 4
+
+
+async def test_a_caller_that_is_let_go_is_told_so_while_the_flight_goes_on() -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    claim = {"by": "elsewhere:1", "nonce": "n1", "since": loop_wall(), "for": 100.0}
+    store = Store(endpoint.text(expires_in=-1, redeeming=claim))
+    auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
+    before = anyio.current_time()
+    with pytest.raises(RefreshUnavailable, match="no new token for Fake after 20 s") as caught:
+        await auth.token()
+    assert 15 <= anyio.current_time() - before <= 20
+    assert caught.value.outcome == "not_sent"
+    endpoint.issued = 4
+    store.text = endpoint.text(expires_in=3600, generation=1)
+    await anyio.sleep(1)
+    assert (await auth.token()).access_token == "SECRET-a4"
+    assert endpoint.asked == []
+
+
+class Unheard(BaseException):
+    """What nobody expects."""
+
+
+@pytest.mark.parametrize(
+    "kind", [Unheard, SystemExit, asyncio.CancelledError, GeneratorExit, KeyError, MemoryError]
+)
+async def test_whatever_an_endpoint_raises_all_waiters_are_answered_and_the_claim_is_gone(
+    kind: type[BaseException],
+) -> None:
+    class Raising(Endpoint):
+        async def refresh(self, token: Token, /) -> Token:
+            self.asked.append(token.refresh_token)
+            await checkpoint()
+            raise kind("SECRET")
+
+    endpoint = Raising(clock=loop_wall)
+    store = Store(endpoint.text(expires_in=-1))
+    auth = RefreshAuth(endpoint, store)
+    errors: list[RefreshUnavailable] = []
+
+    async def call() -> None:
+        with pytest.raises(RefreshUnavailable, match="failed with") as caught:
+            await auth.token()
+        errors.append(caught.value)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(call)
+    assert len(errors) == 10
+    for error in errors:
+        assert (error.outcome, error.__cause__, error.__context__) == ("unknown", None, None)
+        # A coroutine cannot raise GeneratorExit.
+        name = "RuntimeError" if kind is GeneratorExit else kind.__name__
+        assert f"failed with {name}" in str(error)
+        assert f"{name} (" in str(error.caused_by)
+        assert "SECRET" not in repr(vars(error))
+    record = store.record
+    assert (record.redeeming, len(endpoint.asked)) == (None, 1)
+    assert record.uncertain is not None
+    assert [one.failures for one in record.failed] == [1]
+    # That is a failure as any other: there is a pause.
+    with pytest.raises(RefreshUnavailable):
+        await auth.token()
+    assert len(endpoint.asked) == 1
+
+
+@pytest.mark.parametrize("kind", [Unheard, SystemExit, asyncio.CancelledError, KeyError])
+@pytest.mark.parametrize("call", ["load", "replace"])
+async def test_whatever_a_store_raises_is_a_store_error(
+    call: str, kind: type[BaseException]
+) -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    store: Any = Store(endpoint.text(expires_in=-1))
+    auth = RefreshAuth(endpoint, store)
+
+    async def fail(*_: object) -> None:
+        raise kind("SECRET")
+
+    setattr(store, call, fail)
+    with pytest.raises(StoreError, match=kind.__name__) as caught:
+        await auth.token()
+    assert "SECRET" not in repr(vars(caught.value)) + str(caught.value)
+    delattr(store, call)
+    await anyio.sleep(0.1)
+    assert (await auth.token()).access_token == "SECRET-a1"
+
+
+@pytest.mark.parametrize(
+    "call, answer, said",
+    [
+        ("load", 5, "returned int where a str or None belongs"),
+        ("load", b"x", "returned bytes where a str or None belongs"),
+        ("replace", None, "returned NoneType where a bool belongs"),
+        ("replace", 1, "returned int where a bool belongs"),
+    ],
+)
+async def test_a_store_that_answers_something_else_is_told_which_method_is_wrong(
+    call: str, answer: Any, said: str
+) -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    store: Any = Store(endpoint.text(expires_in=-1))
+
+    async def reply(*_: object) -> Any:
+        return answer
+
+    setattr(store, call, reply)
+    with pytest.raises(StoreError, match=said):
+        await RefreshAuth(endpoint, store).token()
+    assert endpoint.asked == []
+
+
+@pytest.mark.parametrize("odd", ["7", True, -1, float("nan"), float("inf"), [], 10**400])
+async def test_odd_values_in_an_endpoint_s_own_error_are_left_out(odd: Any) -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    error = RefreshUnavailable("odd", outcome=odd, retry_after=odd)
+    error.transient = "yes" if odd is True else odd
+    endpoint.script.append(error)
+    store = Store(endpoint.text(expires_in=-1))
+    with pytest.raises(RefreshUnavailable, match="odd") as caught:
+        await RefreshAuth(endpoint, store).token()
+    assert (caught.value.outcome, caught.value.retry_after) == ("unknown", None)
+    assert type(caught.value.transient) is bool
+    assert store.record.redeeming is None
+
+
+@pytest.mark.parametrize(
+    "name, value, error",
+    [
+        ("reuse_grace", None, TypeError),
+        ("reuse_grace", "30", TypeError),
+        ("reuse_grace", True, TypeError),
+        ("reuse_grace", -1, ValueError),
+        ("reuse_grace", float("nan"), ValueError),
+        ("refresh_not_before_expiry", "30", TypeError),
+        ("refresh_not_before_expiry", float("inf"), ValueError),
+        ("name", 5, TypeError),
+        ("authorization_scheme", None, TypeError),
+        ("client_fingerprint", 5, TypeError),
+    ],
+)
+async def test_a_fact_that_cannot_be_meant_is_refused_at_construction(
+    name: str, value: Any, error: type[Exception]
+) -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    setattr(endpoint, name, value)
+    with pytest.raises(error, match=name):
+        RefreshAuth(endpoint, Store(endpoint.text()))
+
+
+async def test_a_token_that_is_expired_on_its_arrival_is_used_until_it_is_refused() -> None:
+    """A clock that is an hour ahead."""
+    endpoint = Endpoint(clock=lambda: loop_wall() - 7200)
+    store = Store(endpoint.text(expires_in=-1))
+    auth = RefreshAuth(endpoint, store)
+    for _ in range(50):
+        assert (await auth.token()).access_token == "SECRET-a1"
+        await anyio.sleep(1)
+    await auth.aclose()
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+# -- logins ----------------------------------------------------------------------------------------
+
+
+async def test_a_save_that_is_acknowledged_late_does_not_undo_a_login() -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    store = Store(endpoint.text(expires_in=-1))
+    store.holds = lambda record: record.generation == 1
+    auth = RefreshAuth(endpoint, store)
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth.token)
+        await store.gate.arrived()
+        await auth.set_token(Token("SECRET-login", "SECRET-r9"))
+        assert (await auth.token()).access_token == "SECRET-login"
+        store.gate.release()
+    assert (await auth.token()).access_token == "SECRET-login"
+    assert store.record.token == Token("SECRET-login", "SECRET-r9")
+
+
+@pytest.mark.parametrize("text", ["", "SECRET, not JSON", "[1]", "{}", '{"access_token": 5}'])
+async def test_a_login_repairs_a_damaged_text(text: str) -> None:
+    store = Store(text)
+    auth = RefreshAuth(Endpoint(clock=loop_wall), store)
+    with pytest.raises(StoreError):
+        await auth.token()
+    await auth.set_token(Token("SECRET-login", "SECRET-r9"))
+    assert store.record.token == await auth.token() == Token("SECRET-login", "SECRET-r9")
+
+
+async def test_a_login_goes_on_when_its_caller_is_cancelled() -> None:
+    store = Store(None)
+    store.delays = any_write
+    auth = RefreshAuth(Endpoint(clock=loop_wall), store)
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth.set_token, Token("SECRET-login"))
+        await store.gate.arrived()
+        group.cancel_scope.cancel()
+    store.gate.release()
+    await anyio.sleep(0.1)
+    assert store.record.token == await auth.token() == Token("SECRET-login")
+
+
+async def test_a_login_into_a_slot_that_changes_all_the_time_ends_within_refresh_timeout() -> None:
+    endpoint = Endpoint(clock=loop_wall)
+
+    class Busy(Store):
+        async def replace(self, old: str | None, new: str) -> bool:
+            self.text = endpoint.text(generation=self.tries)
+            return await super().replace(old, new)
+
+    auth = RefreshAuth(endpoint, Busy(None), refresh_timeout=5.0)
+    before = anyio.current_time()
+    with pytest.raises(StoreError, match="another text each time"):
+        await auth.set_token(Token("SECRET-login"))
+    assert anyio.current_time() - before <= 6
+
+
+async def test_a_login_that_fails_in_an_unforeseen_way_says_so() -> None:
+    auth = RefreshAuth(Endpoint(clock=loop_wall), Store(None))
+    token = Token("SECRET-login", extra={"x": 1})
+    object.__setattr__(token, "extra", None)  # Nobody can make such a token.
+    with pytest.raises(RefreshUnavailable, match="AttributeError, which it should not"):
+        await auth.set_token(token)

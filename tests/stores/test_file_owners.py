@@ -1,0 +1,274 @@
+"""Who may read a token's file, whose it is, and what somebody else has put in its place."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from httpx_refresh.stores import FileStore
+from httpx_refresh.stores import file as file_module
+
+from .secrecy import everything_shown
+
+pytestmark = pytest.mark.skipif(
+    os.name != "posix", reason="files have no owners and modes on Windows"
+)
+
+ME = 1001
+SERVICE = 1002
+MALLORY = 1003
+
+
+class Owners:
+    """Lets this process be another user, and files belong to whom a test says, for all but the system."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, me: int) -> None:
+        self.me = me
+        self.given: list[tuple[str, int]] = []
+        self.refuses_to_give = False
+        self._others: dict[tuple[int, int], int] = {}
+        self._lstat = os.lstat
+        for name in ("stat", "lstat", "fstat"):
+            monkeypatch.setattr(os, name, self._wrapped(getattr(os, name)))
+        monkeypatch.setattr(os, "geteuid", lambda: self.me)
+        monkeypatch.setattr(os, "fchown", self._fchown)
+
+    def _wrapped(self, real: Any) -> Any:
+        def status(*args: Any, **options: Any) -> os.stat_result:
+            found: os.stat_result = real(*args, **options)
+            fields = list(found)
+            fields[stat.ST_UID] = self._others.get((found.st_dev, found.st_ino), self.me)
+            return os.stat_result(fields)
+
+        return status
+
+    def give(self, path: Path, user: int) -> None:
+        """Let a file, a link or a directory belong to a user."""
+        found = self._lstat(path)
+        self._others[found.st_dev, found.st_ino] = user
+
+    def _fchown(self, descriptor: int, user: int, group: int) -> None:
+        if self.refuses_to_give:
+            raise PermissionError(errno.EPERM, "not root")
+        self.given.append((os.readlink(f"/proc/self/fd/{descriptor}"), user))
+
+
+@pytest.fixture
+def owners(monkeypatch: pytest.MonkeyPatch) -> Owners:
+    return Owners(monkeypatch, ME)
+
+
+@pytest.fixture
+def shared(tmp_path: Path, owners: Owners) -> Path:
+    """A directory of root's that everybody may write to, as /tmp is."""
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    directory.chmod(0o1777)
+    owners.give(directory, 0)
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def nothing_warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_module, "_warned", set())
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("planted", ["token.json", "token.json.lock", "token.json.owner"])
+async def test_a_file_that_another_user_has_put_where_everybody_may_is_refused(
+    shared: Path, owners: Owners, planted: str
+) -> None:
+    (shared / planted).write_text("planted")
+    owners.give(shared / planted, MALLORY)
+    store = FileStore(shared / "token.json")
+    calls: dict[str, list[Callable[[], Awaitable[object]]]] = {
+        "token.json": [store.load, lambda: store.replace("planted", "sesame")],
+        "token.json.lock": [lambda: store.replace("planted", "sesame")],
+        "token.json.owner": [store.hold],
+    }
+    for call in calls[planted]:
+        with pytest.raises(PermissionError, match=rf"user {MALLORY}.*may be planted") as caught:
+            await call()
+        assert "sesame" not in everything_shown(caught.value)
+    assert (shared / planted).read_text() == "planted"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("user", [0, ME])
+async def test_a_file_of_ones_own_or_of_roots_is_taken_where_everybody_may_write(
+    shared: Path, owners: Owners, user: int
+) -> None:
+    (shared / "token.json").write_text("text")
+    owners.give(shared / "token.json", user)
+    assert await FileStore(shared / "token.json").replace("text", "next")
+
+
+@pytest.mark.anyio
+async def test_a_file_of_the_directorys_owner_is_taken_and_so_is_any_in_a_directory_of_ones_own(
+    shared: Path, owners: Owners
+) -> None:
+    (shared / "token.json").write_text("text")
+    owners.give(shared / "token.json", SERVICE)
+    owners.give(shared, SERVICE)
+    assert await FileStore(shared / "token.json").load() == "text"
+    owners.give(shared, 0)
+    os.chmod(shared, stat.S_IRWXU)
+    assert await FileStore(shared / "token.json").load() == "text"
+
+
+@pytest.mark.anyio
+async def test_a_link_that_another_user_has_planted_is_not_followed(
+    tmp_path: Path, shared: Path, owners: Owners
+) -> None:
+    (tmp_path / "loot").mkdir()
+    (shared / "app").symlink_to(tmp_path / "loot")
+    store = FileStore(shared / "app" / "token.json")
+    owners.give(shared / "app", MALLORY)
+    for call in (store.load, lambda: store.replace(None, "text"), store.hold):
+        with pytest.raises(PermissionError, match="may be planted"):
+            await call()
+    assert os.listdir(tmp_path / "loot") == []
+    # The same link is the operator's own business if it is theirs.
+    owners.give(shared / "app", ME)
+    assert await store.replace(None, "text")
+    assert (tmp_path / "loot" / "token.json").read_text() == "text"
+
+
+@pytest.mark.anyio
+async def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "token.json.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="lock") as caught:
+        await FileStore(tmp_path / "token.json").replace(None, "text")
+    assert caught.value.errno == errno.ELOOP
+    assert os.listdir(tmp_path) == ["token.json.lock"]
+
+
+@pytest.mark.anyio
+async def test_a_lock_that_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "token.json.lock")
+    with pytest.raises(OSError, match="not a regular file"):
+        await FileStore(tmp_path / "token.json").replace(None, "text")
+
+
+@pytest.mark.anyio
+async def test_what_root_writes_stays_the_services_and_so_do_the_locks(
+    tmp_path: Path, owners: Owners
+) -> None:
+    path = tmp_path / "token.json"
+    path.write_text("text")
+    owners.give(path, SERVICE)
+    owners.me = 0
+    store = FileStore(path)
+    hold = await store.hold()
+    assert hold is not None
+    hold.release()
+    assert await store.replace("text", "next")
+    assert owners.given == [
+        (f"{tmp_path}/token.json.owner", SERVICE),
+        (f"{tmp_path}/token.json.lock", SERVICE),
+        (f"{tmp_path}/.token.json.tmp", SERVICE),
+    ]
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can do it")
+async def test_in_earnest_what_root_writes_stays_the_services(tmp_path: Path) -> None:
+    path = tmp_path / "token.json"
+    path.write_text("text")
+    os.chown(path, SERVICE, SERVICE)
+    store = FileStore(path)
+    hold = await store.hold()
+    assert hold is not None
+    assert await store.replace("text", "next")
+    hold.release()
+    for name in ("token.json", "token.json.lock", "token.json.owner"):
+        found = (tmp_path / name).stat()
+        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (
+            SERVICE,
+            SERVICE,
+            0o600,
+        )
+
+
+@pytest.mark.anyio
+async def test_who_cannot_keep_the_files_owner_writes_and_warns_once(
+    tmp_path: Path, owners: Owners, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "token.json"
+    store = FileStore(path)
+    owners.refuses_to_give = True
+    await store.replace(None, "0")
+    for number in range(2):
+        owners.give(path, SERVICE)
+        assert await store.replace(str(number), str(number + 1))
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"The token file '{path}' belonged to user {SERVICE}")
+
+
+@pytest.mark.anyio
+async def test_a_file_that_others_can_read_is_warned_about_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, mode in (("a", 0o644), ("b", 0o620), ("c", 0o600)):
+        (tmp_path / name).write_text("sesame")
+        (tmp_path / name).chmod(mode)
+        assert await FileStore(tmp_path / name).load() == "sesame"
+        assert await FileStore(tmp_path / name).load() == "sesame"
+    assert [(record.levelno, record.getMessage().split(". ")[0]) for record in caplog.records] == [
+        (logging.WARNING, f"Other users of this host can get at the token in '{tmp_path}/a' (mode 0644)"),
+        (logging.WARNING, f"Other users of this host can get at the token in '{tmp_path}/b' (mode 0620)"),
+    ]  # fmt: skip
+
+
+@pytest.mark.anyio
+async def test_warnings_do_not_fill_the_memory(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_module, "_MOST_WARNINGS", 2)
+    for name in "abc":
+        (tmp_path / name).write_text("text")
+        (tmp_path / name).chmod(0o644)
+        await FileStore(tmp_path / name).load()
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mask", [0, 0o077, 0o777])
+async def test_under_any_umask_the_files_are_the_owners_to_read_and_write(
+    tmp_path: Path, mask: int
+) -> None:
+    store = FileStore(tmp_path / "token.json")
+    before = os.umask(mask)
+    try:
+        assert await store.replace(None, "one")
+        hold = await store.hold()
+        assert await store.replace("one", "two")
+    finally:
+        os.umask(before)
+    assert hold is not None
+    hold.release()
+    modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(tmp_path)}
+    assert modes == {"token.json": 0o600, "token.json.lock": 0o600, "token.json.owner": 0o600}
+
+
+@pytest.mark.anyio
+async def test_where_files_have_no_owners_none_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on Windows."""
+    monkeypatch.setattr(file_module, "_POSIX", False)
+    monkeypatch.delattr(os, "geteuid")
+    monkeypatch.delattr(os, "fchown")
+    (tmp_path / "link").symlink_to("token.json")
+    (tmp_path / "token.json").write_text("text")
+    (tmp_path / "token.json").chmod(0o666)
+    assert await FileStore(tmp_path / "link").replace("text", "next")
+    assert (tmp_path / "token.json").read_text() == "next"
+    assert not caplog.records
