@@ -157,7 +157,7 @@ def stores_that_hang(chance: random.Random) -> Plan:
 
 def unsaved(chance: random.Random) -> Plan:
     """The store is down when a token comes, and what the application does about it hangs: it is saved all the same."""
-    some = chance.choice([[], ["shutdown"], ["cancel"]])
+    some = chance.choice([[], ["shutdown"], ["cancel"], ["others"], ["others"]])
     return _plan(
         _calm(chance, "unsaved", "store outage", *some),
         on_unsaved=chance.choice(["hangs", "raises", "waits"]),

@@ -68,6 +68,8 @@ class Loop:
         self.held: list[asyncio.TimerHandle] = []
         self.tasks: list[asyncio.Task[Any]] = []
         self.closed = False
+        self.owner = ""
+        """The name of its process."""
         self.on_step: Callable[[Loop], None] = lambda _: None
 
     # -- what asyncio asks of an event loop --------------------------------------------------------------------

@@ -197,10 +197,8 @@ def memory_before_the_store(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Spending, "_settle", publishes)
 
 
-unsaved_token_dropped = edited(
-    Spending, "_settle", "if isinstance(self.outcome, Renewed):", "if False:"
-)
-"""When the save fails, the new token is forgotten and the claim given up."""
+settled_save_goes_on = edited(Spending, "save", "if self.saved is not None:", "if False:")
+"""A save that has come to an end is tried again, over whatever stands there then."""
 
 
 def sent_token_not_compared(patch: pytest.MonkeyPatch) -> None:
@@ -384,7 +382,7 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
             "token_read_before_the_claim takeover_by_the_wall_clock impatient_takeover claim_not_fenced "
             "server_errors_are_death release_by_another takeover_forgets_the_doubt sent_after_its_time "
             "retried_without_grace cut_off_forgets_the_doubt dead_not_noted generation_not_counted "
-            "memory_before_the_store unsaved_token_dropped sent_token_not_compared error_of_nobody"
+            "memory_before_the_store sent_token_not_compared error_of_nobody"
         ),
         "loop ends": "exchange_cancelled awaited_once_more",
         "loops closed": "closed_loop_is_waited_for",
@@ -394,6 +392,7 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
         "clocks": "shortcut_of_five_minutes",
         "hung store": "store_without_bound",
         "odd endpoint": "odd_values_pass only_exceptions_land",
+        "unsaved": "settled_save_goes_on",
         "logins": "late_acknowledgement_wins",
         "outage": "pause_of_one_process",
         "stale secrets": "refusal_binds_everybody",

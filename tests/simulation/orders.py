@@ -21,6 +21,7 @@ from tests.simulation.endpoint import token_of
 from tests.simulation.loop import EPOCH, Machine
 from tests.simulation.plan import NEVER, Plan
 from tests.simulation.process import Process
+from tests.simulation.run import separate
 from tests.simulation.world import World
 
 if TYPE_CHECKING:
@@ -373,7 +374,7 @@ def enumerate_orders(
     processes: int = 2, *, faults: int = 1, takeovers: int = 1, seconds: float = NEVER
 ) -> Found:
     """Go through all orders, for as long as this; in a thread of its own, as `simulate` does."""
-    with ThreadPoolExecutor(1) as thread:
+    with separate(), ThreadPoolExecutor(1) as thread:
         began = partial(Orders, processes, faults=faults, takeovers=takeovers)
         return thread.submit(_enumerate, began, time.monotonic() + seconds).result()
 

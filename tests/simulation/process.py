@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from tests.simulation.loop import Loop, Machine
 from tests.simulation.plan import NEVER
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Coroutine
 
     from httpx_refresh import Token
@@ -28,6 +28,20 @@ CALLER = "caller"
 STRIKES = ("crash", "stop", "sleep", "shutdown", "exit", "close", "aclose")
 _NO_EXCUSE = {"shutdown", "exit", "aclose"}
 """Nothing is lost for these."""
+
+
+class Standing(dict[str, Any]):
+    """What a process remembers of its own claims. There are many processes in this one: each sees no other's."""
+
+    def get(self, nonce: str, default: Any = None) -> Any:
+        return super().get(nonce, default) if self._is_own(nonce) else default
+
+    def items(self) -> Any:
+        return {nonce: claim for nonce, claim in super().items() if self._is_own(nonce)}.items()
+
+    def _is_own(self, nonce: str) -> bool:
+        owner = asyncio.get_running_loop().owner  # type: ignore[attr-defined]  # a `Loop`'s
+        return nonce.startswith(f"{owner}#")
 
 
 class SimulatedHost(Host):
@@ -146,6 +160,7 @@ class Process:
         world = self.world
         loop = Loop(world, self.machine, shuffled=world.plan.shuffled)
         loop.on_step = self._burn
+        loop.owner = self.name
         self.loops.append(loop)
         for number in range(world.plan.callers):
             self.call(loop, Caller(self, f"{self.name}/{len(self.loops)}{chr(97 + number)}").run())

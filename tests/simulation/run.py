@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from httpx_refresh._refresh import record as _record
+from httpx_refresh._refresh import slot as _slot
 from tests.simulation.caller import Caller
 from tests.simulation.kinds import draw
 from tests.simulation.loop import EPOCH, Machine
-from tests.simulation.process import Process
+from tests.simulation.process import Process, Standing
 from tests.simulation.world import Violation, World
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def simulate(seed: int, plan: Plan | None = None, *, kind: str = "faults") -> Ou
 def _simulate(seed: int, plan: Plan) -> Outcome:
     world = World(seed, plan)
     violation = None
-    with _logged(world):
+    with separate(), _logged(world):
         try:
             _play(world)
         except Violation as broken:
@@ -245,6 +247,13 @@ class _Log(logging.Handler):
         text = record.getMessage()
         self._world.note("log", text)
         self._world.require("rt-" not in text and "at-" not in text, "no token in a log", text)
+
+
+@contextmanager
+def separate() -> Iterator[None]:
+    """Let no simulated process know what another one keeps in a global of its own."""
+    with mock.patch.object(_slot, "_standing", Standing()):
+        yield
 
 
 @contextmanager

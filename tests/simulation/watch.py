@@ -207,7 +207,7 @@ class Watch(Claims):
         require(
             self._plan.kind != "freezes"
             or outcome != "not_sent"
-            or self._world.now - began >= 2.0 * process.refresh_timeout,
+            or self._world.now - began >= 1.7 * process.refresh_timeout,
             "what was not sent is begun again",
             error,
         )
