@@ -171,7 +171,8 @@ def test_a_pause_that_cannot_be_read_is_none_and_the_token_stays_readable(
         return record
 
     assert getattr(read(note), name)
-    for broken in ({**note, **odd}, 5, None, []):
+    values: list[Any] = [{**note, **odd}, 5, None, []]
+    for broken in values:
         assert not getattr(read(broken), name)
 
 
@@ -451,16 +452,18 @@ def test_a_refusal_of_the_client_binds_those_with_the_same_credentials(
     [
         # A first refusal has to learn what is known of refusals before it is worth anything.
         (Need.REFUSED, 0, 1, 0.0, "pass_on"),
-        (Need.REFUSED, 1, 0, 9.0, "spend"),
-        (Need.REFUSED, 2, 0, 0.0, "spend"),
-        (Need.REFUSED, 2, 0, 5.0, "soon"),
-        (Need.REFUSED, 2, 0, 5.1, "pass_on"),
+        (Need.REFUSED, 1, 0, 6.4, "spend"),
+        (Need.REFUSED, 9, 0, 0.0, "spend"),
+        (Need.REFUSED, 9, 0, 4.9, "soon"),
+        (Need.REFUSED, 9, 0, 5.1, "pass_on"),
         (Need.PROBE, 0, 1, 0.0, "spend"),
         (Need.PROBE, 0, 1, 0.1, "pass_on"),
-        (Need.PROBE, 2, 0, 4.0, "soon"),
-        (Need.ENDED, 0, 3, 9.0, "spend"),
-        (Need.ENDED, 2, 3, 4.0, "soon"),
-        (Need.ENDED, 2, 3, 9.0, "pass_on"),
+        (Need.PROBE, 9, 0, 4.0, "pass_on"),
+        (Need.ENDED, 0, 3, 90.0, "spend"),
+        # The pause for early ends is the shorter one here.
+        (Need.ENDED, 9, 3, 113.5, "spend"),
+        (Need.ENDED, 9, 3, 118.0, "soon"),
+        (Need.ENDED, 9, 3, 120.0, "pass_on"),
         (Need.RESULT, 9, 9, 9.0, "spend"),
         (Need.AHEAD, 9, 9, 9.0, "spend"),
     ],
@@ -468,6 +471,8 @@ def test_a_refusal_of_the_client_binds_those_with_the_same_credentials(
 def test_why_a_token_is_wanted_says_whether_a_pause_for_refusals_binds(
     need: Need, early: int, futile: int, left: float, step: Step
 ) -> None:
-    view = _view(_AHEAD, refusals=Refusals(early, futile, (), 3, PAUSE), refusals_for=left)
+    # Nine early ends make a pause of 6.4 s, three futile refreshes one of two minutes.
+    pause = Pause("p1", 120.0 if futile else 6.4, 1120.0)
+    view = _view(_AHEAD, refusals=Refusals(early, futile, (), 3, pause), refusals_for=left)
     assert decide(view, stale=_A, need=need, forced=False, client=None, now=1000.0) == step
     assert decide(view, stale=_A, need=need, forced=True, client=None, now=1000.0) == "spend"

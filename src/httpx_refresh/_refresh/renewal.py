@@ -221,6 +221,8 @@ class Renewal:
                         await self._sleep(outcome.pause)  # Else the store tells how long to wait.
                 elif not spending.lost():
                     saved = spending.saved
+                    if saved is not None and self.slot.judge(saved).claim == "standing":
+                        continue  # Another took the claim over: what it brings is waited for.
                     if saved is None or not saved.is_dead():
                         raise fresh(outcome.error)
                     raise reauthorization_required(saved, self.facts.name, repr(self.slot.store))

@@ -1,0 +1,40 @@
+"""Rule 15: a forked child drops its parent's flights and begins anew."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import anyio
+import pytest
+
+from httpx_refresh import RefreshAuth
+from httpx_refresh.testing import Gate
+from tests.fakes import Endpoint, Store
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+async def test_a_process_with_another_id_does_not_wait_for_its_parent_s_flight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    endpoint = Endpoint()
+    endpoint.gate = gate = Gate()
+    store = Store(endpoint.text(expires_in=-1))
+    auth = RefreshAuth(endpoint, store)
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth.token)
+        await gate.arrived()
+        pid = os.getpid()
+        monkeypatch.setattr(
+            os, "getpid", lambda: pid + 1
+        )  # What a child sees in its copy of the object.
+        loads = store.loads
+        with anyio.move_on_after(0.2):
+            await auth.token()
+        assert (
+            store.loads > loads
+        )  # A flight of its own looked at the store, and waits for the claim.
+        gate.release()
+    assert endpoint.asked == ["SECRET-r0"]
+    await auth.aclose()

@@ -1,0 +1,95 @@
+"""A store that holds an operating system's lock beside a claim: who gets it knows that the owner has died."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from httpx_refresh import RefreshAuth, StoreError
+from tests.fakes import Endpoint, Store, loop_wall, use_loop_time
+from tests.virtual_time import virtual_time
+
+pytestmark = [pytest.mark.anyio, virtual_time]
+
+
+@pytest.fixture(autouse=True)
+def _loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_loop_time(monkeypatch)
+
+
+class Holding(Store):
+    """Its lock is somebody else's while `taken`; `released` counts how often it was let go of."""
+
+    taken = False
+    held = False
+    released = 0
+    broken = False
+
+    async def hold(self) -> Holding | None:
+        if self.broken:
+            raise OSError("no locks here")
+        if self.taken or self.held:
+            return None
+        self.held = True
+        return self
+
+    def release(self) -> None:
+        self.held = False
+        self.released += 1
+
+
+def _claimed() -> tuple[Endpoint, Holding]:
+    endpoint = Endpoint(clock=loop_wall)
+    claim = {"by": "here:1", "nonce": "n", "since": loop_wall(), "for": 20.0, "held": True}
+    return endpoint, Holding(endpoint.text(expires_in=-1, redeeming=claim))
+
+
+async def test_the_claim_of_a_dead_process_is_taken_over_at_once() -> None:
+    endpoint, store = _claimed()
+    before = anyio.current_time()
+    assert (await RefreshAuth(endpoint, store).token()).access_token == "SECRET-a1"
+    assert anyio.current_time() == before
+    assert store.written[0].uncertain is not None  # Nobody knows how far it came.
+    assert (store.held, store.released) == (False, 1)
+
+
+async def test_the_claim_of_a_living_process_is_waited_for() -> None:
+    endpoint, store = _claimed()
+    store.taken = True
+    auth = RefreshAuth(endpoint, store)
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth.token)
+        await anyio.sleep(5)
+        assert endpoint.asked == []
+        store.taken = False
+    assert (await auth.token()).access_token == "SECRET-a1"
+    assert not store.held
+
+
+async def test_a_claim_says_that_a_lock_is_held_and_lets_go_of_it_at_its_end() -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    store = Holding(endpoint.text(expires_in=-1))
+    await RefreshAuth(endpoint, store).token()
+    claim = store.written[0].redeeming
+    assert claim is not None
+    assert claim.held
+    assert (store.held, store.released) == (False, 1)
+
+
+async def test_a_store_whose_locks_fail_is_used_without_them() -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    store = Holding(endpoint.text(expires_in=-1))
+    store.broken = True
+    assert (await RefreshAuth(endpoint, store).token()).access_token == "SECRET-a1"
+    claim = store.written[0].redeeming
+    assert claim is not None
+    assert not claim.held
+
+
+async def test_a_claim_that_cannot_be_written_holds_no_lock() -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    store = Holding(endpoint.text(expires_in=-1))
+    store.fails = lambda _: True
+    with pytest.raises(StoreError):
+        await RefreshAuth(endpoint, store).token()
+    assert (store.held, store.released) == (False, 1)

@@ -1,0 +1,489 @@
+"""Rule 8: when a 401 is worth a refresh."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Callable
+from itertools import pairwise
+
+import anyio
+import httpx
+import pytest
+
+from httpx_refresh import RefreshAuth, RefreshUnavailable, StoreError
+from httpx_refresh._refresh.host import Host
+from httpx_refresh._refresh.pauses import (
+    Doubt,
+    Need,
+    after_fruit,
+    after_futile,
+    after_refresh,
+    kind_of,
+    told,
+    trouble_after,
+)
+from httpx_refresh._refresh.record import Pause, Refusals
+from httpx_refresh.testing import Gate
+from tests.fakes import Api, Endpoint, Store, loop_wall, use_loop_time
+from tests.virtual_time import virtual_time
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_loop_time(monkeypatch)
+
+
+in_loop_time = [pytest.mark.anyio, virtual_time, pytest.mark.usefixtures("loop_time")]
+
+
+def marked(test: Callable[..., object]) -> Callable[..., object]:
+    """Run a test in virtual time, the library's clocks too."""
+    for mark in in_loop_time:
+        test = mark(test)
+    return test
+
+
+class Paths:
+    """An API that looks at the path, too; `answers` counts its statuses by path."""
+
+    def __init__(self, accepts: Callable[[str, str], bool]) -> None:
+        self.accepts = accepts
+        self.seen: list[tuple[str, str]] = []
+
+    def client(self, auth: RefreshAuth) -> httpx.AsyncClient:
+        async def answer(request: httpx.Request) -> httpx.Response:
+            await anyio.lowlevel.checkpoint()
+            token = request.headers["Authorization"].removeprefix("Bearer SECRET-")
+            self.seen.append((request.url.path, token))
+            return httpx.Response(200 if self.accepts(request.url.path, token) else 401)
+
+        return httpx.AsyncClient(
+            auth=auth, transport=httpx.MockTransport(answer), base_url="https://api.test"
+        )
+
+
+def service(lifetime: float | None = 10 * DAY) -> tuple[Endpoint, Store, RefreshAuth]:
+    """A token that is good for all of a test."""
+    endpoint = Endpoint(clock=loop_wall, lifetime=lifetime)
+    store = Store(endpoint.text(expires_in=lifetime))
+    return endpoint, store, RefreshAuth(endpoint, store)
+
+
+# -- a part of the API that is forbidden -----------------------------------------------------------
+
+
+@marked
+async def test_a_forbidden_endpoint_costs_three_token_requests_in_a_day_and_its_neighbours_nothing() -> (
+    None
+):
+    endpoint, _, auth = service()
+    api = Paths(lambda path, _: path != "/forbidden")
+    statuses = set()
+    async with api.client(auth) as client:
+        for number in range(300):
+            statuses.add((await client.get(f"/items/{number}")).status_code)
+            assert (await client.get("/forbidden")).status_code == 401
+            await anyio.sleep(DAY / 300)
+    assert statuses == {200}
+    assert 1 <= len(endpoint.asked) <= 3
+
+
+@marked
+async def test_where_a_refresh_ends_the_earlier_token_a_forbidden_endpoint_hurts_nobody() -> None:
+    endpoint, _, auth = service()
+    api = Paths(lambda path, token: path != "/forbidden" and token == f"a{endpoint.issued}")
+    statuses: list[int] = []
+    async with api.client(auth) as client:
+
+        async def serve(path: str) -> None:
+            for _ in range(100):
+                status = (await client.get(path)).status_code
+                if path != "/forbidden":
+                    statuses.append(status)
+                await anyio.sleep(1)
+
+        async with anyio.create_task_group() as group:
+            for path in ("/a", "/b", "/c", "/forbidden", "/forbidden"):
+                group.start_soon(serve, path)
+        assert set(statuses) == {200}
+        assert len(endpoint.asked) <= 3
+        # A real early end is seen at once.
+        asked = len(endpoint.asked)
+        old = api.accepts
+        api.accepts = lambda path, token: token != f"a{asked}" and old(path, token)
+        assert (await client.get("/a")).status_code == 200
+    assert len(endpoint.asked) == asked + 1
+
+
+# -- an API that refuses everybody -----------------------------------------------------------------
+
+
+@marked
+@pytest.mark.parametrize("pods", [1, 2, 10])
+async def test_an_api_that_refuses_everybody_costs_a_fleet_of_any_size_the_same_few(
+    pods: int,
+) -> None:
+    endpoint, store, _ = service()
+    api = Paths(lambda *_: False)
+    before = anyio.current_time()
+
+    async def serve() -> None:
+        async with api.client(RefreshAuth(endpoint, store)) as client:
+            while anyio.current_time() - before < 8:
+                assert (await client.get("/")).status_code == 401
+                await anyio.sleep(0.1)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(pods):
+            group.start_soon(serve)
+    assert 1 <= len(endpoint.asked) <= 4
+
+
+@marked
+async def test_its_pauses_double_from_half_a_minute_to_five_and_an_api_that_is_back_is_used(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "httpx_refresh")
+    endpoint, _, auth = service()
+    good: set[str] = set()
+    api = Paths(lambda _, token: bool(good) and token >= min(good))
+    asked_at: list[float] = []
+    async with api.client(auth) as client:
+        started = anyio.current_time()
+        while anyio.current_time() - started < 3600:
+            before = len(endpoint.asked)
+            assert (await client.get("/")).status_code == 401
+            asked_at += [anyio.current_time()] * (len(endpoint.asked) - before)
+            await anyio.sleep(1)
+        pauses = [later - earlier for earlier, later in pairwise(asked_at)]
+        assert all(25 <= pause <= 310 for pause in pauses[2:])
+        assert all(pause >= 295 for pause in pauses[7:])
+        assert 10 <= len(pauses) <= 20
+        warned = [one for one in caplog.records if "had just been refreshed" in one.getMessage()]
+        assert [one.levelno for one in warned] == [logging.WARNING]
+        # The API is back, but with new tokens only.
+        good.add(f"a{endpoint.issued + 1}")
+        back = anyio.current_time()
+        statuses = [401]
+        while statuses[-1] == 401:
+            await anyio.sleep(1)
+            statuses.append((await client.get("/")).status_code)
+        assert anyio.current_time() - back <= 303
+        assert "Fake: the API accepts refreshed tokens again" in caplog.messages
+
+
+@marked
+async def test_a_refused_service_heals_within_a_second_or_so_of_a_login_elsewhere() -> None:
+    endpoint, store, auth = service()
+    api = Paths(lambda _, token: token == "login")
+    async with api.client(auth) as client:
+        for _ in range(30):
+            await client.get("/")
+            await anyio.sleep(1)
+        asked = len(endpoint.asked)
+        store.text = '{"access_token": "SECRET-login", "refresh_token": "SECRET-r9"}'
+        await anyio.sleep(1)
+        assert (await client.get("/")).status_code == 200
+    assert len(endpoint.asked) == asked
+
+
+@marked
+async def test_refusals_that_are_passed_on_cost_one_look_a_second_however_many_there_are() -> None:
+    endpoint, store, auth = service()
+    api = Paths(lambda *_: False)
+    async with api.client(auth) as client:
+        await client.get("/")
+        await anyio.sleep(6)
+        await client.get("/")
+        loads, asked = store.loads, len(endpoint.asked)
+        for _ in range(100):
+            await client.get("/")
+            await client.get("/")
+            await anyio.sleep(0.1)
+    assert 8 <= store.loads - loads <= 14
+    assert len(endpoint.asked) == asked
+
+
+# -- tokens that end early -------------------------------------------------------------------------
+
+
+@marked
+async def test_a_token_that_was_accepted_is_refreshed_at_its_first_refusal() -> None:
+    endpoint, _, auth = service(lifetime=None)
+    refused: set[str] = {"a0"}
+    api = Paths(lambda _, token: token not in refused)
+    async with api.client(auth) as client:
+        for number in range(1, 6):
+            assert (await client.get("/")).status_code == 200
+            await anyio.sleep(2000)
+            refused.add(f"a{number}")
+    assert len(endpoint.asked) == 5
+
+
+@marked
+async def test_three_good_tokens_that_end_early_in_a_row_are_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    endpoint, _, auth = service()
+    refused: set[str] = set()
+    api = Paths(lambda _, token: token not in refused)
+    async with api.client(auth) as client:
+        for number in range(3):
+            assert (await client.get("/")).status_code == 200
+            assert not [one for one in caplog.messages if "another deployment" in one]
+            await anyio.sleep(20)
+            refused.add(f"a{number}")
+        assert (await client.get("/")).status_code == 200
+    (warned,) = [one for one in caplog.messages if "another deployment" in one]
+    assert warned.startswith("Fake: 3 good tokens in a row")
+    assert len(endpoint.asked) == 3
+
+
+@marked
+@pytest.mark.parametrize("share, most", [(0.05, 60), (0.5, 120)])
+async def test_random_refusals_of_a_good_token_cost_a_bounded_number_of_token_requests_an_hour(
+    share: float, most: int
+) -> None:
+    endpoint, _, auth = service()
+    chance = random.Random(5)
+    api = Paths(lambda *_: chance.random() >= share)
+    async with api.client(auth) as client:
+        for _ in range(3600):
+            await client.get(f"/{chance.choice('abcdef')}")
+            await anyio.sleep(1)
+    assert 3 <= len(endpoint.asked) <= most
+
+
+@marked
+async def test_a_token_that_the_api_learns_of_late_is_sent_again_and_not_refreshed() -> None:
+    endpoint, _, auth = service()
+    known_at: dict[str, float] = {}
+
+    def knows(_: str, token: str) -> bool:
+        # Each token is known a second after it was first seen; the first is gone.
+        return token != "a0" and anyio.current_time() >= known_at.setdefault(
+            token, anyio.current_time() + 0.9
+        )
+
+    api = Paths(knows)
+    async with api.client(auth) as client:
+        before = anyio.current_time()
+        assert (await client.get("/")).status_code == 200
+        assert 0.9 <= anyio.current_time() - before <= 1.3
+    assert [token for _, token in api.seen] == ["a0", "a1", "a1"]
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+@marked
+async def test_an_early_end_in_doubt_on_paths_with_ids_refuses_at_most_three() -> None:
+    endpoint, _, auth = service()
+    ended: set[str] = set()
+    api = Paths(lambda path, token: path != "/forbidden" and token not in ended)
+    async with api.client(auth) as client:
+        for number in range(20):
+            await client.get(f"/users/{number}/orders/{number}")
+            await client.get("/forbidden")
+            await anyio.sleep(10)
+        ended.add(f"a{endpoint.issued}")
+        statuses = [(await client.get(f"/users/{n}/orders/{n}")).status_code for n in range(600)]
+    assert statuses.count(401) <= 3
+
+
+@marked
+async def test_an_older_token_that_is_accepted_late_proves_nothing_of_the_fresh_one() -> None:
+    _, _, auth = service()
+    gate = Gate()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.headers["Authorization"] != "Bearer SECRET-a0":
+            return httpx.Response(401)
+        await gate.hold()
+        return httpx.Response(200)
+
+    async with httpx.AsyncClient(
+        auth=auth, transport=httpx.MockTransport(answer), base_url="https://api.test"
+    ) as client:
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.get, "/")
+            await gate.arrived()
+            await auth.refresh()
+            gate.release()
+        before = anyio.current_time()
+        assert (await client.get("/")).status_code == 401
+        assert anyio.current_time() - before >= 0.9  # It was sent once more, as an unknown one.
+
+
+@marked
+async def test_a_verdict_that_cannot_be_noted_is_logged_and_stays_in_memory(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    endpoint, store, auth = service()
+    store.fails = lambda record: record.refusals is not None and record.refusals.futile > 0
+    api = Paths(lambda *_: False)
+    async with api.client(auth) as client:
+        for _ in range(20):
+            assert (await client.get("/")).status_code == 401
+            await anyio.sleep(1)
+    assert len(endpoint.asked) <= 2
+    assert [one for one in caplog.messages if "could not be noted" in one]
+
+
+@marked
+async def test_a_pod_that_adopts_a_token_learns_from_the_store_that_it_is_in_doubt() -> None:
+    endpoint, store, auth = service()
+    api = Paths(lambda *_: False)
+    async with api.client(auth) as client:
+        await client.get("/")
+        await anyio.sleep(1)
+    assert store.record.refusals is not None
+    asked = len(endpoint.asked)
+    async with api.client(RefreshAuth(endpoint, store)) as client:
+        for _ in range(10):
+            assert (await client.get("/")).status_code == 401
+            await anyio.sleep(1)
+    assert len(endpoint.asked) == asked
+
+
+@marked
+async def test_a_refresh_because_of_a_refusal_that_fails_raises_why() -> None:
+    endpoint, _, auth = service()
+    endpoint.always = RefreshUnavailable("down", outcome="refused")
+    async with Api(lambda _: False).client(auth) as client:
+        with pytest.raises(RefreshUnavailable, match="down"):
+            await client.get("/")
+
+
+# -- the decisions ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "one, other, alike",
+    [
+        (("GET", "https://a", "/users/1"), ("GET", "https://a", "/users/22"), True),
+        (("GET", "https://a", "/users/1"), ("POST", "https://a", "/users/1"), False),
+        (("GET", "https://a", "/users/1"), ("GET", "https://b", "/users/1"), False),
+        (("GET", "https://a", "/users"), ("GET", "https://a", "/groups"), False),
+        (("GET", "https://a", "/x/" + "k" * 25), ("GET", "https://a", "/x/" + "l" * 30), True),
+        (("GET", "https://a", "/x/" + "k" * 24), ("GET", "https://a", "/x/" + "l" * 24), False),
+        (("GET", "https://a", "/x/a%20b"), ("GET", "https://a", "/x/c%20d"), True),
+    ],
+)
+def test_requests_are_of_one_kind_but_for_ids_and_numbers(
+    one: tuple[str, str, str], other: tuple[str, str, str], alike: bool
+) -> None:
+    assert (kind_of(*one) == kind_of(*other)) is alike
+    assert len(kind_of("GET", "https://a", "/\ud800" * 10_000)) == 12
+
+
+def test_a_kind_that_was_accepted_and_is_refused_is_an_end_and_all_know_it() -> None:
+    doubt = Doubt.of(1)
+    doubt.accepted("a")
+    assert doubt.refused("b") == "forbidden"
+    assert doubt.refused("a") == "ended"
+    assert doubt.refused("b") == "ended"
+    doubt.accepted("c")
+    assert doubt.refused("b") == "forbidden"
+
+
+def test_three_unknown_kinds_refused_with_no_acceptance_between_are_an_end() -> None:
+    doubt = Doubt.of(1, was_accepted=True)
+    assert [doubt.refused(kind) for kind in ("a", "b", "b", "c")] == [*["forbidden"] * 3, "ended"]
+    doubt = Doubt.of(1)
+    doubt.accepted("x")
+    assert [doubt.refused(kind) for kind in ("a", "b")] == ["forbidden"] * 2
+    doubt.accepted("x")
+    assert [doubt.refused(kind) for kind in ("c", "d", "e")] == [*["forbidden"] * 2, "ended"]
+
+
+def test_where_nothing_is_accepted_at_all_no_refusal_is_an_end() -> None:
+    doubt = Doubt.of(1)
+    assert [doubt.refused(kind) for kind in "abcdefgh"] == ["probe"] * 8
+
+
+def test_the_benefit_of_the_doubt_is_given_once() -> None:
+    doubt = Doubt.of(1, was_accepted=True, benefit=True)
+    assert doubt.refused("a") == "ended"
+    doubt.accepted("x")
+    assert doubt.refused("b") == "forbidden"
+
+
+def test_what_others_tell_is_about_one_token() -> None:
+    refusals = Refusals(0, 1, ("a",), 7, Pause("p", 30.0, 30.0))
+    assert Doubt.of(7, refusals).kinds == {"a": False}
+    assert Doubt.of(8, refusals).kinds == {}
+
+
+def test_a_hundred_and_twenty_eight_kinds_are_remembered_and_sixteen_told() -> None:
+    doubt = Doubt.of(1)
+    for number in range(200):
+        doubt.accepted(f"k{number}")
+    assert list(doubt.kinds) == [f"k{number}" for number in range(72, 200)]
+    for number in range(20):
+        doubt.kinds[f"k{100 + number}"] = False
+    assert told(doubt.kinds) == tuple(f"k{number}" for number in range(104, 120))
+
+
+_PAUSE = Pause("p", 30.0, 1030.0)
+
+
+@pytest.mark.parametrize(
+    "before, need, now, early, pause",
+    [
+        (None, Need.REFUSED, 1000.0, 1, 0.0),
+        (Refusals(1, 0, (), 3, _PAUSE), Need.ENDED, 1010.0, 2, 0.05),
+        (Refusals(2, 0, (), 3, _PAUSE), Need.ENDED, 1010.0, 3, 0.1),
+        (Refusals(40, 0, (), 3, _PAUSE), Need.ENDED, 1010.0, 41, 300.0),
+        # The last token lived for more than five minutes.
+        (Refusals(40, 0, (), 3, _PAUSE), Need.ENDED, 1301.0, 1, 0.0),
+        (Refusals(2, 1, (), 3, _PAUSE), Need.PROBE, 1010.0, 2, 30.0),
+        (Refusals(2, 9, ("k",), 3, _PAUSE), Need.PROBE, 1010.0, 2, 300.0),
+        (Refusals(2, 3, (), 3, _PAUSE), Need.RESULT, 1010.0, 0, 120.0),
+    ],
+)
+def test_what_is_noted_of_refusals_when_a_refresh_brought_a_token(
+    before: Refusals | None, need: Need, now: float, early: int, pause: float
+) -> None:
+    noted = after_refresh(before, need, generation=4, now=now, nonce="n")
+    futile = 0 if before is None else before.futile
+    assert noted == Refusals(early, futile, (), 4, Pause("n", pause, now + pause))
+
+
+def test_a_refresh_at_an_expiry_ends_what_is_known_of_early_ends() -> None:
+    for before in (None, Refusals(2, 0, (), 3, _PAUSE)):
+        for need in (Need.AHEAD, Need.RESULT):
+            assert after_refresh(before, need, generation=4, now=1.0, nonce="n") is None
+
+
+def test_futile_refreshes_pause_for_half_a_minute_to_five_and_fruit_ends_that() -> None:
+    noted = None
+    pauses = []
+    for _ in range(6):
+        noted = after_futile(noted, ("k",) * 20, generation=4, now=10.0, nonce="n")
+        pauses.append(noted.pause.seconds)
+    assert pauses == [30.0, 60.0, 120.0, 240.0, 300.0, 300.0]
+    assert noted is not None
+    assert (noted.futile, len(noted.kinds), noted.generation) == (6, 16, 4)
+    assert after_fruit(noted) is None
+    assert after_fruit(None) is None
+    early = after_futile(Refusals(2, 0, (), 3, _PAUSE), (), generation=4, now=1.0, nonce="n")
+    assert early.early == 2
+    left = after_fruit(early)
+    assert left is not None
+    assert (left.early, left.futile, left.kinds) == (2, 0, ())
+
+
+def test_pauses_of_one_process_s_own_grow_with_its_failures_and_do_not_overflow() -> None:
+    host = Host()
+    error = RefreshUnavailable("no route", outcome="not_sent")
+    for make, most in ((error, 30.0), (StoreError("gone"), 2.0)):
+        trouble = None
+        for _ in range(3000):
+            trouble = trouble_after(trouble, make, host)
+        assert trouble is not None
+        assert trouble.failures == 3000
+        assert most / 2 - 1 <= trouble.ask_at - host.monotonic() <= most
+        assert not math.isinf(trouble.look_at)
