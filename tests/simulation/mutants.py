@@ -346,10 +346,10 @@ def no_doubt(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Session, "_judge", lambda self, *args: pauses.Need.RESULT)
 
 
-early_ends_without_pauses = edited(
-    pauses, "held_back", "return early_left(refusals, left)", "return 0.0"
-)
-"""However often tokens end early, each end is followed by a refresh at once."""
+def early_ends_without_pauses(patch: pytest.MonkeyPatch) -> None:
+    """However often tokens end early, each end is followed by a refresh at once."""
+    for owner in (pauses, session):
+        patch.setattr(owner, "early_left", lambda refusals, left: 0.0)
 
 
 def late_learner_is_refused(patch: pytest.MonkeyPatch) -> None:
