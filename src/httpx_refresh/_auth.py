@@ -242,7 +242,7 @@ class RefreshAuth(AuthBase):
         if recording is not None:
             recording.forget()
         if session.listening and _is_answer(response):
-            session.accepted(known, _kind(response), after_refusal=before is not None)
+            session.accepted(known, _kind(response), after_refusal=refreshed)
 
     async def _again(
         self, response: Response, known: Credential, recording: bodies.Recording | None

@@ -243,13 +243,22 @@ class NotBack(Exception):
         self.is_back = is_back
 
 
+class CallRaised(Exception):
+    """A call raised what is no `Exception`: a cancellation of its own, `SystemExit`, `KeyboardInterrupt`, ..."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(type(error).__name__)
+        self.error = error
+
+
 async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
     """Await somebody else's code, for so many seconds and no longer, even if it does not heed its cancellation.
 
-    To be called from a task of `spawn`. What `call` raises is raised here, `BaseException` included.
+    To be called from a task of `spawn`. Each `Exception` that `call` raises is raised here.
 
     Raises:
         NotBack: it did not end in time.
+        CallRaised: it raised something else.
     """
     outcome: list[tuple[bool, Any]] = []
     trio = _trio()
@@ -287,12 +296,9 @@ async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
             task.cancel()
             raise NotBack(task.done)
     succeeded, value = outcome[0]
-    if isinstance(value, GeneratorExit):
-        raise RuntimeError(
-            "a call raised GeneratorExit"
-        )  # Ours would mean that our own task is closed.
     if not succeeded:
-        raise value
+        # Told apart from what is raised because this very task is cancelled or closed.
+        raise value if isinstance(value, Exception) else CallRaised(value)
     return value  # type: ignore[no-any-return]  # it is what `call` returned
 
 

@@ -164,10 +164,7 @@ def after_refresh(
     early = 0 if refusals is None else refusals.early
     futile = 0 if refusals is None else refusals.futile
     if need in (Need.REFUSED, Need.ENDED):
-        if (
-            refusals is not None
-            and now - (refusals.pause.until - refusals.pause.seconds) > MOST_DOUBT
-        ):
+        if refusals is not None and now - refusals.pause.until > MOST_DOUBT:
             early = 0  # The last token lived long enough.
         early += 1
     elif need is not Need.PROBE:

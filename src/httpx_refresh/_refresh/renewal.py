@@ -113,12 +113,12 @@ class Renewal:
             RefreshAuthError: there is no token.
         """
         host, flight, timeout = self.slot.host, self.flight, self.slot.refresh_timeout
-        polls = Backoff(host, 0.02, 1.0, factor=1.6)
+        polls = Backoff(host, 0.02, 2.0, factor=1.6)
         retries = Backoff(host, 0.25, 8.0)
         failure: RefreshUnavailable | None = None
         started = begun = host.monotonic()
         beginnings = 0
-        first = True
+        first, waited = True, False
         hold: Release | None = None
         try:
             while True:
@@ -144,6 +144,7 @@ class Renewal:
                     return Landing(need, token, record, spent=flight.sent, seen_at=seen_at)
                 if need is Need.LOOK or flight.closing.is_set():
                     return self._ended(need, record)
+                waited = waited or step in ("wait", "soon", "pause")
                 if step == "wait":
                     if need is Need.AHEAD:
                         return Landing(need, record=record)
@@ -182,7 +183,12 @@ class Renewal:
                     failed, _ = failed_for(view, self.facts.client_fingerprint)
                     if failure is None and failed is not None:
                         raise failed_like(failed, 0.0)  # What the others were told.
-                    raise failure or out_of_time(self.facts.name, timeout, repr(self.slot.store))
+                    beginnings += 1
+                    if failure is not None or waited or beginnings == _MOST_BEGINNINGS:
+                        raise failure or out_of_time(
+                            self.facts.name, timeout, repr(self.slot.store)
+                        )
+                    begun = host.monotonic()  # This process was held up, and nothing was sent.
                 if hold is None:
                     hold = await self.slot.hold()
                 spending = Spending(

@@ -23,7 +23,16 @@ from .._errors import (
 from .._token import Token, lifetime
 from . import events
 from .flight import Flight, Landing
-from .host import Host, bounded, changing, current_loop, is_closed, pass_on_interrupt, spawn
+from .host import (
+    CallRaised,
+    Host,
+    bounded,
+    changing,
+    current_loop,
+    is_closed,
+    pass_on_interrupt,
+    spawn,
+)
 from .pauses import (
     FIRST_DOUBT,
     LOOK,
@@ -786,10 +795,9 @@ class Session:
         async def hand_over() -> None:
             try:
                 await bounded(call, self.slot.refresh_timeout)
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                self.emit(events.CallbackFailed("on_unsaved", cause_of(error)))
+            except Exception as error:
+                raised = error.error if isinstance(error, CallRaised) else error
+                self.emit(events.CallbackFailed("on_unsaved", cause_of(raised)))
 
         return hand_over
 

@@ -15,7 +15,7 @@ import anyio
 from .._errors import StoreError, cause_of
 from .._token import Token
 from ..stores.base import TokenStore
-from .host import Host, NotBack, bounded, changing, current_loop, is_closed
+from .host import CallRaised, Host, NotBack, bounded, changing, current_loop, is_closed
 from .pauses import Backoff
 from .record import (
     A_DAY,
@@ -171,7 +171,8 @@ class Slot:
         patience = claim.patience or self.refresh_timeout
         standing = _standing.get(claim.nonce)
         if standing is not None and is_closed(standing[0]):
-            self.release(claim)
+            # Remembered: whoever looks next finds no event loop beside the claim any more.
+            self.give_up(claim, maybe_spent=True)
             return True
         return (
             watched >= 1.5 * patience
@@ -307,11 +308,12 @@ class Slot:
         except NotBack as late:
             self._stuck = (*self._stuck, late.is_back)
             what = f"no answer within {seconds:g} s, half of refresh_timeout"
-        except (StoreError, GeneratorExit):
+        except StoreError:
             raise
-        except BaseException as error:
-            what = type(error).__name__
-            caused_by = cause_of(error)
+        except Exception as error:
+            raised = error.error if isinstance(error, CallRaised) else error
+            what = type(raised).__name__
+            caused_by = cause_of(raised)
         raise StoreError(
             f"{self.store!r} could not be {done} ({what}). No refresh token was spent by this. Repair the store; the "
             "next request tries again.",

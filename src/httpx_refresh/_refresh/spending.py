@@ -13,7 +13,7 @@ import anyio
 from .._errors import ReauthorizationRequired, RefreshUnavailable, StoreError, cause_of, fresh
 from .._token import Token
 from . import events
-from .host import NotBack, bounded, pass_on_interrupt
+from .host import CallRaised, NotBack, bounded, pass_on_interrupt
 from .pauses import Backoff, Need, after_refresh, pause_after
 from .record import MOST_FAILED, Claim, Dead, Failed, Pause, Record, fingerprint, merged
 from .slot import Release, Slot, View
@@ -187,8 +187,12 @@ class Spending:
         maybe_spent = False
         while (remaining := self._remaining()) > 0:  # Else it was held up for too long.
             # Should anything be raised from here on: it may have been sent.
+            before = self.outcome
             self.outcome = NoToken(_interrupted(self._facts.name), maybe_spent=True)
             answer = await self._ask_once(remaining)
+            if isinstance(answer, Unsent):
+                self.outcome = before
+                return
             if isinstance(answer, Token):
                 self.outcome = Renewed(answer)  # It is not lost, whatever is raised from here on.
                 self.outcome = Renewed(merged(self._held, answer, now=host.wall()))
@@ -229,10 +233,16 @@ class Spending:
 
     async def _ask_once(
         self, remaining: float
-    ) -> Token | RefreshUnavailable | ReauthorizationRequired:
+    ) -> Token | RefreshUnavailable | ReauthorizationRequired | Unsent:
         name = self._facts.name
+
+        async def in_time() -> object:
+            # In a task of its own: the process may have been held up before this, its first step, and by now the claim
+            # may be another's.
+            return await self._source.refresh(self._held) if self._remaining() > 0 else Unsent()
+
         try:
-            token: object = await bounded(lambda: self._source.refresh(self._held), remaining)
+            token: object = await bounded(in_time, remaining)
         except (ReauthorizationRequired, RefreshUnavailable) as error:
             return checked(error)
         except NotBack:
@@ -240,14 +250,13 @@ class Spending:
                 f"{name} gave no answer within {self._slot.refresh_timeout:g} s (refresh_timeout).",
                 None,
             )
-        except GeneratorExit:
-            raise
-        except BaseException as error:
+        except Exception as error:
             # Nothing is hidden: what it was is told to every waiter, and the outcome is noted as unknown.
-            if isinstance(error, KeyboardInterrupt):
+            raised = error.error if isinstance(error, CallRaised) else error
+            if isinstance(raised, KeyboardInterrupt):
                 pass_on_interrupt()
             return _unknown(
-                f"The refresh at {name} failed with {type(error).__name__}.", cause_of(error)
+                f"The refresh at {name} failed with {type(raised).__name__}.", cause_of(raised)
             )
         if not isinstance(token, Token):
             return _unknown(f"{name} returned {type(token).__name__} where a Token belongs.", None)
@@ -369,6 +378,9 @@ class Spending:
         until = host.monotonic() + self._slot.refresh_timeout / 2
         record = self.next_record()
         while True:
+            if self.saved is not None:
+                # Somebody else's try came to an end: `_there` may be a newer token by now, or a logout.
+                return self.saved
             written = await self._slot.swap(self._there, record)
             if written is not None:
                 break
