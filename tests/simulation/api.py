@@ -52,7 +52,8 @@ class Response:
     status_code: int
     headers: dict[str, str] = field(default_factory=dict)
     is_stream_consumed: bool = True
-    """There is no body."""
+    http_version: str = "HTTP/1.1"
+    content: bytes = b""
 
 
 class Api:

@@ -59,11 +59,12 @@ class Caller:
         """Make one request as an HTTP client does with an `Auth`; return whether the API accepted it."""
         asked = self._world.api.request()
         flow: Any = self._process.auth.async_auth_flow(asked)
-        sends, began = 0, self._world.now
+        sends, began, login = 0, self._world.now, self._process.login
         try:
             request = await self._held(flow.__anext__())
             while True:
                 sends += 1
+                self._world.watch.not_undone(login, _sent(request))
                 self._world.require(sends <= 3, "a request is sent three times at most")
                 response, why = await self._send(request)
                 try:
@@ -113,7 +114,9 @@ class Caller:
         return Response(request, status), why
 
     async def _token(self) -> bool:
+        login = self._process.login
         token = await self._held(self._process.auth.token())
+        self._world.watch.not_undone(login, token.access_token)
         self._world.watch.handed_out(self._process, token.access_token)
         return True
 
@@ -127,7 +130,13 @@ class Caller:
         fields = self._world.server.login()
         token = Token(fields["access_token"], fields["refresh_token"])
         self._world.watch.logins.add(token.access_token)
-        await self._process.auth.set_token(token)
+        try:
+            await self._held(self._process.auth.set_token(token))
+        except RefreshAuthError as error:
+            slow = self._world.plan.has("slow store") or self._world.plan.lenient
+            self._world.require(slow, "a login repairs what is damaged", error)
+            raise
+        self._process.login = token.access_token
         return True
 
     # -- how it asks -------------------------------------------------------------------------------------------
@@ -150,7 +159,7 @@ class Caller:
         # A token of which nobody knows how long it lives, and that nobody has used yet, may be refused for a minute.
         plan = world.plan
         disturbed = plan.faults or plan.forces or world.calm or not plan.says_lifetime
-        disturbed = disturbed or plan.skew > 1.0 or plan.api is not None
+        disturbed = disturbed or plan.skew > 1.0 or plan.api is not None or bool(plan.timeouts)
         world.require(good or disturbed, "where nothing fails, everybody is served", said)
         return good
 

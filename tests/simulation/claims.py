@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from httpx_refresh._refresh import record as _record
 from tests.simulation.server import Spending
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tests.simulation.process import Process
     from tests.simulation.world import World
 
+
+_made_here: ContextVar[tuple[str, ...]] = ContextVar("_made_here", default=())
+"""Nonces that the running task made, or the tasks that it came of."""
 
 _TOOK_TIME = {"not sent", "lost request", "error before", "busy", "refused"}
 
@@ -43,12 +46,12 @@ class Claims:
         self._world = world
         self._plan = world.plan
         self._claims: dict[str, Claimed] = {}
-        self._claim_of: dict[asyncio.Task[Any] | None, Claimed] = {}
+        self._made: dict[str, tuple[Process, float]] = {}
         self._sending: list[Spending] = []
         self._rescued: set[str] = set()
         """Refresh tokens that were put into an emptied slot, by a process that did not know what became of them."""
         self.claims_made = 0
-        self.claims_of: Counter[str] = Counter()
+        self._nonces_of: Counter[str] = Counter()
         self.faults: dict[str, list[tuple[float, str]]] = {}
         """What went wrong for each process, and when."""
         self.ancient = 300.0 if world.plan.lenient else 86_400.0
@@ -67,25 +70,39 @@ class Claims:
     # -- claims ------------------------------------------------------------------------------------------------
 
     def new_nonce(self, process: Process) -> str:
-        """Name a claim after its owner."""
-        self.claims_made += 1
-        self.claims_of[process.name] += 1
-        number = self.claims_of[process.name]
-        claimed = Claimed(
-            process.name,
-            f"{process.name}#{number}",
-            self._world.now,
-            process.refresh_timeout,
-        )
-        self._claims[claimed.nonce] = claimed
-        self._claim_of[asyncio.current_task()] = claimed
-        return claimed.nonce
+        """Name whatever is to be like nothing else after its owner. It may be a claim."""
+        self._nonces_of[process.name] += 1
+        nonce = f"{process.name}#{self._nonces_of[process.name]}"
+        self._made[nonce] = (process, self._world.now)
+        _made_here.set((*_made_here.get(), nonce))
+        return nonce
+
+    def claimed(self, nonce: str) -> Claimed:
+        """Return what is known of the claim of that name."""
+        known = self._claims.get(nonce)
+        if known is None:
+            process, made_at = self._made[nonce]
+            known = Claimed(process.name, nonce, made_at, process.refresh_timeout)
+            self._claims[nonce] = known
+            self.claims_made += 1
+        return known
+
+    def claims_since(self, moment: float, process: Process) -> list[Claimed]:
+        """Return the claims that a process made after that moment."""
+        return [
+            one
+            for one in self._claims.values()
+            if one.by == process.name and one.made_at > moment and one.record is not None
+        ]
 
     def sends(self, process: Process, refresh_token: str) -> Spending:
         """Judge whether this refresh token may be sent now."""
         world, plan, require = self._world, self._plan, self._world.require
-        # Or it is sent by a task of its own, of this process's latest claim.
-        claimed = self._claim_of.get(asyncio.current_task()) or self._latest(process)
+        # What this task, or the one that started it, claimed last.
+        claimed = next(
+            (self._claims[one] for one in reversed(_made_here.get()) if one in self._claims),
+            Claimed(process.name, "", -1.0, 0.0),
+        )
         spending = Spending(process.name, claimed.nonce, refresh_token, claimed.made_at)
         record = claimed.record or _record.parse(None)
         held = None if record.token is None else record.token.refresh_token
@@ -133,14 +150,10 @@ class Claims:
         self._sending.append(spending)
         return spending
 
-    def _latest(self, process: Process) -> Claimed:
-        written = [one for one in self._claims.values() if one.by == process.name and one.record]
-        return max(written, key=lambda one: one.made_at)
-
     def has_sent(self, spending: Spending, outcome: str) -> None:
         """Take note of what the sender knows now."""
         self._sending.remove(spending)
-        claimed = self._claims[spending.nonce]
+        claimed = self.claimed(spending.nonce)
         if outcome in ("not_sent", "busy", "refused") and claimed.outcome != "unknown":
             claimed.maybe_spent = False
         else:

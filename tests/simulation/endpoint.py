@@ -44,6 +44,9 @@ class Endpoint:
     def __init__(self, world: World, process: Process) -> None:
         self._world = world
         self._process = process
+        self.client_fingerprint = (
+            "stale" if process.number < world.plan.refuses_clients[2] else "good"
+        )
         odd = world.plan.has("odd endpoint") and world.random.random() < 0.3
         self.reuse_grace: Any = world.plan.client_grace
         if odd:

@@ -155,6 +155,24 @@ def stores_that_hang(chance: random.Random) -> Plan:
     )
 
 
+def unsaved(chance: random.Random) -> Plan:
+    """The store is down when a token comes, and what the application does about it hangs: it is saved all the same."""
+    some = chance.choice([[], ["shutdown"], ["cancel"], ["others"], ["others"]])
+    return _plan(
+        _calm(chance, "unsaved", "store outage", *some),
+        on_unsaved=chance.choice(["hangs", "raises", "waits"]),
+        cancels=0.1,
+        lifetime=40.0,
+        horizon=300.0,
+    )
+
+
+def logins(chance: random.Random) -> Plan:
+    """The application logs in again while the store is slow, also over a text that is damaged: the login counts."""
+    some = chance.choice([["slow store"], ["damage"], ["slow store", "damage"]])
+    return _plan(_calm(chance, "logins", *some), sets_tokens=True, lifetime=40.0)
+
+
 # -- the token endpoint --------------------------------------------------------------------------------------------
 
 
@@ -213,13 +231,13 @@ def stale_secrets(chance: random.Random) -> Plan:
         horizon=300.0,
         think=chance.choice([1.0, 10.0]),
         latency={"store": 0.005, "server": 0.05},
-        refuses_clients=(0.0, NEVER, pods - 1),
+        refuses_clients=(0.0, 300.0, pods - 1),
     )
 
 
 def hours_of_failure(chance: random.Random) -> Plan:
     """A wrong secret for a day: failures are counted without an end, and everybody is answered."""
-    lasts = chance.choice([9.0, 12.0]) * HOUR
+    lasts = 12.0 * HOUR
     return _plan(
         _calm(chance, "hours of failure", "silence"),
         processes=1,
@@ -266,23 +284,22 @@ def _hours(chance: random.Random, kind: str, hours: float, requests: int) -> dic
 
 def forbidden(chance: random.Random) -> Plan:
     """The API refuses some kinds of requests for good: three token requests, and nothing for their neighbours."""
-    hours = chance.choice([0.2, 2.0, 24.0])
+    hours, kinds = chance.choice([0.2, 2.0, 24.0]), chance.choice([1, 2, 3])
     return _plan(
         _hours(chance, "forbidden", hours, 1000),
-        api=ApiPlan(forbidden=chance.choice([1, 2, 3]), public=chance.random() < 0.5, innocents=3),
-        bounds=(Bound(3, NEVER, unneeded=True),),
+        api=ApiPlan(forbidden=kinds, public=chance.random() < 0.5, innocents=3),
+        bounds=(Bound(3 * kinds, NEVER, unneeded=True),),
     )
 
 
 def refusing(chance: random.Random) -> Plan:
     """The API refuses everybody for minutes or hours: it costs any number of pods the same few; then it is used."""
     lasts = chance.choice([6.0, 60.0, 1000.0, 2 * HOUR])
-    out = 100.0
+    out, rekeys = 100.0, chance.random() < 0.6
     return _plan(
         _hours(chance, "refusing", (out + lasts + 1500.0) / HOUR, 1000),
-        api=ApiPlan(
-            refuses=(out, out + lasts), rekeys=chance.random() < 0.5, public=chance.random() < 0.5
-        ),
+        # Not both: an API that accepts a public kind cannot be told from one that forbids all the others.
+        api=ApiPlan(refuses=(out, out + lasts), rekeys=rekeys, public=not rekeys),
         bounds=(Bound(6 + int(lasts / 150.0), NEVER, unneeded=True),),
     )
 
@@ -339,6 +356,8 @@ KINDS: dict[str, Callable[[random.Random], Plan]] = {
     "timeouts": timeouts,
     "clocks": clocks,
     "hung store": stores_that_hang,
+    "unsaved": unsaved,
+    "logins": logins,
     "odd endpoint": odd_endpoints,
     "silence": silence,
     "outage": outages,
@@ -353,8 +372,8 @@ KINDS: dict[str, Callable[[random.Random], Plan]] = {
     "end in doubt": end_in_doubt,
 }
 
-OPEN = frozenset(KINDS) - {"faults"}
-"""Kinds in which the protocol is known to break today."""
+OPEN = frozenset({"forbidden", "end in doubt"})
+"""Kinds in which the protocol is known to break today: in a day, one token after the other is tried in vain."""
 
 
 def draw(seed: int, kind: str = "faults") -> Plan:

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from httpx_refresh._refresh import detached as _detached
+from httpx_refresh._refresh import host as _host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from contextvars import Context
 
     from tests.simulation.world import World
-
-
-class Killed(BaseException):
-    """What takes apart the tasks of a process that is over. The world is over, too: nothing sees what they do."""
 
 
 class Machine:
@@ -71,6 +68,8 @@ class Loop:
         self.held: list[asyncio.TimerHandle] = []
         self.tasks: list[asyncio.Task[Any]] = []
         self.closed = False
+        self.owner = ""
+        """The name of its process."""
         self.on_step: Callable[[Loop], None] = lambda _: None
 
     # -- what asyncio asks of an event loop --------------------------------------------------------------------
@@ -211,7 +210,7 @@ class Loop:
         finally:
             asyncio._set_running_loop(None)
         # A loop that is dead tells nobody that its tasks are done.
-        _detached._running.difference_update(self.tasks)
+        _host._running.pop(self._loop, None)
         self.tasks.clear()
         self.ready.clear()
 
@@ -220,8 +219,10 @@ def _close(task: asyncio.Task[Any], loop: Loop) -> None:
     coroutine: Any = task.get_coro()
     asyncio.tasks._enter_task(loop._loop, task)
     try:
-        coroutine.throw(Killed())
-    except (Killed, StopIteration):
-        pass
+        # As the garbage collector does it: what awaits something all the same is told again.
+        for _ in range(20):
+            with suppress(RuntimeError):
+                coroutine.close()
+                break
     finally:
         asyncio.tasks._leave_task(loop._loop, task)

@@ -1,93 +1,114 @@
-"""The protocol with one thing wrong: what the simulation must find, to be believed when it finds nothing."""
+"""The protocol with one thing wrong: what the simulation must find, to be believed when it finds nothing.
+
+Most are an edit of one function's source. An edit of what is not there any more fails, and is to be aimed anew.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import json
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from httpx_refresh._refresh.journal import Journal, NotSaved
-from httpx_refresh._refresh.redemption import Redemption
-
-from httpx_refresh import RefreshUnavailable
-from httpx_refresh._refresh import record as _record
-from httpx_refresh._refresh import session as sessions
-from httpx_refresh._refresh.flight import Flight
+from httpx_refresh import ReauthorizationRequired, StoreError
+from httpx_refresh._refresh import host, pauses, record, renewal, session, slot, spending
+from httpx_refresh._refresh.renewal import Renewal
 from httpx_refresh._refresh.session import Session
-from httpx_refresh._refresh.slot import Slot
+from httpx_refresh._refresh.slot import Slot, View
+from httpx_refresh._refresh.spending import Refused, Spending
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pytest
 
     from httpx_refresh import Token
+    from httpx_refresh._refresh.flight import Flight
     from httpx_refresh._refresh.record import Record
+
+Mutant = Callable[["pytest.MonkeyPatch"], None]
+
+
+def edited(owner: Any, name: str, old: str, new: str) -> Mutant:
+    """Make a mutant that replaces a piece of a function's source, which must be in it once."""
+
+    def edit(patch: pytest.MonkeyPatch) -> None:
+        function = inspect.getattr_static(owner, name)
+        source = textwrap.dedent(inspect.getsource(function))
+        if source.count(old) != 1:
+            raise LookupError(f"{name} has {source.count(old)} times {old!r}")
+        namespace: dict[str, Any] = {}
+        code = compile(
+            "from __future__ import annotations\n" + source.replace(old, new),
+            inspect.getsourcefile(function) or "",
+            "exec",
+        )
+        exec(code, function.__globals__, namespace)  # noqa: S102 - our own source
+        patch.setattr(owner, name, namespace[name])
+
+    return edit
+
+
+# -- claims, and what is sent under them ---------------------------------------------------------------------------
 
 
 def token_read_before_the_claim(patch: pytest.MonkeyPatch) -> None:
     """The refresh token that is spent is the one that its flight read first, not the one that was claimed."""
     first: dict[object, Token] = {}
-    init = Redemption.__init__
+    init = Spending.__init__
 
     def remembers(
-        self: Redemption, slot: Slot, endpoint: Any, base: Record, held: Token, **options: Any
+        self: Spending, slot: Slot, source: Any, facts: Any, view: View, held: Token, **options: Any
     ) -> None:
-        init(self, slot, endpoint, base, held, **options)
-        self._held = first.setdefault(asyncio.current_task(), held)
+        init(self, slot, source, facts, view, held, **options)
+        self._held = first.setdefault(slot, held)
 
-    patch.setattr(Redemption, "__init__", remembers)
-
-
-def memory_before_the_store(patch: pytest.MonkeyPatch) -> None:
-    """The new token is in use before it is saved."""
-    save = Journal.save
-    session_of = _sessions(patch)
-
-    async def publishes(self: Journal) -> Record:
-        session_of[self._slot].publish(self.new_token, fresh=True)
-        return await save(self)
-
-    patch.setattr(Journal, "save", publishes)
+    patch.setattr(Spending, "__init__", remembers)
 
 
-def takeover_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
-    """A claim's age is told by its `since`, which another host's clock wrote."""
+takeover_by_the_wall_clock = edited(
+    Slot, "_is_abandoned", "watched >= 1.5 * patience", "self.host.wall() - claim.since >= patience"
+)
+"""A claim's age is told by its `since`, which another host's clock wrote."""
 
-    def is_abandoned(self: Slot, record: Record, patience: float) -> bool:
-        claim = record.redeeming
-        return claim is not None and self.host.wall() - claim.since >= patience
+impatient_takeover = edited(Slot, "_is_abandoned", "1.5 * patience", "0.5 * patience")
+"""A claim is taken over while its owner may still be waiting for the answer."""
 
-    patch.setattr(Slot, "is_abandoned", is_abandoned)
+patience_of_the_watcher = edited(
+    Slot, "_is_abandoned", "claim.patience or self.refresh_timeout", "self.refresh_timeout"
+)
+"""A claim is judged by the `refresh_timeout` of whoever watches it."""
 
 
-def impatient_takeover(patch: pytest.MonkeyPatch) -> None:
-    """A claim is taken over while its owner may still be waiting for the answer."""
-    is_abandoned = Slot.is_abandoned
-    patch.setattr(Slot, "is_abandoned", lambda self, r, p: is_abandoned(self, r, p / 3))
+def shortcut_of_five_minutes(patch: pytest.MonkeyPatch) -> None:
+    """A claim that is five minutes old by its reader's clock is abandoned."""
+    patch.setattr(slot, "A_DAY", 300.0)
 
 
 def claim_not_fenced(patch: pytest.MonkeyPatch) -> None:
     """Whoever has a result writes it, whatever stands there by now."""
 
-    async def put(self: Journal) -> None:
-        await self._slot.swap((await self._slot.read()).text, self._next_text())
-        self._text = self._next_text()
+    async def save(self: Spending, *, wait: bool = True) -> Record:
+        written = None
+        while written is None:
+            written = await self._slot.swap((await self._slot.read()).text, self.next_record())
+        self.saved = written
+        return written
 
-    patch.setattr(Journal, "put", put)
+    patch.setattr(Spending, "save", save)
 
 
 def server_errors_are_death(patch: pytest.MonkeyPatch) -> None:
     """An answer that is no token is taken for a refusal of the grant."""
-    ask_once = Redemption._ask_once
+    settle = Spending._settle
 
-    async def dies(self: Redemption) -> Any:
-        answer = await ask_once(self)
-        unknown = isinstance(answer, RefreshUnavailable) and answer.outcome == "unknown"
-        self.journal.dead = _record.Dead("", None, None, 0.0) if unknown else None
-        return answer
+    async def dies(self: Spending) -> None:
+        outcome = self.outcome
+        if isinstance(outcome, spending.NoToken) and outcome.error.outcome == "unknown":
+            error = ReauthorizationRequired("no")
+            self.outcome = Refused(error, maybe_spent=True)
+        await settle(self)
 
-    patch.setattr(Redemption, "_ask_once", dies)
+    patch.setattr(Spending, "_settle", dies)
 
 
 def release_by_another(patch: pytest.MonkeyPatch) -> None:
@@ -95,125 +116,245 @@ def release_by_another(patch: pytest.MonkeyPatch) -> None:
     read = Slot.read
 
     async def tidies(self: Slot) -> Record:
-        record = await read(self)
-        fields = json.loads(record.text or "{}")
-        if fields.get(_record.NOTES, {}).pop("redeeming", None):
-            await self.swap(record.text, json.dumps(fields))
-        return record
+        there = await read(self)
+        if there.redeeming is not None:
+            await self.swap(there.text, replace(there, text=None, redeeming=None))
+        return there
 
     patch.setattr(Slot, "read", tidies)
 
 
 def takeover_forgets_the_doubt(patch: pytest.MonkeyPatch) -> None:
     """A takeover does not note that the one before it may have spent the token."""
-    patch.setattr(Slot, "was_unsent", lambda self, claim: True)
-
-
-def cancellation_forgets_the_doubt(patch: pytest.MonkeyPatch) -> None:
-    """Who is cut off gives its claim up as if nothing had been sent."""
-    settle = Journal.settle
-
-    async def forgets(self: Journal) -> bool:
-        self.maybe_spent = False
-        return await settle(self)
-
-    patch.setattr(Journal, "settle", forgets)
+    judge = Slot.judge
+    patch.setattr(Slot, "judge", lambda self, there: replace(judge(self, there), unsent=True))
 
 
 def sent_after_its_time(patch: pytest.MonkeyPatch) -> None:
     """A process that was held up sends all the same."""
-    remaining = Redemption._remaining
-    patch.setattr(Redemption, "_remaining", lambda self: max(remaining(self), 1.0))
+    remaining = Spending._remaining
+    patch.setattr(Spending, "_remaining", lambda self: max(remaining(self), 1.0))
 
 
 def cut_short(patch: pytest.MonkeyPatch) -> None:
     """What a flight had waited is taken from the time of its request: found soonest where much is waited for."""
-    claim, run = Redemption.claim, Flight.run
+    claim, run = Spending.claim, Renewal.run
     began: dict[Slot, float] = {}
 
-    async def runs(self: Flight) -> None:
-        slot = self.session.slot
-        began[slot] = slot.host.monotonic()
-        await run(self)
+    async def runs(self: Renewal) -> Any:
+        began[self.slot] = self.slot.host.monotonic()
+        return await run(self)
 
-    async def claims(self: Redemption) -> bool:
-        slot = self.journal._slot
+    async def claims(self: Spending) -> bool:
         won = await claim(self)
-        self._deadline = began[slot] + self._refresh_timeout
+        self._deadline = began[self._slot] + self._slot.refresh_timeout
         return won
 
-    patch.setattr(Flight, "run", runs)
-    patch.setattr(Redemption, "claim", claims)
-
-
-def unsaved_token_dropped(patch: pytest.MonkeyPatch) -> None:
-    """When the save fails, the new token is forgotten and the claim given up."""
-
-    async def drops(self: Flight, unsaved: NotSaved) -> None:
-        self.error = RefreshUnavailable("not saved")
-        unsaved.journal.result, unsaved.journal.maybe_spent = None, False
-        await unsaved.journal.put_or_warn()
-
-    patch.setattr(Flight, "_land_unsaved", drops)
-
-
-def sent_token_not_compared(patch: pytest.MonkeyPatch) -> None:
-    """A late 401 for an older token refreshes the new one."""
-    patch.setattr(Session, "held", lambda self, refused: None)
-    decide = _record.decide
-
-    def spends(record: Record, **state: Any) -> Any:
-        step = decide(record, **state)
-        return "spend" if step == "adopt" and state["stale"] is not None else step
-
-    patch.setattr(_record, "decide", spends)
+    patch.setattr(Renewal, "run", runs)
+    patch.setattr(Spending, "claim", claims)
 
 
 def retried_without_grace(patch: pytest.MonkeyPatch) -> None:
     """Sent and no answer: sent again, at a server that forgives no reuse."""
-    ask_once = Redemption._ask_once
+    patch.setattr(Spending, "_may_ask_again", lambda self, *args, **options: True)
 
-    async def forgets(self: Redemption) -> Any:
-        answer = await ask_once(self)
-        self.journal.maybe_spent = False
-        return answer
 
-    patch.setattr(Redemption, "_ask_once", forgets)
+def cut_off_forgets_the_doubt(patch: pytest.MonkeyPatch) -> None:
+    """What may be spent is not marked so."""
+    next_record = Spending.next_record
+    patch.setattr(
+        Spending,
+        "next_record",
+        lambda self: replace(next_record(self), uncertain=self._base.uncertain),
+    )
 
 
 def dead_not_noted(patch: pytest.MonkeyPatch) -> None:
     """That a grant is dead is not written down: everybody asks for it."""
-    write = _record.write
-    patch.setattr(_record, "write", lambda *args, dead=None, **notes: write(*args, **notes))
+    next_record = Spending.next_record
+    patch.setattr(Spending, "next_record", lambda self: replace(next_record(self), dead=None))
 
 
-def generation_not_counted(patch: pytest.MonkeyPatch) -> None:
-    """The result is written with the generation of what it replaces."""
-    next_text = Journal._next_text
-
-    def same(self: Journal) -> str:
-        fields = json.loads(next_text(self))
-        fields[_record.NOTES]["generation"] = self._base.generation
-        return json.dumps(fields)
-
-    patch.setattr(Journal, "_next_text", same)
+generation_not_counted = edited(
+    Spending, "next_record", "generation = base.next_generation()", "generation = base.generation"
+)
+"""The result is written with the generation of what it replaces."""
 
 
-def flight_of_its_caller(patch: pytest.MonkeyPatch) -> None:
-    """The refresh is the task of the caller that began it, and ends with it."""
+# -- what callers get ----------------------------------------------------------------------------------------------
 
-    def spawn(run: Callable[[], Any], over: Callable[[], None]) -> None:
-        caller, task = asyncio.current_task(), asyncio.ensure_future(run())
-        assert caller is not None
-        caller.add_done_callback(lambda _: task.cancel())
-        task.add_done_callback(lambda _: over())
 
-    patch.setattr(sessions, "spawn", spawn)
+def memory_before_the_store(patch: pytest.MonkeyPatch) -> None:
+    """The new token is in use before it is saved."""
+    settle = Spending._settle
+    session_of = _sessions(patch)
+
+    async def publishes(self: Spending) -> None:
+        if isinstance(self.outcome, spending.Renewed):
+            session_of[self._slot]._use(self.outcome.token, None, issued=True)
+        await settle(self)
+
+    patch.setattr(Spending, "_settle", publishes)
+
+
+settled_save_goes_on = edited(Spending, "save", "if self.saved is not None:", "if False:")
+"""A save that has come to an end is tried again, over whatever stands there then."""
+
+
+def sent_token_not_compared(patch: pytest.MonkeyPatch) -> None:
+    """A late 401 for an older token refreshes the new one."""
+    patch.setattr(Session, "newer_than", lambda self, refused: None)
+    decide = renewal.decide
+
+    def spends(view: View, *, stale: Token | None, **options: Any) -> Any:
+        step = decide(view, stale=stale, **options)
+        return "spend" if step == "adopt" and stale is not None else step
+
+    patch.setattr(renewal, "decide", spends)
+
+
+held_without_an_end = edited(Session, "_wait", ">= longest", ">= 1e9")
+"""Callers wait until their flight lands, however long that takes."""
 
 
 def error_of_nobody(patch: pytest.MonkeyPatch) -> None:
     """A callback of the event loop fails, where no caller sees it."""
-    patch.setattr(Flight, "over", lambda self: 1 / 0)
+    unlist = Session._unlist
+
+    def fails(self: Session, flight: Flight) -> None:
+        unlist(self, flight)
+        host.current_loop().call_soon(lambda: 1 / 0)  # type: ignore[attr-defined]  # asyncio's
+
+    patch.setattr(Session, "_unlist", fails)
+
+
+def expired_on_arrival(patch: pytest.MonkeyPatch) -> None:
+    """A token that is expired by this clock when it comes is refreshed at once, again and again."""
+    expired = "expires_at is not None and expires_at <= "
+    edited(Session, "_use", f"{expired}self.host.wall()", "False")(patch)
+    edited(record, "merged", f"{expired}now", "False")(patch)
+    patch.setattr(spending, "merged", record.merged)
+
+
+# -- the end of event loops and processes --------------------------------------------------------------------------
+
+
+def exchange_cancelled(patch: pytest.MonkeyPatch) -> None:
+    """The exchange is among all tasks, and is cancelled with them when the event loop ends."""
+
+    def visible(loop: Any, coroutine: Any) -> Any:
+        task = loop.create_task(coroutine, name="httpx-refresh")
+        host._keep(loop, task)
+        return task
+
+    patch.setattr(host, "_hidden", visible)
+
+
+awaited_once_more = edited(
+    host,
+    "_spawn_guard",
+    "                cancelled = True\n",
+    "                if cancelled:\n                    raise\n                cancelled = True\n",
+)
+"""The event loop waits for the exchange, but not if it is cancelled twice."""
+
+
+def closed_loop_is_waited_for(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks whether the event loop of a claim was closed."""
+    patch.setattr(slot, "is_closed", lambda loop: False)
+    patch.setattr(host, "is_closed", lambda loop: False)
+
+
+closing_spends = edited(
+    Renewal, "run", "need is Need.LOOK or flight.closing.is_set()", "need is Need.LOOK"
+)
+"""`aclose` waits a claim out, and then spends the token, for nobody."""
+
+
+def held_up_is_an_error(patch: pytest.MonkeyPatch) -> None:
+    """What was not sent, because the process was held up, is not begun again."""
+    patch.setattr(renewal, "_MOST_BEGINNINGS", 1)
+
+
+# -- stores and endpoints ------------------------------------------------------------------------------------------
+
+
+def store_without_bound(patch: pytest.MonkeyPatch) -> None:
+    """A call of the store may take for ever."""
+
+    async def call(self: Slot, done: str, work: Callable[[], Any]) -> Any:
+        try:
+            return await work()
+        except Exception:
+            raise StoreError("failed") from None
+
+    patch.setattr(Slot, "_call", call)
+
+
+def failures_overflow(patch: pytest.MonkeyPatch) -> None:
+    """The pause after a failure is reckoned with a power that overflows at the 1,024th."""
+
+    def pause_after(failures: int, *, first: float, most: float) -> float:
+        return min(first * 2.0**failures, most)
+
+    patch.setattr(pauses, "pause_after", pause_after)
+    patch.setattr(spending, "pause_after", pause_after)
+
+
+pause_of_one_process = edited(renewal, "decide", "failed_for(view, client)[1] > 0", "False")
+"""That the endpoint refused is no reason for other processes not to ask."""
+
+refusal_binds_everybody = edited(renewal, "failed_for", "if one.client in (None, client)", "")
+"""A client that is refused silences those with other credentials."""
+
+only_exceptions_land = edited(
+    Spending, "_ask_once", "except BaseException as error:", "except Exception as error:"
+)
+"""What a custom endpoint raises is caught only if it is an Exception."""
+
+late_acknowledgement_wins = edited(Session, "_use", "known.since >= seen_at", "False")
+"""A token that was seen in the store before another one was put there comes back."""
+
+odd_values_pass = edited(spending, "checked", "error = fresh(error)", "return fresh(error)")
+"""What a custom endpoint's errors hold is believed."""
+
+
+# -- when a refusal is worth a refresh -----------------------------------------------------------------------------
+
+
+acceptance_anywhere_ends_doubt = edited(
+    Session, "accepted", "doubt is not None and after_refusal", "doubt is not None"
+)
+"""A request that is accepted elsewhere counts as proof that the token is good."""
+
+
+def doubt_of_one_process(patch: pytest.MonkeyPatch) -> None:
+    """Each process finds out by itself that the API refuses everybody."""
+    patch.setattr(Session, "_tell", lambda self, credential, change: None)
+    patch.setattr(spending, "after_refresh", lambda *args, **options: None)
+
+
+def doubt_for_an_hour(patch: pytest.MonkeyPatch) -> None:
+    """An API that is back is not used for an hour."""
+    for owner in (pauses, session):
+        patch.setattr(owner, "FIRST_DOUBT", 3600.0)
+    patch.setattr(pauses, "MOST_DOUBT", 3600.0)
+
+
+def no_doubt(patch: pytest.MonkeyPatch) -> None:
+    """Every refusal is worth a refresh."""
+    patch.setattr(Session, "_judge", lambda self, *args: pauses.Need.RESULT)
+
+
+def early_ends_without_pauses(patch: pytest.MonkeyPatch) -> None:
+    """However often tokens end early, each end is followed by a refresh at once."""
+    for owner in (pauses, session):
+        patch.setattr(owner, "early_left", lambda refusals, left: 0.0)
+
+
+def late_learner_is_refused(patch: pytest.MonkeyPatch) -> None:
+    """A token that the API does not know yet is refreshed at once."""
+    patch.setattr(Session, "second_try", lambda self, refused, kind: None)
 
 
 def _sessions(patch: pytest.MonkeyPatch) -> dict[Slot, Session]:
@@ -221,30 +362,42 @@ def _sessions(patch: pytest.MonkeyPatch) -> dict[Slot, Session]:
     session_of: dict[Slot, Session] = {}
     init = Session.__init__
 
-    def notes(self: Session, endpoint: Any, slot: Slot, **options: Any) -> None:
-        init(self, endpoint, slot, **options)
+    def notes(self: Session, source: Any, slot: Slot, **options: Any) -> None:
+        init(self, source, slot, **options)
         session_of[slot] = self
 
     patch.setattr(Session, "__init__", notes)
     return session_of
 
 
-MUTANTS: list[Callable[[pytest.MonkeyPatch], None]] = [
-    token_read_before_the_claim,
-    memory_before_the_store,
-    takeover_by_the_wall_clock,
-    impatient_takeover,
-    claim_not_fenced,
-    server_errors_are_death,
-    release_by_another,
-    takeover_forgets_the_doubt,
-    cancellation_forgets_the_doubt,
-    sent_after_its_time,
-    unsaved_token_dropped,
-    sent_token_not_compared,
-    retried_without_grace,
-    dead_not_noted,
-    generation_not_counted,
-    flight_of_its_caller,
-    error_of_nobody,
-]
+MUTANTS: dict[str, tuple[Mutant, str]] = {
+    name: (globals()[name], kind)
+    for kind, names in {
+        "faults": (
+            "token_read_before_the_claim takeover_by_the_wall_clock impatient_takeover claim_not_fenced "
+            "server_errors_are_death release_by_another takeover_forgets_the_doubt sent_after_its_time "
+            "retried_without_grace cut_off_forgets_the_doubt dead_not_noted generation_not_counted "
+            "memory_before_the_store sent_token_not_compared error_of_nobody"
+        ),
+        "loop ends": "exchange_cancelled awaited_once_more",
+        "loops closed": "closed_loop_is_waited_for",
+        "closing": "closing_spends",
+        "freezes": "held_up_is_an_error",
+        "timeouts": "patience_of_the_watcher held_without_an_end",
+        "clocks": "shortcut_of_five_minutes",
+        "hung store": "store_without_bound",
+        "odd endpoint": "odd_values_pass only_exceptions_land",
+        "unsaved": "settled_save_goes_on",
+        "logins": "late_acknowledgement_wins",
+        "outage": "pause_of_one_process",
+        "stale secrets": "refusal_binds_everybody",
+        "hours of failure": "failures_overflow",
+        "expired on arrival": "expired_on_arrival",
+        "forbidden": "acceptance_anywhere_ends_doubt no_doubt",
+        "refusing": "doubt_of_one_process doubt_for_an_hour",
+        "early ends": "early_ends_without_pauses",
+        "late": "late_learner_is_refused",
+    }.items()
+    for name in names.split()
+}
+"""Each with the kind of world that is to find it."""

@@ -21,6 +21,7 @@ from tests.simulation.endpoint import token_of
 from tests.simulation.loop import EPOCH, Machine
 from tests.simulation.plan import NEVER, Plan
 from tests.simulation.process import Process
+from tests.simulation.run import separate
 from tests.simulation.world import World
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ class Orders(World):
         elif name == "takeover":
             self.takeovers += 1
             for process in self._all():
-                process.fault("takeover")
+                process.fault("store hung")  # If it waits for the store.
             self._pass(_TAKEOVER)
         elif name == "go on":
             process = self._all()[index]
@@ -215,7 +216,8 @@ class Orders(World):
         self.note(process.name, f"{one.name}: {name}")
         if name != "do":
             self.faults.append(name)
-            process.fault("store failed" if name in ("fails", "late") else name)
+            of_store = one.name != "refresh" and name in ("fails", "late", "answer lost")
+            process.fault("store failed" if of_store else {"pause": "stop"}.get(name, name))
         if name == "crash":
             process.die()
         elif name == "pause":
@@ -372,7 +374,7 @@ def enumerate_orders(
     processes: int = 2, *, faults: int = 1, takeovers: int = 1, seconds: float = NEVER
 ) -> Found:
     """Go through all orders, for as long as this; in a thread of its own, as `simulate` does."""
-    with ThreadPoolExecutor(1) as thread:
+    with separate(), ThreadPoolExecutor(1) as thread:
         began = partial(Orders, processes, faults=faults, takeovers=takeovers)
         return thread.submit(_enumerate, began, time.monotonic() + seconds).result()
 

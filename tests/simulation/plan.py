@@ -95,6 +95,8 @@ class Plan:
     held: float = 2.0
     """The most that a caller is held, in `refresh_timeout`s."""
     bounds: tuple[Bound, ...] = ()
+    on_unsaved: str = ""
+    """What the application does with a token that is not saved."""
     absolute_expiry: bool = False
     """Whether the endpoint says when a token expires, by its own clock, and not how long it lives."""
 

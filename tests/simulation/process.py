@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from httpx_refresh import RefreshAuth
+from httpx_refresh._refresh.host import Host
 from httpx_refresh._refresh.session import Session
-from httpx_refresh._refresh.slot import Host, Slot
+from httpx_refresh._refresh.slot import Slot
 from tests.simulation.caller import Caller
+from tests.simulation.endpoint import Odd
 from tests.simulation.loop import Loop, Machine
+from tests.simulation.plan import NEVER
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Coroutine
 
+    from httpx_refresh import Token
     from tests.simulation.world import World
 
 
@@ -22,6 +28,20 @@ CALLER = "caller"
 STRIKES = ("crash", "stop", "sleep", "shutdown", "exit", "close", "aclose")
 _NO_EXCUSE = {"shutdown", "exit", "aclose"}
 """Nothing is lost for these."""
+
+
+class Standing(dict[str, Any]):
+    """What a process remembers of its own claims. There are many processes in this one: each sees no other's."""
+
+    def get(self, nonce: str, default: Any = None) -> Any:
+        return super().get(nonce, default) if self._is_own(nonce) else default
+
+    def items(self) -> Any:
+        return {nonce: claim for nonce, claim in super().items() if self._is_own(nonce)}.items()
+
+    def _is_own(self, nonce: str) -> bool:
+        owner = asyncio.get_running_loop().owner  # type: ignore[attr-defined]  # a `Loop`'s
+        return nonce.startswith(f"{owner}#")
 
 
 class SimulatedHost(Host):
@@ -70,13 +90,10 @@ class Process:
         self.unsaved: set[str] = set()
         """Access tokens that the store failed to save for this process."""
         self.forces = False
-        self.auth = RefreshAuth(world.endpoint_of(self), world.store_of(self))
-        self.session = self.auth._session = Session(
-            self.auth._session.source,
-            Slot(self.auth._session.slot.store, SimulatedHost(self)),
-            refresh_before=self.refresh_before,
-            refresh_timeout=self.refresh_timeout,
-        )
+        self.login: str | None = None
+        """The last access token that the application put into the store, from this process."""
+        self.auth = self._new_auth()
+        self.session = self.auth._session
         self.loops: list[Loop] = []
         self._strikes = [s for s in STRIKES if plan.has(s)]
         self._asleep = False
@@ -85,6 +102,30 @@ class Process:
         world.note(self.name, "starts")
         for _ in range(plan.loops):
             self._begin_loop()
+
+    def _new_auth(self) -> RefreshAuth:
+        """Make what is tested, on this process's machine. A source that declares what cannot be meant is refused."""
+        source, store = self.world.endpoint_of(self), self.world.store_of(self)
+        try:
+            auth = RefreshAuth(source, store)
+        except (TypeError, ValueError):
+            source.reuse_grace = 0.0
+            auth = RefreshAuth(source, store)
+        auth._session = Session(
+            source,
+            Slot(store, SimulatedHost(self), refresh_timeout=self.refresh_timeout),
+            refresh_before=self.refresh_before,
+            on_unsaved=self._unsaved if self.world.plan.on_unsaved else None,
+        )
+        return auth
+
+    async def _unsaved(self, token: Token) -> None:
+        """What the application does with a token that is not saved."""
+        does = self.world.plan.on_unsaved
+        self.world.note(self.name, f"is handed {token.access_token}, and {does}")
+        if does == "raises":
+            raise Odd("no")
+        await anyio.sleep(0.1 if does == "waits" else NEVER)
 
     @property
     def calling(self) -> bool:
@@ -119,6 +160,7 @@ class Process:
         world = self.world
         loop = Loop(world, self.machine, shuffled=world.plan.shuffled)
         loop.on_step = self._burn
+        loop.owner = self.name
         self.loops.append(loop)
         for number in range(world.plan.callers):
             self.call(loop, Caller(self, f"{self.name}/{len(self.loops)}{chr(97 + number)}").run())
@@ -216,15 +258,15 @@ class Process:
     async def _aclose(self) -> None:
         """Close, and see that this takes no longer than it may, and spends nothing for nobody."""
         world, watch = self.world, self.world.watch
-        began, stopped, claims = world.now, self.time_stopped, watch.claims_of[self.name]
+        began, stopped = world.now, self.time_stopped
         alone = len(self.loops) == 1
         await self.auth.aclose()
         if world.plan.lenient:
             return
         took = world.now - began - (self.time_stopped - stopped)
         world.require(took <= 2.0 * self.refresh_timeout + 0.5, "aclose ends in time", took)
-        begun = watch.claims_of[self.name] - claims
-        world.require(not (alone and begun), "aclose starts nothing new", self.name, begun)
+        begun = watch.claims_since(began, self) if alone else []
+        world.require(not begun, "aclose starts nothing new", *begun)
 
     def _cancel_all(self, loop: Loop, *, exits: bool) -> None:
         """Cancel every task that asyncio knows of, once or a few times, and go on when they are done."""

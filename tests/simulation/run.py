@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from httpx_refresh._refresh import record as _record
+from httpx_refresh._refresh import slot as _slot
 from tests.simulation.caller import Caller
 from tests.simulation.kinds import draw
 from tests.simulation.loop import EPOCH, Machine
-from tests.simulation.process import Process
+from tests.simulation.process import Process, Standing
 from tests.simulation.world import Violation, World
 
 if TYPE_CHECKING:
@@ -61,13 +63,14 @@ def simulate(seed: int, plan: Plan | None = None, *, kind: str = "faults") -> Ou
 def _simulate(seed: int, plan: Plan) -> Outcome:
     world = World(seed, plan)
     violation = None
-    with _logged(world):
+    with separate(), _logged(world):
         try:
             _play(world)
         except Violation as broken:
             violation = str(broken)
-    for loop in world.loops:
-        loop.dispose()
+    with quiet():
+        for loop in world.loops:
+            loop.dispose()
     trace = f"seed {seed}\n{world.plan}\n" + "".join(
         f"{at:10.3f}  {who:12}  {what}\n" for at, who, what in world.notes
     )
@@ -124,6 +127,11 @@ def _one_more_expiry(world: World) -> None:
     """The next expiry works, and costs one token request."""
     most = max(world.plan.refresh_timeout, *world.plan.timeouts, 0.0)
     world.run(lambda: False, until=world.now + 3.0 * most)
+    if world.plan.kind == "unsaved":
+        token = world.cell.record.token
+        assert token is not None
+        held = world.server.refresh_tokens[str(token.refresh_token)]
+        world.require(held.spent is None, "what came is saved in the end", token.refresh_token)
     world.note("world", "ends all access tokens")
     world.server.expire()
     began, requests = world.now, len(world.server.spent)
@@ -134,7 +142,8 @@ def _one_more_expiry(world: World) -> None:
     world.require(world.all_answered(), "everybody is answered after the next expiry")
     requests = len(world.server.spent) - requests
     # Clocks that differ by more than a lifetime see tokens that have expired when they are made.
-    in_time = world.now - began + 2.0 * world.plan.skew < 0.7 * world.plan.lifetime
+    skews = [process.machine.skew for process in world.processes.values()]
+    in_time = world.now - began + max(skews) - min(skews) < 0.7 * world.plan.lifetime
     excused = not in_time or world.watch.needs_login()
     world.require(requests == 1 or excused, "one expiry, one token request", requests)
 
@@ -158,7 +167,8 @@ def _logout(world: World) -> None:
     if record.token is not None:
         world.watch.reasons.append("logout")
         world.server.end(record.token, "logout")
-        world.cell.put(None, _record.revoked(record, since=EPOCH + world.now))
+        revoked = _record.without_token(record, since=EPOCH + world.now)
+        world.cell.put(None, _record.write(revoked, rev=f"logout {world.now}"))
 
 
 def _others(world: World) -> None:
@@ -187,6 +197,14 @@ def _outage(world: World) -> None:
     world.cell.down_until[who] = world.now + lasts
 
 
+def _damage(world: World) -> None:
+    world.watch.reasons.append("emptied")
+    for process in world.processes.values():
+        process.fault("damage")
+    world.cell.damage()
+    world.after(world.random.uniform(20.0, 60.0), partial(_login, world))
+
+
 def _expires_early(world: World) -> None:
     world.note("server", "ends all access tokens")
     world.server.expire()
@@ -208,6 +226,7 @@ def _steps_clock(world: World) -> None:
 
 _HAPPENINGS = {
     "others": _others,
+    "damage": _damage,
     "store outage": _outage,
     "api": _expires_early,
     "wall": _steps_clock,
@@ -228,6 +247,13 @@ class _Log(logging.Handler):
         text = record.getMessage()
         self._world.note("log", text)
         self._world.require("rt-" not in text and "at-" not in text, "no token in a log", text)
+
+
+@contextmanager
+def separate() -> Iterator[None]:
+    """Let no simulated process know what another one keeps in a global of its own."""
+    with mock.patch.object(_slot, "_standing", Standing()):
+        yield
 
 
 @contextmanager

@@ -23,6 +23,7 @@ class Cell:
         self.text: str | None = None
         self.record = _record.parse(None)
         self.since = 0.0
+        self._texts: set[str | None] = set()
         self.down_until: dict[str, float] = {}
         self.operations = 0
 
@@ -36,8 +37,16 @@ class Cell:
     def put(self, writer: Process | None, new: str | None) -> None:
         world, before, after = self._world, self.record, _record.parse(new)
         world.note("cell" if writer is None else writer.name, f"writes {shown(after)}")
+        world.require(writer is None or new not in self._texts, "no text is written twice")
+        self._texts.add(new)
         world.watch.written(writer, before, after)
         self.text, self.record, self.since = new, after, world.now
+
+    def damage(self) -> None:
+        """Put something there that is no token."""
+        self._world.note("cell", "is damaged")
+        self._world.watch.written(None, self.record, _record.parse(None))
+        self.text, self.record, self.since = "{", _record.parse(None), self._world.now
 
     def is_down(self, who: str) -> bool:
         return self._world.now < max(

@@ -37,7 +37,6 @@ def test_two_processes_and_one_fault_keep_every_promise_in_all_orders() -> None:
         mutants.release_by_another,
         mutants.takeover_forgets_the_doubt,
         mutants.sent_after_its_time,
-        mutants.unsaved_token_dropped,
         mutants.retried_without_grace,
     ],
 )

@@ -14,12 +14,26 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
+_OF_THE_STORE = {
+    "store failed",
+    "store resent",
+    "store hung",
+    "slow store",
+    "damage",
+    "stop",
+    "sleep",
+}
+"""For these a call of the store may not be back in time, or fail."""
+
+
 class Watch(Claims):
     """Sees everything: every write, every sending, every answer."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._seen: set[str] = set()
+        self._order: dict[str, int] = {}
+        """In which order access tokens came into the store."""
         self._raised: dict[int, RefreshAuthError] = {}
         self.slowest = 0.0
         self.logins: set[str] = set()
@@ -31,8 +45,9 @@ class Watch(Claims):
         """Judge what is written into the cell."""
         if after.token is not None:
             self._seen.add(after.token.access_token)
+            self._order.setdefault(after.token.access_token, len(self._order))
         if before.redeeming is not None and after.redeeming != before.redeeming:
-            self._claims[before.redeeming.nonce].replaced = True
+            self.claimed(before.redeeming.nonce).replaced = True
         if writer is None or after.text == before.text:
             return
         assert (
@@ -52,14 +67,14 @@ class Watch(Claims):
             self._release_written(writer, before, after)
 
     def _claim_written(self, writer: Process, before: Record, after: Record, claim: Claim) -> None:
-        require, claimed = self._world.require, self._claims[claim.nonce]
+        require, claimed = self._world.require, self.claimed(claim.nonce)
         require(claimed.by == writer.name == claim.by, "a claim is its writer's", claim)
         require(after.same_base(before), "a claim changes nothing but the claim", claim)
         require(not before.is_dead(), "a dead grant is not asked for again", claim)
         require(before.uncertain is None or after.uncertain is not None, "doubt stays", claim)
         require(writer.forces or self._is_needed(writer, before), "no refresh without need", claim)
         if before.redeeming is not None:
-            old = self._claims[before.redeeming.nonce]
+            old = self.claimed(before.redeeming.nonce)
             old.taken_over = True
             self._require_free(writer, before.redeeming)
             require(
@@ -102,9 +117,12 @@ class Watch(Claims):
             )
             return
         claim = before.redeeming
-        by = None if claim is None else claim.by
+        if claim is None:
+            require(after.uncertain == before.uncertain, "a verdict changes nothing but itself")
+            return
+        by = claim.by
         require(by == writer.name, "a claim is released by its owner", writer.name, claim)
-        maybe_spent = claim is not None and self._claims[claim.nonce].maybe_spent
+        maybe_spent = self.claimed(claim.nonce).maybe_spent
         require(
             after.uncertain is not None or not maybe_spent,
             "what may be spent is marked so",
@@ -114,7 +132,7 @@ class Watch(Claims):
     def _require_free(self, writer: Process, claim: Claim | None) -> None:
         """Whatever claim stands there, it must be the writer's own and at its end, or abandoned."""
         world, plan = self._world, self._plan
-        old = self._claims[claim.nonce] if claim else Claimed(writer.name, "", 0.0, 0.0)
+        old = self.claimed(claim.nonce) if claim else Claimed(writer.name, "", 0.0, 0.0)
         stood = world.now - old.written_at
         age = 0.0 if claim is None else writer.wall() - claim.since + writer.machine.stepped
         world.require(
@@ -158,18 +176,38 @@ class Watch(Claims):
 
     def handed_out(self, process: Process, access_token: str) -> None:
         """Judge a token that a caller got."""
+        spending = self._world.server.spent.get(access_token)
+        unsaved = spending and spending.by == process.name and self._may_fail(process)
         self._world.require(
-            access_token in self._seen or access_token in process.unsaved,
+            access_token in self._seen or access_token in process.unsaved or unsaved,
             "nobody gets a token that was not in the store",
             access_token,
         )
 
+    def not_undone(self, login: str | None, access_token: str) -> None:
+        """Judge a token that is in use after the application's login, which this process put into the store."""
+        order = self._order
+        if login in order and access_token in order:
+            self._world.require(
+                order[access_token] >= order[login],
+                "a login is not undone in memory",
+                login,
+                access_token,
+            )
+
+    def _may_fail(self, process: Process) -> bool:
+        faults = {what for _, what in self.faults.get(process.name, [])}
+        return not _OF_THE_STORE.isdisjoint(faults)
+
     def failed(self, process: Process, error: RefreshAuthError, began: float) -> None:
         """Judge an error that a caller got who began to ask at that time."""
-        require, cause = self._world.require, error.__cause__
+        require = self._world.require
+        require("which it should not" not in str(error), "nothing unforeseen happens", error)
         outcome = getattr(error, "outcome", None)
         require(
-            self._plan.kind != "freezes" or outcome != "not_sent",
+            self._plan.kind != "freezes"
+            or outcome != "not_sent"
+            or self._world.now - began >= 1.7 * process.refresh_timeout,
             "what was not sent is begun again",
             error,
         )
@@ -181,12 +219,8 @@ class Watch(Claims):
         require(id(error) not in self._raised, "every caller gets an error of its own")
         self._raised[id(error)] = error
         if isinstance(error, StoreError):
-            while cause is not None and not isinstance(cause, ConnectionError):
-                cause = cause.__cause__
-            require(cause is not None, "a store's failure is the store's", error)
+            require(self._may_fail(process), "a store's failure is the store's", error)
             return
-        same = type(cause) is type(error) and str(cause) == str(error)
-        require(same, "waiters of one flight get equal errors", error)
         if isinstance(error, ReauthorizationRequired):
             require(self.reasons, "a login is asked for with a reason from the list", error)
             cell, plan = self._world.cell, self._plan
