@@ -138,7 +138,7 @@ async def test_the_seed_providers_are_asked_and_their_answers_kept_as_they_docum
         assert b64decode(basic.removeprefix("Basic ")) == b"the+id:s%3Ae%2Fc"  # RFC 6749 §2.3.1
     kept = json.loads(file.read_text())
     assert token.access_token == kept["access_token"] == "A2"
-    assert kept["httpx_refresh"] == {"generation": 1}
+    assert kept["httpx_refresh"]["generation"] == 1
     assert {name: kept[name] for name in after} == after
     if "expires_in" in answer:
         assert abs(kept["expires_at"] - time.time() - answer["expires_in"]) < 60

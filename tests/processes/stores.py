@@ -73,6 +73,12 @@ class Slot:
         return fields
 
     def notes(self) -> dict[str, Any]:
-        """The library's own notes in it."""
+        """The library's own notes in it, without those that each refresh leaves."""
         notes: dict[str, Any] = self.read()["httpx_refresh"]
-        return notes
+        return {name: note for name, note in notes.items() if name not in ("rev", "refusals")}
+
+    def rest(self) -> None:
+        """Let the pauses be over that follow from many tokens ended early, as if some minutes had gone by."""
+        fields = self.read()
+        fields.get("httpx_refresh", {}).pop("refusals", None)
+        self.fill(fields)

@@ -46,6 +46,7 @@ def test_where_reuse_is_forgiven_the_callers_of_others_see_nothing_but_a_delay(
         for number in range(rounds):
             worker.wait_until_ready()
             witness.wait_until_ready()
+            slot.rest()
             kill_the_claimant(server, fleet, worker, witness)
             worker, following = witness, fleet.worker(**options)
             assert witness.answer()["ends"] == {"200": 5}
@@ -57,10 +58,14 @@ def test_where_reuse_is_forgiven_the_callers_of_others_see_nothing_but_a_delay(
             second.at - first.at
             for first, second in zip(requests[::2], requests[1::2], strict=True)
         ]
-        # Not sooner than a live claim may still be in use, and not later than the claim is known to be abandoned, and
-        # a poll. The rest is a busy machine's.
-        assert min(waits) >= 1.5 * TIMEOUT
-        assert sorted(waits)[len(waits) // 2] <= 1.5 * TIMEOUT + 1.0
+        if slot.url.startswith("file:"):
+            # The lock that the claimant held tells at once that it has died.
+            assert sorted(waits)[len(waits) // 2] < 1.5 * TIMEOUT
+        else:
+            # Not sooner than a live claim may still be in use, and not later than the claim is known to be abandoned,
+            # and a poll. The rest is a busy machine's.
+            assert min(waits) >= 1.5 * TIMEOUT
+            assert sorted(waits)[len(waits) // 2] <= 1.5 * TIMEOUT + 1.0
 
 
 def test_where_it_is_not_the_attempt_is_made_once_and_the_interruption_is_named(slot: Slot) -> None:

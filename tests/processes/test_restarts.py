@@ -29,6 +29,7 @@ def test_the_new_token_is_served_while_the_store_is_down_and_saved_when_it_is_ba
             worker, other = fleet.worker(), fleet.worker()
             for number in range(rounds):
                 gate = Gate()
+                slot.rest()
                 server.expire()
                 server.script(Answer(gate=gate))
                 worker.ask(5)

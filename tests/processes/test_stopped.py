@@ -20,6 +20,7 @@ def test_who_was_stopped_past_its_claim_overwrites_nothing(slot: Slot, rounds: i
         stopped, other = fleet.worker(**OPTIONS), fleet.worker(**OPTIONS)
         for number in range(rounds):
             gate = Gate()
+            slot.rest()
             server.expire()
             server.script(Answer(gate=gate))
             other.wait_until_ready()
@@ -36,6 +37,7 @@ def test_who_was_stopped_past_its_claim_overwrites_nothing(slot: Slot, rounds: i
             assert slot.read() == taken_over
             # The next expiry works, for both, and costs one request.
             requests = server.stats()["token_requests"]
+            slot.rest()
             server.expire()
             for worker in (stopped, other):
                 worker.ask(5)

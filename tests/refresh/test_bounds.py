@@ -182,7 +182,7 @@ async def test_whatever_an_endpoint_raises_all_waiters_are_answered_and_the_clai
     for error in errors:
         assert (error.outcome, error.__cause__, error.__context__) == ("unknown", None, None)
         # A coroutine cannot raise GeneratorExit.
-        name = "RuntimeError" if kind is GeneratorExit else kind.__name__
+        name = kind.__name__
         assert f"failed with {name}" in str(error)
         assert f"{name} (" in str(error.caused_by)
         assert "SECRET" not in repr(vars(error))

@@ -438,7 +438,7 @@ _PAUSE = Pause("p", 30.0, 1030.0)
         (Refusals(2, 0, (), 3, _PAUSE), Need.ENDED, 1010.0, 3, 0.1),
         (Refusals(40, 0, (), 3, _PAUSE), Need.ENDED, 1010.0, 41, 300.0),
         # The last token lived for more than five minutes.
-        (Refusals(40, 0, (), 3, _PAUSE), Need.ENDED, 1301.0, 1, 0.0),
+        (Refusals(40, 0, (), 3, _PAUSE), Need.ENDED, 1331.0, 1, 0.0),
         (Refusals(2, 1, (), 3, _PAUSE), Need.PROBE, 1010.0, 2, 30.0),
         (Refusals(2, 9, ("k",), 3, _PAUSE), Need.PROBE, 1010.0, 2, 300.0),
         (Refusals(2, 3, (), 3, _PAUSE), Need.RESULT, 1010.0, 0, 120.0),

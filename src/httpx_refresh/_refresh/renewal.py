@@ -113,7 +113,7 @@ class Renewal:
             RefreshAuthError: there is no token.
         """
         host, flight, timeout = self.slot.host, self.flight, self.slot.refresh_timeout
-        polls = Backoff(host, 0.02, 2.0, factor=1.6)
+        polls = Backoff(host, 0.02, min(2.0, timeout / 8), factor=1.6)
         retries = Backoff(host, 0.25, 8.0)
         failure: RefreshUnavailable | None = None
         started = begun = host.monotonic()

@@ -275,7 +275,9 @@ class Session:
 
         def never_ran() -> None:
             failure.append(
-                StoreError("The event loop ended before the token was written. Keep it.")
+                StoreError(
+                    "The event loop ended before the token was written. Nothing was sent; set it again."
+                )
             )
             done.set()
 
@@ -831,7 +833,7 @@ _NEVER = 86_400.0
 _LONG_AGO = -math.inf
 """One object of it, for there may be very many sessions."""
 
-_TURNS = 0.25
+_TURNS = 0.1
 """So much of `refresh_timeout` goes by between two looks of those who wait at how long they have been waiting."""
 
 
@@ -862,7 +864,7 @@ def _unforeseen(error: BaseException, outcome: object) -> RefreshUnavailable:
 def _held_too_long(name: str, seconds: float, *, sent: bool) -> RefreshUnavailable:
     return RefreshUnavailable(
         f"There is no new token for {name} after {seconds:g} s (twice refresh_timeout): another process holds the "
-        "refresh token, or the store or the token endpoint does not answer. The refresh goes on, and the next request "
-        "uses what it brings.",
+        "refresh token, or the store or the token endpoint does not answer. The refresh goes on. Try again: the next "
+        "request uses what it brings.",
         outcome="unknown" if sent else "not_sent",
     )

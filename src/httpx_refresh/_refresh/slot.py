@@ -200,7 +200,8 @@ class Slot:
         won: object = await self._call("written", lambda: self.store.replace(old, text))
         if not isinstance(won, bool):
             raise StoreError(
-                f"{self.store!r} returned {type(won).__name__} where a bool belongs. Fix its method replace(old, new)."
+                f"{self.store!r} returned {type(won).__name__} where a bool belongs. Make its method replace(old, new) "
+                "say whether it wrote."
             )
         return replace(record, text=text) if won else None
 
@@ -230,7 +231,7 @@ class Slot:
         """Return the error for a text that is another one at each swap."""
         return StoreError(
             f"{self.store!r} holds another text each time that it is to be replaced: somebody else writes to it all "
-            "the time, or its replace(old, new) is wrong (`check_store` tells). Nothing was written."
+            "the time, or its replace(old, new) is wrong. Put it through `check_store`."
         )
 
     async def _readable_or_damaged(self) -> Record:

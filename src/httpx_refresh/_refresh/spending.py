@@ -409,7 +409,9 @@ class Spending:
                     break
                 # Another's claim on the token that we spent: it ends, or is abandoned.
                 if not wait:
-                    raise StoreError("Another process claims the token that was exchanged here.")
+                    raise StoreError(
+                        "Another process claims the token that was exchanged here. Saving is tried again."
+                    )
                 until = host.monotonic() + self._slot.refresh_timeout / 2
             else:
                 self._there = there.text
