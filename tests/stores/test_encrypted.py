@@ -252,7 +252,9 @@ class Crossed(MemoryStore):
     async def replace(self, old: str | None, new: str) -> bool:
         crossing, self.crossing = self.crossing, None
         if crossing is not None:
-            await sealed(self).replace(await sealed(self).load(), crossing)
+            theirs = MemoryStore()
+            await sealed(theirs).replace(None, crossing)
+            assert await super().replace(await self.load(), await theirs.load() or "")
         return await super().replace(old, new)
 
 
@@ -261,9 +263,11 @@ async def test_a_swap_crossed_by_the_same_text_encrypted_anew_still_wins() -> No
     inner = Crossed(TEXT)
     inner.crossing = None
     await sealed(inner).replace(None, TEXT)
-    inner.crossing = TEXT
-    assert await sealed(inner).replace(TEXT, "new")
-    assert await sealed(inner).load() == "new"
+    for new in ("new", TEXT):
+        inner.crossing = held = await sealed(inner).load()
+        assert held is not None
+        assert await sealed(inner).replace(held, new)
+        assert await sealed(inner).load() == new
 
 
 @pytest.mark.anyio

@@ -84,6 +84,15 @@ async def test_a_link_and_its_target_are_one_slot(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_step_up_from_where_a_link_leads_is_a_step_up_from_there(tmp_path: Path) -> None:
+    (tmp_path / "real" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "below")
+    store = FileStore(f"{tmp_path}/link/.././token.json")
+    assert await store.replace(None, "text")
+    assert (tmp_path / "real" / "token.json").read_text() == "text"
+
+
+@pytest.mark.anyio
 async def test_a_link_that_is_turned_elsewhere_is_followed_anew(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
@@ -230,18 +239,18 @@ async def test_the_event_loop_never_touches_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: set[int] = set()
-    real_open, real_realpath = os.open, os.path.realpath
+    real_open, real_lstat = os.open, os.lstat
 
     def watched_open(*args: Any, **options: Any) -> int:
         threads.add(threading.get_ident())
         return real_open(*args, **options)
 
-    def watched_realpath(*args: Any, **options: Any) -> Any:
+    def watched_lstat(*args: Any, **options: Any) -> os.stat_result:
         threads.add(threading.get_ident())
-        return real_realpath(*args, **options)
+        return real_lstat(*args, **options)
 
     monkeypatch.setattr(os, "open", watched_open)
-    monkeypatch.setattr(os.path, "realpath", watched_realpath)
+    monkeypatch.setattr(os, "lstat", watched_lstat)
     store = FileStore(tmp_path / "token.json")
     assert await store.replace(None, "x")
     assert await store.load() == "x"

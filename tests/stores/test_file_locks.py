@@ -208,9 +208,11 @@ async def test_a_lock_that_is_taken_for_a_caller_who_has_left_is_released(
             group.cancel_scope.cancel()
         go_on.set()
     with anyio.fail_after(LONG):
-        while not (tmp_path / "token.json.owner").exists() or file_module._held:
-            gc.collect()
+        released = False
+        while not released:
             await anyio.sleep(0.001)
+            gc.collect()
+            released = (tmp_path / "token.json.owner").exists() and not file_module._held
     (await held(store)).release()
 
 
