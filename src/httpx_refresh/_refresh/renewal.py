@@ -14,11 +14,12 @@ import anyio
 
 from .._errors import ReauthorizationRequired, RefreshAuthError, RefreshUnavailable, fresh
 from .._token import Token
+from ..stores.base import Release
 from . import events
 from .flight import Flight, Landing
 from .pauses import LONGEST_EARLY_WAIT, Backoff, Need, Trouble, held_back
 from .record import Claim, Failed, Record
-from .slot import Release, Slot, View
+from .slot import Slot, View
 from .source import Facts, TokenSource
 from .spending import NoToken, Outcome, Renewed, Spending, Unsent
 
@@ -128,7 +129,12 @@ class Renewal:
                 if first and flight.forced and record.token is not None:
                     flight.stale = record.token
                 first = False
-                if hold is not None and record.redeeming is not None and record.redeeming.held:
+                if (
+                    hold is not None
+                    and not hold.is_first
+                    and record.redeeming is not None
+                    and record.redeeming.held
+                ):
                     # The claimant held what is held here now: it has died.
                     view = replace(view, claim="abandoned")
                 step = decide(

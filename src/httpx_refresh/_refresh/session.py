@@ -674,11 +674,18 @@ class Session:
             self.credential = credential
             self._accepted = False
             self.listening = True
-            if refusals is not None and refusals.futile:
-                self._doubt = Doubt.of(generation, refusals, benefit=refusals.futile == 1)
-            elif self._doubt is not None:
-                # Only fruit ends doubt; which kinds are forbidden is another question with another token.
-                self._doubt = Doubt.of(generation)
+            before = self._doubt
+            if before is not None or (refusals is not None and refusals.futile):
+                # Only fruit ends doubt. What kinds came to is carried on: a kind that is forbidden stays so.
+                self._doubt = Doubt.of(
+                    generation,
+                    refusals,
+                    benefit=before.benefit
+                    if before is not None
+                    else refusals is not None and refusals.futile == 1,
+                )
+                if before is not None:
+                    self._doubt.kinds.update(before.kinds)
         if record is not None and refusals is not None:
             if refusals.futile:
                 self._probe_at = self.host.monotonic() + self.slot.judge(record).refusals_for

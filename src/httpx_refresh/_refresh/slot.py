@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import anyio
 
 from .._errors import StoreError, cause_of
 from .._token import Token
-from ..stores.base import TokenStore
+from ..stores.base import Release, TokenStore
 from .host import CallRaised, Host, NotBack, bounded, changing, current_loop, is_closed
 from .pauses import Backoff
 from .record import (
@@ -34,14 +34,6 @@ T = TypeVar("T")
 
 _MOST_STUCK = 4
 _REMEMBERED = 4
-
-
-class Release(Protocol):
-    """What `hold` of a store returns."""
-
-    def release(self) -> None:
-        """Let go of the operating system's lock; never waits, never raises."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,10 +239,11 @@ class Slot:
         """Make a claim that no other one equals. Its owner runs on this event loop."""
         host = self.host
         for nonce, (loop, left) in list(_standing.items()):
-            if is_closed(loop):  # Closed under its claim: nothing of it goes on.
-                _standing.pop(nonce, None)
-                if left is not None:
-                    left.release()
+            if left is not None and is_closed(
+                loop
+            ):  # Closed under its claim: nothing of it goes on.
+                left.release()
+                _standing[nonce] = (loop, None)  # Still known, so that nobody waits for it.
         claim = Claim(
             host.name(), host.nonce(), host.wall(), self.refresh_timeout, hold is not None
         )

@@ -12,11 +12,12 @@ import anyio
 
 from .._errors import ReauthorizationRequired, RefreshUnavailable, StoreError, cause_of, fresh
 from .._token import Token
+from ..stores.base import Release
 from . import events
 from .host import CallRaised, NotBack, bounded, pass_on_interrupt
 from .pauses import Backoff, Need, after_refresh, pause_after
 from .record import MOST_FAILED, Claim, Dead, Failed, Pause, Record, fingerprint, merged
-from .slot import Release, Slot, View
+from .slot import Slot, View
 from .source import Facts, TokenSource
 
 LONGEST_HELD_PAUSE = 1.0
