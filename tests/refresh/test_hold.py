@@ -25,6 +25,10 @@ class Holding(Store):
     released = 0
     broken = False
 
+    @property
+    def is_first(self) -> bool:
+        return False
+
     async def hold(self) -> Holding | None:
         if self.broken:
             raise OSError("no locks here")
