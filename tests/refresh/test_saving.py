@@ -7,9 +7,11 @@ import logging
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from httpx_refresh import RefreshAuth, RefreshUnavailable, StoreError, Token
+from httpx_refresh._refresh.record import parse
 from httpx_refresh.testing import Gate
 from tests.fakes import (
     Endpoint,
@@ -325,3 +327,103 @@ async def test_a_slot_that_was_emptied_during_a_refresh_gets_the_new_pair() -> N
         it.endpoint.gate.release()
     assert it.store.record.token == await it.auth.token()
     assert it.store.record.generation == 1
+
+
+async def test_what_was_given_up_on_is_saved_with_the_next_request() -> None:
+    it = Setup()
+    it.store.fails = results
+    await it.auth.token()
+    await it.auth.aclose()
+    assert it.store.record.generation == 0
+    it.store.fails = no_write
+    assert (await it.auth.token()).access_token == "SECRET-a1"
+    await it.auth.aclose()
+    assert it.store.record.token == await it.auth.token()
+    assert it.endpoint.asked == ["SECRET-r0"]
+
+
+async def test_a_store_that_takes_no_result_holds_up_no_caller_for_good() -> None:
+    class Stubborn(Store):
+        """Says of each result that another text was there."""
+
+        taken = False
+
+        async def replace(self, old: str | None, new: str) -> bool:
+            if results(parse(new)) and not self.taken:
+                await anyio.lowlevel.checkpoint()
+                return False
+            return await super().replace(old, new)
+
+    it = Setup(refresh_timeout=10.0)
+    it.store = Stubborn(it.endpoint.text(expires_in=-1))
+    auth = RefreshAuth(it.endpoint, it.store, refresh_timeout=10.0)
+    before = anyio.current_time()
+    assert (await auth.token()).access_token == "SECRET-a1"
+    assert anyio.current_time() - before <= 10.0
+    it.store.taken = True
+    await auth.aclose()
+    assert it.store.record.token == await auth.token()
+
+
+async def test_a_result_replaces_a_text_from_which_its_claim_was_wiped() -> None:
+    it = Setup()
+    it.endpoint.gate = Gate()
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.auth.token)
+        await it.endpoint.gate.arrived()
+        it.store.text = (
+            it.endpoint.text(expires_in=-1)
+            .replace("SECRET-a1", "SECRET-a0")
+            .replace("SECRET-r1", "SECRET-r0")
+        )
+        it.endpoint.gate.release()
+    assert it.store.record.token == await it.auth.token()
+    assert it.store.record.generation == 1
+
+
+async def test_an_observer_that_raises_changes_nothing() -> None:
+    class Raises(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            raise RuntimeError("an observer's own failure")
+
+    logger, broken = logging.getLogger("httpx_refresh"), Raises()
+    it = Setup()
+    logger.addFilter(broken)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        assert (await it.auth.token()).access_token == "SECRET-a1"
+        assert (await it.auth.refresh()).access_token == "SECRET-a2"
+    finally:
+        logger.removeFilter(broken)
+        logger.setLevel(level)
+    assert it.store.record.generation == 2
+
+
+async def test_a_ctrl_c_in_the_endpoint_s_own_code_reaches_the_main_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    presses: list[None] = []
+    monkeypatch.setattr("_thread.interrupt_main", lambda: presses.append(None))
+
+    class Pressed(Endpoint):
+        async def refresh(self, token: Token, /) -> Token:
+            raise KeyboardInterrupt
+
+    auth = RefreshAuth(Pressed(clock=loop_wall), Store(Endpoint().text(expires_in=-1)))
+    with pytest.raises(RefreshUnavailable, match="KeyboardInterrupt"):
+        await auth.token()
+    await anyio.sleep(1)
+    assert presses == [None]
+
+
+async def test_a_flight_shows_no_token() -> None:
+    it = Setup()
+    it.endpoint.gate = Gate()
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.auth.token)
+        await it.endpoint.gate.arrived()
+        (flight,) = it.auth._session._flights.values()
+        assert repr(flight) == "<Flight RESULT, under way>"
+        it.endpoint.gate.release()
+    assert repr(flight) == "<Flight RESULT, landed>"
