@@ -410,7 +410,9 @@ async def test_a_ctrl_c_in_the_endpoint_s_own_code_reaches_the_main_thread(
         async def refresh(self, token: Token, /) -> Token:
             raise KeyboardInterrupt
 
-    auth = RefreshAuth(Pressed(clock=loop_wall), Store(Endpoint().text(expires_in=-1)))
+    auth = RefreshAuth(
+        Pressed(clock=loop_wall), Store(Endpoint(clock=loop_wall).text(expires_in=-1))
+    )
     with pytest.raises(RefreshUnavailable, match="KeyboardInterrupt"):
         await auth.token()
     await anyio.sleep(1)

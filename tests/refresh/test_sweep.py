@@ -159,7 +159,8 @@ def test_asyncio_run_ends_after_every_single_step(
         return steps
 
     assert sweep(run) > 10
-    assert ends == {0, 1}
+    # An eager task has sent its request before anything can end.
+    assert ends == ({1} if "eager_start" in loop else {0, 1})
 
 
 def test_trio_a_caller_is_cancelled_after_every_single_step() -> None:
