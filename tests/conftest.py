@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,10 @@ settings.register_profile("endless", max_examples=150_000, **_PROPERTIES)
 settings.load_profile("quick")
 
 Backend = tuple[str, dict[str, Any]]
+
+# A shell's background jobs ignore Ctrl-C, and so would this process, and those that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # pragma: no cover - only in a background job
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _loop(task_factory: Any) -> asyncio.AbstractEventLoop:
