@@ -276,7 +276,8 @@ async def test_localhost_that_somebody_else_holds_in_part_is_not_used(address: s
     # anyio before 4.11 leaves a socket that could not be bound to the collector.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        caught.value.__traceback__ = None
+        caught.value.__context__ = None
+        del caught
         gc.collect()
     # What was taken before that is free again.
     for one, its_family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)):
