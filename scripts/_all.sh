@@ -5,7 +5,7 @@
 # log is shown when its job is done. Coverage makes the simulation five times slower, so that is covered in
 # one small pass, with the processes, and then run at size without it.
 
-WORLDS=2000 ROUNDS=20
+WORLDS=1000 ROUNDS=10
 
 test_all() { # INSTALL
     local install=$1 line version full python oldest first last missing
