@@ -136,16 +136,24 @@ class RefreshAuth(AuthBase):
             known = await session.good()
         return known.token
 
-    async def refresh(self) -> Token:
-        """Refresh now, whether the token is still good or not, and return the new one.
+    async def refresh(self, *, refused: Token | None = None) -> Token:
+        """Refresh now, and return the new token.
 
-        Shares a refresh that is under way, in this process or another. Tries also within the pause that follows a
-        failure; a grant that the server refused for good is not asked for again.
+        Shares a refresh that is under way, in this process or another. A grant that the server refused for good is not
+        asked for again.
+
+        Args:
+            refused: the token that an API refused, where that was no request of a client with this auth. There is a
+                refresh only if it is still the one held; so any number of callers that were refused make one. None:
+                there is one in any case, also within the pause that follows a failure.
 
         Raises:
+            TypeError: `refused` is no `Token`.
             ReauthorizationRequired, RefreshUnavailable, StoreError: there is no new token.
         """
-        return (await self._session.refresh()).token
+        if not (refused is None or isinstance(refused, Token)):
+            raise TypeError("refused must be a Token, as token() returned it, or None")
+        return (await self._session.refresh(refused)).token
 
     async def set_token(self, token: Token) -> None:
         """Put a token into the store after a login, in the place of whatever was there, and use it from now on.

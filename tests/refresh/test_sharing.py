@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 
@@ -188,3 +190,37 @@ async def test_a_token_that_came_while_a_refusal_was_read_is_used_and_not_refres
         await auth.refresh()
         gate.release()
     assert endpoint.asked == ["SECRET-r0"]
+
+
+@pytest.mark.anyio
+async def test_fifty_who_were_refused_elsewhere_with_one_token_make_one_refresh() -> None:
+    endpoint = Endpoint()
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=3600)))
+    refused = await auth.token()
+    seen: set[str] = set()
+
+    async def call() -> None:
+        await anyio.lowlevel.checkpoint()
+        seen.add((await auth.refresh(refused=refused)).access_token)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(50):
+            group.start_soon(call)
+    await call()  # Long after the others.
+    assert (seen, endpoint.asked) == ({"SECRET-a1"}, ["SECRET-r0"])
+
+
+@pytest.mark.anyio
+async def test_what_was_refused_is_a_token_and_one_that_has_expired_since_is_refreshed() -> None:
+    endpoint = Endpoint()
+    store = Store(endpoint.text(expires_in=3600))
+    auth = RefreshAuth(endpoint, store)
+    refused = await auth.token()
+    with pytest.raises(TypeError, match="refused must be a Token"):
+        await auth.refresh(refused=refused.access_token)  # type: ignore[arg-type]  # on purpose
+    other = RefreshAuth(endpoint, store)  # It holds none yet.
+    assert (await other.refresh(refused=refused)).access_token == "SECRET-a1"
+    known = other._session.credential
+    assert known is not None
+    other._session.credential = replace(known, expires_at=1.0)
+    assert (await other.refresh(refused=refused)).access_token == "SECRET-a2"

@@ -212,9 +212,14 @@ class Session:
                 self._start(Flight(loop, known.token, need=Need.AHEAD))
         return known
 
-    async def refresh(self) -> Credential:
-        """Refresh now, whatever the store holds; share a refresh that is under way."""
-        return await self._need(None, forced=True)
+    async def refresh(self, refused: Token | None) -> Credential:
+        """Refresh now, whatever the store holds, or only if it still holds `refused`; share one that is under way."""
+        if refused is None:
+            return await self._need(None, forced=True)
+        known = self.credential
+        if known is not None and known.token.access_token != refused.access_token:
+            return known if not known.expired(self.host.wall()) else await self._need(known.token)
+        return await self._need(refused)
 
     def newer_than(self, refused: Credential) -> Credential | None:
         """Return the credential that is held if it is another one than `refused`, and good for all that is known."""
