@@ -24,10 +24,14 @@ MANY_EARLY_ENDS = 3
 """From so many tokens in a row that ended early, pauses apply to those, too."""
 
 FIRST_EARLY = 0.05
-"""Seconds: the first of these pauses; each is twice the one before, up to `MOST_DOUBT`, so that an hour has some 25."""
+"""Seconds: the first of these pauses; each is 1.3 times the one before, up to `MOST_DOUBT`; some 45 fit an hour.
 
-LONGEST_EARLY_WAIT = 5.0
-"""Seconds for which callers wait such a pause out; for a longer one the refusal is passed on."""
+They begin short, and callers wait them out: some twenty tokens that end one after the other are nothing that a caller
+has to see, and an API or a rival that ends one after the other for an hour is.
+"""
+
+LONGEST_EARLY_WAIT = 6.0
+"""Seconds (half of `refresh_timeout` at most) for which callers wait such a pause out; else they get the refusal."""
 
 STRANGERS = 3
 """So many unknown kinds of request refused, and none accepted between, are an early end of the token."""
@@ -116,7 +120,7 @@ def early_pause(early: int) -> float:
     """Return the seconds between two refreshes after so many early ends in a row."""
     if early < MANY_EARLY_ENDS - 1:
         return 0.0
-    return pause_after(early - MANY_EARLY_ENDS + 1, first=FIRST_EARLY, most=MOST_DOUBT)
+    return min(float(FIRST_EARLY * 1.3 ** min(early - MANY_EARLY_ENDS + 1, 64)), MOST_DOUBT)
 
 
 def early_left(refusals: Refusals, left: float) -> float:

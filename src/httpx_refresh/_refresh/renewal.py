@@ -39,6 +39,7 @@ def decide(
     forced: bool,
     client: str | None,
     now: float,
+    patience: float = LONGEST_EARLY_WAIT,
 ) -> Step:
     """Say what whoever needs a token has to do about what the store holds.
 
@@ -49,6 +50,7 @@ def decide(
         forced: it is wanted also within a pause.
         client: the fingerprint of this process's client credentials.
         now: epoch seconds.
+        patience: seconds for which a pause between early ends is waited out.
     """
     record = view.record
     token = record.token
@@ -65,7 +67,7 @@ def decide(
         return "wait"
     wait = 0.0 if forced else held_back(need, record.refusals, view.refusals_for)
     if wait > 0:
-        patient = need is not Need.PROBE and wait <= LONGEST_EARLY_WAIT
+        patient = need is not Need.PROBE and wait <= patience
         return "soon" if patient else "pass_on"
     if not forced and failed_for(view, client)[1] > 0:
         return "pause"
@@ -144,6 +146,7 @@ class Renewal:
                     forced=flight.forced,
                     client=self.facts.client_fingerprint,
                     now=host.wall(),
+                    patience=min(LONGEST_EARLY_WAIT, timeout / 2),
                 )
                 token = record.token
                 if step == "adopt" and token is not None:
