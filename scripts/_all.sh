@@ -2,13 +2,13 @@
 # Sourced by scripts/test: the whole of it, as a CI server runs it.
 #
 # Each job is one run of pytest with a log of its own; as many run at once as the machine has cores, and a
-# log is shown when its job is done. Coverage makes the simulation five times slower, so that is covered in
-# one small pass, with the processes, and then run at size without it.
+# log is shown when its job is done. Coverage makes the suite several times slower, and the simulation five
+# times, so it is asked for by itself (--coverage), and the simulation is covered in one small pass.
 
-WORLDS=1000 ROUNDS=10
+WORLDS=1000 ROUNDS=3
 
-test_all() { # INSTALL
-    local install=$1 line version full python oldest first last missing
+test_all() { # INSTALL COVERAGE
+    local install=$1 coverage=$2 line version full python oldest first last missing
     read -r oldest _ _ < <(find_pythons)
     read -r _ _ first < <(default_python) || fail "no Python 3.10 or newer on this machine"
     read -r last _ _ < <(full_python "$first")
@@ -27,17 +27,22 @@ test_all() { # INSTALL
     export COVERAGE_FILE=$logs/.coverage
     failed=0 running=0
 
-    # The longest first.
-    job "$last, with coverage: what is quick, and the servers" "$bin/python" -m coverage run \
-        -m pytest -q --hypothesis-profile=thorough \
-        -m "not (processes or simulation or browser or packaging)"
-    job "$last, with coverage: one small pass of the rest" "$bin/python" -m coverage run \
-        -m pytest -q --worlds 60 --rounds 1 -m "processes or simulation or browser or packaging"
-    job "$last: the processes, at size" "$bin/python" -m pytest -q --rounds "$ROUNDS" -m processes
-    if [ "$oldest" != "$last" ]; then
-        job "$oldest, with coverage: what is quick" ".venvs/$oldest/bin/python" -m coverage run \
-            -m pytest -q -m "$QUICK"
+    if [ -n "$coverage" ]; then
+        job "$last, with coverage: what is quick, and the servers" "$bin/python" -m coverage run \
+            -m pytest -q -m "not (processes or simulation or browser or packaging)"
+        job "$last, with coverage: one small pass of the rest" "$bin/python" -m coverage run \
+            -m pytest -q --worlds 60 --rounds 1 -m "processes or simulation or browser or packaging"
+        [ "$oldest" = "$last" ] ||
+            job "$oldest, with coverage: what is quick" ".venvs/$oldest/bin/python" -m coverage run \
+                -m pytest -q -m "$QUICK"
     fi
+    # The longest first.
+    job "$last: what is quick, and the servers" "$bin/python" -m pytest -q \
+        -m "not (processes or simulation or browser or packaging)"
+    job "$last: the processes, the browser and the packages" "$bin/python" -m pytest -q \
+        --rounds "$ROUNDS" -m "processes or browser or packaging"
+    [ "$oldest" = "$last" ] ||
+        job "$oldest: what is quick" ".venvs/$oldest/bin/python" -m pytest -q -m "$QUICK"
     job "$last: the simulation, at size" "$bin/python" -m pytest -q --worlds "$WORLDS" -m simulation
     for line in "${lines[@]}"; do
         read -r version full python <<<"$line"
@@ -46,6 +51,16 @@ test_all() { # INSTALL
     done
     while [ "$running" -gt 0 ]; do await_one; done
 
+    [ -z "$coverage" ] || report_coverage
+
+    [ ! -s "$logs/summary" ] || cat "$logs/summary"
+    say "not installed, and its tests were skipped: ${missing:-nothing}"
+    [ -z "$missing" ] || [ "${CI:-}" != true ] || failed=1
+    [ $failed = 0 ] || say "FAILED"
+    exit $failed
+}
+
+report_coverage() { # with the variables of test_all
     say "coverage of src and tests, branches too, of $oldest and $last together"
     "$bin/python" -m coverage combine -q || failed=1
     local why=''
@@ -58,12 +73,6 @@ test_all() { # INSTALL
         "$bin/python" -m coverage report --fail-under=0 || failed=1
         say "no coverage is demanded: $why"
     fi
-
-    [ ! -s "$logs/summary" ] || cat "$logs/summary"
-    say "not installed, and its tests were skipped: ${missing:-nothing}"
-    [ -z "$missing" ] || [ "${CI:-}" != true ] || failed=1
-    [ $failed = 0 ] || say "FAILED"
-    exit $failed
 }
 
 job() { # NAME COMMAND...
