@@ -19,7 +19,7 @@ BACKENDS = [
     for backend in conftest.BACKENDS
 ]
 
-TIMEOUT = 0.6
+TIMEOUT = 2.0
 """The `refresh_timeout` of all workers, in seconds."""
 
 

@@ -11,7 +11,7 @@ from tests.processes.fleet import Fleet
 if TYPE_CHECKING:
     from tests.processes.stores import Slot
 
-OPTIONS = {"refresh_timeout": 0.6, "reuse_grace": 60.0}
+OPTIONS = {"refresh_timeout": 2.0, "reuse_grace": 60.0}
 
 
 def test_who_was_stopped_past_its_claim_overwrites_nothing(slot: Slot, rounds: int) -> None:
