@@ -435,7 +435,7 @@ _PAUSE = Pause("p", 30.0, 1030.0)
     [
         (None, Need.REFUSED, 1000.0, 1, 0.0),
         (Refusals(1, 0, (), 3, _PAUSE), Need.ENDED, 1010.0, 2, 0.05),
-        (Refusals(2, 0, (), 3, _PAUSE), Need.ENDED, 1010.0, 3, 0.065),
+        (Refusals(2, 0, (), 3, _PAUSE), Need.ENDED, 1010.0, 3, 0.05 * 1.5),
         (Refusals(40, 0, (), 3, _PAUSE), Need.ENDED, 1010.0, 41, 300.0),
         # The last token lived for more than five minutes.
         (Refusals(40, 0, (), 3, _PAUSE), Need.ENDED, 1331.0, 1, 0.0),

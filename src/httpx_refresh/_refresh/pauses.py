@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Literal
 
@@ -24,9 +24,9 @@ MANY_EARLY_ENDS = 3
 """From so many tokens in a row that ended early, pauses apply to those, too."""
 
 FIRST_EARLY = 0.05
-"""Seconds: the first of these pauses; each is 1.3 times the one before, up to `MOST_DOUBT`; some 45 fit an hour.
+"""Seconds: the first of these pauses; each is 1.5 times the one before, up to `MOST_DOUBT`; some 30 fit an hour.
 
-They begin short, and callers wait them out: some twenty tokens that end one after the other are nothing that a caller
+They begin short, and callers wait them out: a dozen tokens that end one after the other are nothing that a caller
 has to see, and an API or a rival that ends one after the other for an hour is.
 """
 
@@ -120,7 +120,7 @@ def early_pause(early: int) -> float:
     """Return the seconds between two refreshes after so many early ends in a row."""
     if early < MANY_EARLY_ENDS - 1:
         return 0.0
-    return min(float(FIRST_EARLY * 1.3 ** min(early - MANY_EARLY_ENDS + 1, 64)), MOST_DOUBT)
+    return min(float(FIRST_EARLY * 1.5 ** min(early - MANY_EARLY_ENDS + 1, 64)), MOST_DOUBT)
 
 
 def early_left(refusals: Refusals, left: float) -> float:
@@ -230,6 +230,7 @@ class Doubt:
         was_accepted: some request was accepted with this token before the doubt began, of a kind not kept.
         benefit: the next unknown kind that is refused counts as an end: what was accepted before is not known.
         ended: the token was found to have ended; requests under way with it are refused for that reason.
+        here: the kinds that were refused with this very token; `kinds` may be carried over from the one before.
     """
 
     generation: int
@@ -238,6 +239,7 @@ class Doubt:
     was_accepted: bool = False
     benefit: bool = False
     ended: bool = False
+    here: set[str] = field(default_factory=set)
 
     @classmethod
     def of(
@@ -250,7 +252,8 @@ class Doubt:
     ) -> Doubt:
         """Begin to doubt, knowing what other processes told about this token."""
         told = refusals.kinds if refusals is not None and refusals.generation == generation else ()
-        return cls(generation, dict.fromkeys(told, False), set(), was_accepted, benefit)
+        kinds = dict.fromkeys(told, False)
+        return cls(generation, kinds, set(), was_accepted, benefit, here=set(told))
 
     def accepted(self, kind: str) -> None:
         """Take note that a request of this kind was accepted."""
@@ -265,6 +268,7 @@ class Doubt:
             `ended`: the token was good, and is so no longer. `forbidden`: others are accepted with this token.
             `probe`: nothing is known to be accepted with it; a refresh now and then finds out whether the API is back.
         """
+        self.here.add(kind)
         if self.ended:
             return "ended"
         known = self.kinds.get(kind)

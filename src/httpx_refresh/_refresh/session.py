@@ -312,7 +312,7 @@ class Session:
         if self.host.monotonic() - refused.since + refused.age > LATE_LEARNER:
             return None
         doubt = self._doubt
-        return self.host.jitter(LATE, 0.8) if doubt is None or kind() not in doubt.kinds else None
+        return self.host.jitter(LATE, 0.8) if doubt is None or kind() not in doubt.here else None
 
     def is_new(self, credential: Credential) -> bool:
         """Whether a refusal of this token, too, says something of the API, and not of an old token in the store."""
@@ -359,6 +359,7 @@ class Session:
                     credential.generation, was_accepted=self._accepted, benefit=True
                 )
             doubt.kinds[kind] = False
+            doubt.here.add(kind)
             self.listening = True
             kinds = told(doubt.kinds)
         if began:
