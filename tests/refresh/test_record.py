@@ -453,17 +453,17 @@ def test_a_refusal_of_the_client_binds_those_with_the_same_credentials(
         # A first refusal has to learn what is known of refusals before it is worth anything.
         (Need.REFUSED, 0, 1, 0.0, "pass_on"),
         (Need.REFUSED, 1, 0, 6.4, "spend"),
-        (Need.REFUSED, 9, 0, 0.0, "spend"),
-        (Need.REFUSED, 9, 0, 4.9, "soon"),
-        (Need.REFUSED, 9, 0, 5.1, "pass_on"),
+        (Need.REFUSED, 14, 0, 0.0, "spend"),
+        (Need.REFUSED, 14, 0, 4.9, "soon"),
+        (Need.REFUSED, 14, 0, 6.2, "pass_on"),
         (Need.PROBE, 0, 1, 0.0, "spend"),
         (Need.PROBE, 0, 1, 0.1, "pass_on"),
-        (Need.PROBE, 9, 0, 4.0, "pass_on"),
+        (Need.PROBE, 14, 0, 4.0, "pass_on"),
         (Need.ENDED, 0, 3, 90.0, "spend"),
         # The pause for early ends is the shorter one here.
-        (Need.ENDED, 9, 3, 113.5, "spend"),
-        (Need.ENDED, 9, 3, 118.0, "soon"),
-        (Need.ENDED, 9, 3, 120.0, "pass_on"),
+        (Need.ENDED, 14, 3, 113.5, "spend"),
+        (Need.ENDED, 14, 3, 118.0, "soon"),
+        (Need.ENDED, 14, 3, 120.0, "pass_on"),
         (Need.RESULT, 9, 9, 9.0, "spend"),
         (Need.AHEAD, 9, 9, 9.0, "spend"),
     ],
@@ -471,8 +471,8 @@ def test_a_refusal_of_the_client_binds_those_with_the_same_credentials(
 def test_why_a_token_is_wanted_says_whether_a_pause_for_refusals_binds(
     need: Need, early: int, futile: int, left: float, step: Step
 ) -> None:
-    # Nine early ends make a pause of 6.4 s, three futile refreshes one of two minutes.
-    pause = Pause("p1", 120.0 if futile else 6.4, 1120.0)
+    # Fourteen early ends make a pause of 6.5 s, three futile refreshes one of two minutes.
+    pause = Pause("p1", 120.0 if futile else 0.05 * 1.5**12, 1120.0)
     view = _view(_AHEAD, refusals=Refusals(early, futile, (), 3, pause), refusals_for=left)
     assert decide(view, stale=_A, need=need, forced=False, client=None, now=1000.0) == step
     assert decide(view, stale=_A, need=need, forced=True, client=None, now=1000.0) == "spend"
