@@ -307,11 +307,6 @@ pause_of_one_process = edited(renewal, "decide", "failed_for(view, client)[1] > 
 refusal_binds_everybody = edited(renewal, "failed_for", "if one.client in (None, client)", "")
 """A client that is refused silences those with other credentials."""
 
-only_exceptions_land = edited(
-    Spending, "_ask_once", "except BaseException as error:", "except Exception as error:"
-)
-"""What a custom endpoint raises is caught only if it is an Exception."""
-
 late_acknowledgement_wins = edited(Session, "_use", "known.since >= seen_at", "False")
 """A token that was seen in the store before another one was put there comes back."""
 
@@ -386,7 +381,7 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
         "timeouts": "patience_of_the_watcher held_without_an_end",
         "clocks": "shortcut_of_five_minutes",
         "hung store": "store_without_bound",
-        "odd endpoint": "odd_values_pass only_exceptions_land",
+        "odd endpoint": "odd_values_pass",
         "unsaved": "settled_save_goes_on",
         "logins": "late_acknowledgement_wins",
         "outage": "pause_of_one_process",
