@@ -260,7 +260,7 @@ def early_and_late(chance: random.Random) -> Plan:
         lifetime=300.0,
         horizon=1500.0,
         think=10.0,
-        bounds=(Bound(28, 1500.0),),  # Pauses of 0.05 s, each half as long again, up to 300 s.
+        bounds=(Bound(34, 1500.0),),  # Pauses of 0.05 s, each half as long again, up to 300 s.
     )
 
 
