@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 REQUEST = httpx.Request("GET", "https://api.test/")
 
 # What a reader of one refreshed request meets at most. The bounds only come down.
-MOVES = 152
+MOVES = 130
 MOVES_BETWEEN_ROOMS = 65
 
 

@@ -19,7 +19,8 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from threading import Lock
+from functools import partial
+from threading import RLock
 from typing import Any, TypeVar
 
 from .._errors import cause_of
@@ -39,17 +40,14 @@ class Host:
 
     __slots__ = ()
 
-    def wall(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
+    # The interpreter's own functions, as they are: who follows a refresh through the code is not led here by each
+    # look at a clock.
+    wall = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+    nonce = staticmethod(partial(secrets.token_hex, 8))
 
     def name(self) -> str:
         return f"{socket.gethostname()}:{os.getpid()}"
-
-    def nonce(self) -> str:
-        return secrets.token_hex(8)
 
     def jitter(self, value: float, least: float) -> float:
         """Return `value` times something between `least` and 1."""
@@ -84,26 +82,24 @@ def is_closed(loop: object) -> bool:
     return closed is not None and bool(closed())
 
 
-_lock = Lock()
+CHANGING = RLock()
+"""Held while state is replaced that several threads change; never across an await.
 
-
-def changing() -> Lock:
-    """Return the lock that is held while state is replaced which several threads change; never across an await."""
-    return _lock
-
-
-def _begin_anew() -> None:
-    """Let a forked child have a lock that nobody holds, and no tasks."""
-    global _lock
-    _lock = Lock()
-    _running.clear()
-
+A fork waits until no other thread holds it, so that a child never inherits it locked.
+"""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(
+        before=CHANGING.acquire, after_in_parent=CHANGING.release, after_in_child=CHANGING.release
+    )
 
 # The tasks of each event loop: a loop keeps no hold of them, and whoever started one may be gone before it ends.
 _running: dict[object, set[object]] = {}
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        after_in_child=_running.clear
+    )  # A forked child has none of its parent's tasks.
 
 
 def spawn(

@@ -24,10 +24,10 @@ from .._token import Token, lifetime
 from . import events
 from .flight import Flight, Landing
 from .host import (
+    CHANGING,
     CallRaised,
     Host,
     bounded,
-    changing,
     current_loop,
     is_closed,
     pass_on_interrupt,
@@ -122,7 +122,7 @@ def ahead_of(
 class Session:
     """The refreshes of one token in one process. A request with a good token reads `credential`, and nothing else.
 
-    Mutable; each field is replaced as a whole, under `host.changing` where its new value follows from the old one:
+    Mutable; each field is replaced as a whole, under `host.CHANGING` where its new value follows from the old one:
         credential: the token in use; replaced by `_use` alone.
         listening: whether acceptances by the API matter now: until the first with each token, and in doubt.
         _flights: the flights under way, by event loop; one that has landed and still saves, by itself.
@@ -329,7 +329,7 @@ class Session:
         current = self.credential
         if current is None or not current.same_as(credential):
             return
-        with changing():
+        with CHANGING:
             self._accepted = True
             doubt = self._doubt
             if doubt is not None and after_refusal:
@@ -351,7 +351,7 @@ class Session:
         if current is None or not current.same_as(credential):
             return
         began = False
-        with changing():
+        with CHANGING:
             doubt = self._doubt
             if doubt is None:
                 began = True
@@ -388,7 +388,7 @@ class Session:
     def _judge(self, kind: Callable[[], str]) -> Need:
         """Say what a refusal of the credential in use is worth."""
         now = self.host.monotonic()
-        with changing():
+        with CHANGING:
             doubt = self._doubt
             verdict = "ended" if doubt is None else doubt.refused(kind())
             if verdict == "ended" and now >= self._end_at:
@@ -400,7 +400,7 @@ class Session:
     def _may_look(self) -> bool:
         """Whether to look at the store for another token; if so, not again soon."""
         now = self.host.monotonic()
-        with changing():
+        with CHANGING:
             if now < self._look_at:
                 return False
             self._look_at = now + self.host.jitter(LOOK, 0.8)
@@ -411,7 +411,7 @@ class Session:
         refusals, credential = record.refusals, self.credential
         if refusals is None or credential is None:
             return
-        with changing():
+        with CHANGING:
             if refusals.futile and self._doubt is None:
                 self._doubt = Doubt.of(
                     credential.generation,
@@ -542,7 +542,7 @@ class Session:
     def _flight_of(self, loop: object) -> Flight | None:
         flight = self._flights.get(loop)
         if flight is not None and flight.pid != os.getpid():
-            with changing():
+            with CHANGING:
                 self._flights = _NO_FLIGHTS  # They are the parent's; this is a forked child.
             return None
         return flight
@@ -558,7 +558,7 @@ class Session:
         )
 
     def _list(self, key: object, flight: Flight) -> None:
-        with changing():
+        with CHANGING:
             # One whose loop was closed under it never ends.
             alive = {
                 one: other for one, other in self._flights.items() if not is_closed(other.loop)
@@ -566,7 +566,7 @@ class Session:
             self._flights = {**alive, key: flight}
 
     def _unlist(self, flight: Flight) -> None:
-        with changing():
+        with CHANGING:
             self._flights = {
                 key: other for key, other in self._flights.items() if other is not flight
             } or _NO_FLIGHTS
@@ -620,7 +620,7 @@ class Session:
             if error is not None:
                 if not (flight.closing.is_set() and _was_not_sent(error)):
                     # Else the flight was told to end, which is no trouble of the next one.
-                    with changing():
+                    with CHANGING:
                         self._trouble = trouble_after(self._trouble, error, self.host)
             elif landing.token is not None:
                 self._trouble = None
@@ -676,7 +676,7 @@ class Session:
             0.0 if issued else self._age(record),
             0 if refusals is None else refusals.early,
         )
-        with changing():
+        with CHANGING:
             self.credential = credential
             self._accepted = False
             self.listening = True
@@ -759,7 +759,7 @@ class Session:
             return
         for hand_over in last:
             await hand_over()
-        with changing():
+        with CHANGING:
             known = self.credential
             if known is not None and self._unsaved is spending:
                 self.credential = replace(known, renew_at=-math.inf)  # The next request saves on.
@@ -767,7 +767,7 @@ class Session:
     def _resume_saving(self, known: Credential, loop: object) -> None:
         """Save on what an event loop that ended could not save."""
         spending = self._unsaved
-        with changing():
+        with CHANGING:
             self.credential = replace(known, renew_at=self._renew_at(known.token, known.expires_at))
         if spending is None or any(flight.loop is loop for flight in self._flights.values()):
             return

@@ -15,7 +15,7 @@ import anyio
 from .._errors import StoreError, cause_of
 from .._token import Token
 from ..stores.base import Release, TokenStore
-from .host import CallRaised, Host, NotBack, bounded, changing, current_loop, is_closed
+from .host import CHANGING, CallRaised, Host, NotBack, bounded, current_loop, is_closed
 from .pauses import Backoff
 from .record import (
     A_DAY,
@@ -212,7 +212,7 @@ class Slot:
             if written is not None:
                 if token.refresh_token is not None:
                     digest = fingerprint(token.refresh_token)
-                    with changing():
+                    with CHANGING:
                         self._spent = tuple(one for one in self._spent if one != digest)
                 return written
             if self.host.monotonic() > until:
@@ -258,7 +258,7 @@ class Slot:
 
     def give_up(self, claim: Claim, *, maybe_spent: bool) -> None:
         """Remember that nothing more is done under this claim, should it still stand in the store."""
-        with changing():
+        with CHANGING:
             others = tuple(one for one in self._over if one[0] != claim.nonce)
             self._over = (*others, (claim.nonce, maybe_spent))[-_REMEMBERED:]
         self.release(claim)
@@ -266,7 +266,7 @@ class Slot:
     def exchanged(self, old: Token, new: Token) -> None:
         """Remember that a refresh token was exchanged for another one, which is in the store; it is not sent again."""
         if old.refresh_token is not None and old.refresh_token != new.refresh_token:
-            with changing():
+            with CHANGING:
                 self._spent = (*self._spent, fingerprint(old.refresh_token))[-_REMEMBERED:]
 
     async def hold(self) -> Release | None:
