@@ -1,0 +1,139 @@
+"""Secrets and keys that may be read anew before each use: text, a file, or what a callable returns.
+
+It knows no cryptography and no request.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from .._errors import RefreshUnavailable, cause_of
+
+MOST = 1_048_576
+"""Bytes that are read of a file."""
+
+Text: TypeAlias = "str | bytes | os.PathLike[str] | Callable[[], str | bytes | os.PathLike[str]]"
+"""Text; or a path of a file, or a callable that returns either, which are read before each use."""
+
+
+class Unusable(ValueError):
+    """An argument is of no use. The text names it, and shows nothing of it.
+
+    Attributes:
+        caused_by: the type of the exception that says so, and the file and line that raised it.
+    """
+
+    def __init__(self, message: str, *, caused_by: str | None = None) -> None:
+        super().__init__(message)
+        self.caused_by = caused_by
+
+
+def checked_source(source: Any, argument: str, kinds: tuple[type[Any], ...], words: str) -> Any:
+    """Return what an argument is read from, or raise TypeError.
+
+    Args:
+        source: the argument.
+        argument: its name.
+        kinds: what it may be, beside a path and a callable.
+        words: these in words.
+    """
+    if inspect.iscoroutinefunction(source):
+        raise TypeError(
+            f"{argument} must not be an async callable: it is called in a thread of the library's, where it may block"
+        )
+    if isinstance(source, type) or not (
+        isinstance(source, (*kinds, os.PathLike)) or callable(source)
+    ):
+        raise TypeError(
+            f"{argument} must be {words}, a path (pathlib.Path), or a callable that returns one of these"
+        )
+    return source
+
+
+def is_called(source: Any) -> bool:
+    """Whether it is a callable: what it returns cannot be known before it is needed."""
+    return callable(source) and not isinstance(source, (os.PathLike, Mapping))
+
+
+def is_fixed(source: Any) -> bool:
+    """Whether it is the same each time."""
+    return not (is_called(source) or isinstance(source, os.PathLike))
+
+
+def read(source: Any, argument: str) -> Any:
+    """Return the argument's value as it is now; a file's is bytes. This blocks.
+
+    Raises:
+        Unusable: the callable failed, or the file cannot be read.
+    """
+    value = source
+    if is_called(source):
+        try:
+            value = source()
+        except Exception as error:
+            raise Unusable(
+                f"the callable passed as {argument} raised {type(error).__name__}",
+                caused_by=cause_of(error),
+            ) from None
+        if inspect.iscoroutine(value):
+            value.close()  # It would warn that nobody awaited it.
+            raise Unusable(f"the callable passed as {argument} is async, and must not be")
+    if not isinstance(value, os.PathLike):
+        return value
+    try:
+        with Path(value).expanduser().open("rb") as file:
+            content = file.read(MOST + 1)
+    except (OSError, RuntimeError, ValueError) as error:  # no home; a zero byte in the name
+        what = getattr(error, "strerror", None) or type(error).__name__
+        raise Unusable(
+            f"the file passed as {argument} cannot be read: {what}", caused_by=cause_of(error)
+        ) from None
+    if len(content) > MOST:
+        raise Unusable(f"the file passed as {argument} has more than 1 MiB")
+    return content
+
+
+def read_text(source: Any, argument: str) -> str:
+    """Return the argument's value as it is now, as text; without the line end that editors put after a file's.
+
+    Raises:
+        Unusable: it is empty, or no text that UTF-8 can carry.
+    """
+    value = read(source, argument)
+    try:
+        if isinstance(value, bytes):
+            value = value.decode("utf-8")
+        elif isinstance(value, str):
+            value.encode("utf-8")
+    except UnicodeError:
+        raise Unusable(f"{argument} must be text that UTF-8 can carry") from None
+    if not isinstance(value, str):
+        raise Unusable(f"{argument} must be text, not {type(value).__name__}")
+    if not is_fixed(source):
+        value = value.rstrip("\r\n")
+    if not value:
+        raise Unusable(f"{argument} must not be empty")
+    return value
+
+
+def not_sent(error: Exception, doing: str) -> RefreshUnavailable:
+    """Return what to raise when a token request could not be made ready.
+
+    Args:
+        error: why.
+        doing: what failed, in words.
+    """
+    if isinstance(error, Unusable):
+        why, cause = str(error), error.caused_by
+    else:
+        why, cause = f"{doing} failed with {type(error).__name__}", cause_of(error)
+    return RefreshUnavailable(
+        f"The token endpoint was not asked: {why}. Check that argument; a file or a callable is read again at the next "
+        "try.",
+        outcome="not_sent",
+        caused_by=cause,
+    )
