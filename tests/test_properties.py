@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from httpx_refresh import INVALID_GRANT, Refusal, Token
 from httpx_refresh._http.bodies import unpacked
-from httpx_refresh._oauth.answer import Answer, Kind, meaning
+from httpx_refresh._oauth.answer import Answer, Kind, Rules, meaning
 from httpx_refresh._oauth.redaction import redacted
 from httpx_refresh._refresh.record import NOTES, BadText, Claim, Dead, Record, merged, parse, write
 
@@ -147,8 +147,8 @@ def test_any_answer_means_one_of_six_things(
 def test_rules_never_make_a_token_of_a_refusal_or_a_verdict_of_an_outage(
     body: bytes, status: int, dead: list[Refusal], transient: list[Refusal]
 ) -> None:
-    rules = {"dead": (INVALID_GRANT, *dead), "transient": tuple(transient)}
-    said = meaning(Answer(status, {}, body), now=1_800_000_000.0, **rules)
+    rules = Rules(dead=(INVALID_GRANT, *dead), transient=tuple(transient))
+    said = meaning(Answer(status, {}, body), rules, now=1_800_000_000.0)
     plain = meaning(Answer(status, {}, body), now=1_800_000_000.0)
     assert (said.kind == "token") == (plain.kind == "token")
     assert status < 500 or said.kind in ("busy", "unavailable", "unknown")

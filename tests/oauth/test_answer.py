@@ -16,7 +16,7 @@ import pytest
 from httpx_refresh import INVALID_GRANT, Refusal, TokenEndpoint, providers
 from httpx_refresh._http.bodies import unpacked
 from httpx_refresh._oauth import redaction
-from httpx_refresh._oauth.answer import Answer, Meaning, meaning
+from httpx_refresh._oauth.answer import RFC6749, Answer, Meaning, Rules, meaning
 from httpx_refresh._oauth.redaction import redacted, shown
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def means(
 ) -> Meaning:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    rules = {} if endpoint is None else {"dead": endpoint.dead, "transient": endpoint.transient}
-    return meaning(Answer(status, named, raw), now=NOW, **rules)
+    rules = RFC6749 if endpoint is None else endpoint.rules
+    return meaning(Answer(status, named, raw), rules, now=NOW)
 
 
 # -- by provider -----------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def test_the_error_and_the_words_are_found_where_servers_put_them(
 def test_words_are_found_although_the_body_escapes_them() -> None:
     rule = Refusal(text="Café fermé")
     escaped = b'{"error": "x", "error_description": "CAF\\u00c9 FERM\\u00c9"}'
-    assert meaning(Answer(400, {}, escaped), dead=(rule,), now=NOW).kind == "dead"
+    assert meaning(Answer(400, {}, escaped), Rules(dead=(rule,)), now=NOW).kind == "dead"
 
 
 def test_a_rule_of_a_status_alone_is_for_answers_without_a_code() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -380,3 +381,44 @@ def test_settings_that_cannot_work_are_refused_at_once() -> None:
         AuthorizationServer(clients={})
     with pytest.raises(ValueError, match="private_key_jwt"):
         AuthorizationServer(auth_methods=["private_key_jwt"])
+
+
+def test_a_grace_may_last_until_the_new_token_is_used() -> None:
+    clock = Clock()
+    server = AuthorizationServer(reuse_grace="until_used", clock=clock)
+    old = server.login()
+    refresh(server, old)
+    clock.now += 1_000.0
+    second = refresh(server, old).json
+    assert ping(server, old).status == 200  # The old access token's use is none of the new one's.
+    third = refresh(server, old).json
+    assert ping(server, third).status == 200
+    assert refresh(server, old).error == (400, "invalid_grant")
+    assert refresh(server, second).error == (400, "invalid_grant")  # Its family has ended with it.
+
+
+def test_a_grace_until_use_ends_with_the_use_of_the_new_refresh_token_too() -> None:
+    server = AuthorizationServer(reuse_grace="until_used", revoke_on_reuse=False)
+    old = server.login()
+    new = refresh(server, old).json
+    assert refresh(server, new).status == 200
+    assert refresh(server, old).error == (400, "invalid_grant")
+
+
+def test_json_is_what_such_a_server_reads_and_nothing_else() -> None:
+    server = AuthorizationServer(request_format="json")
+    token = server.login()
+    assert refresh(server, token).error == (400, "invalid_request")
+    headers = {"content-type": "application/json", "authorization": basic("client", "secret")}
+    for body in (b"{", b"[]", b'{"grant_type": 5}'):
+        got = send(server, "POST", "/token", headers=headers, body=body)
+        assert got.error == (400, "invalid_request")
+    form = {"grant_type": "refresh_token", "refresh_token": token["refresh_token"]}
+    got = send(server, "POST", "/token", headers=headers, body=json.dumps(form).encode())
+    assert got.status == 200
+
+
+def test_a_refusal_of_a_refresh_token_may_be_of_any_kind() -> None:
+    server = AuthorizationServer(dead_refresh_token=(401, {"message": "no"}))
+    got = refresh(server, {"refresh_token": "x"})
+    assert (got.status, got.json) == (401, {"message": "no"})

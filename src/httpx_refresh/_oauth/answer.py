@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timezone
+from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import Any, Literal, cast
 from urllib.parse import parse_qsl
 
@@ -56,6 +57,28 @@ class Refusal:
 
 INVALID_GRANT = Refusal(error="invalid_grant")
 """RFC 6749 §5.2: the refresh token is invalid, expired or revoked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How the answers of one server are to be read, where they are not as RFC 6749 §5 has them.
+
+    Args:
+        dead: the refusals that mean that the grant is dead.
+        transient: the refusals that mean "try again", though they may look like dead ones.
+        fields: where the server keeps a field that it calls something else: the path of its place, with dots between
+            the names, by the name that RFC 6749 gives it. What is found there is moved to that name.
+        default_lifetime: seconds that an access token lives if the answer does not say.
+    """
+
+    dead: tuple[Refusal, ...] = (INVALID_GRANT,)
+    transient: tuple[Refusal, ...] = ()
+    fields: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    default_lifetime: float | None = None
+
+
+RFC6749 = Rules()
+"""How a server answers that does as the RFC says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,22 +135,20 @@ class Meaning:
 
 def meaning(
     answer: Answer,
+    rules: Rules = RFC6749,
     *,
-    dead: tuple[Refusal, ...] = (INVALID_GRANT,),
-    transient: tuple[Refusal, ...] = (),
     now: float,
 ) -> Meaning:
     """Say what an answer means.
 
     Args:
         answer: the answer.
-        dead: the refusals that mean that the grant is dead.
-        transient: the refusals that mean "try again", though they may look like dead ones.
+        rules: how this server's answers are to be read.
         now: epoch seconds: for the token's `expires_at`, and for a `Retry-After` that is a date.
     """
     status = answer.status
-    fields = _fields(answer)
-    token = _token(fields, now) if 200 <= status < 300 else None
+    fields = _moved(_fields(answer), rules.fields)
+    token = _token(fields, rules.default_lifetime, now) if 200 <= status < 300 else None
     if token is not None:
         return Meaning("token", token)
     error, description = _error(fields)
@@ -137,7 +158,7 @@ def meaning(
     def means(kind: Kind) -> Meaning:
         return Meaning(kind, None, error, description, retry_after)
 
-    if any(rule.matches(status, error, text) for rule in transient):
+    if any(rule.matches(status, error, text) for rule in rules.transient):
         return means("busy")
     if status in (408, 425, 429) or error == "temporarily_unavailable":
         # RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4: the request was not processed.
@@ -148,7 +169,7 @@ def meaning(
     if status >= 500:
         # A gateway's words, or a server's in distress: never a verdict on the grant.
         return means("unknown")
-    if any(rule.matches(status, error, text) for rule in dead):
+    if any(rule.matches(status, error, text) for rule in rules.dead):
         return means("dead")
     if error == "server_error":
         return means("unknown")
@@ -172,8 +193,7 @@ def refreshed(
     answer: Answer | NoAnswer,
     *,
     name: str,
-    dead: tuple[Refusal, ...],
-    transient: tuple[Refusal, ...],
+    rules: Rules,
     redact: Redact,
     now: float,
 ) -> Token | ReauthorizationRequired | RefreshUnavailable:
@@ -182,15 +202,14 @@ def refreshed(
     Args:
         answer: the answer, or why there is none.
         name: what messages call the provider.
-        dead: the refusals that mean that the grant is dead.
-        transient: the refusals that mean "try again".
+        rules: how this server's answers are to be read.
         redact: hides what was sent, should the server repeat it.
         now: epoch seconds when it was asked. The server counts `expires_in` from a moment after that: what is
             reckoned from here ends too early, if anything, never too late.
     """
     if isinstance(answer, NoAnswer):
         return _without_answer(answer, name)
-    means = meaning(answer, dead=dead, transient=transient, now=now)
+    means = meaning(answer, rules, now=now)
     if means.token is not None:
         return means.token
     error, description, said = words(answer, means, redact)
@@ -298,15 +317,42 @@ def _form(body: bytes) -> dict[str, Any]:
         return {}
 
 
-def _token(fields: dict[str, Any], now: float) -> Token | None:
+def _moved(fields: dict[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields under the names that RFC 6749 gives them; a token is not kept under two names."""
+    for name, place in places.items():
+        *way, last = place.split(".")
+        inside: Any = fields
+        for step in way:
+            inside = inside.get(step) if isinstance(inside, dict) else None
+        if isinstance(inside, dict) and last in inside:
+            fields[name] = cast("dict[str, Any]", inside).pop(last)
+    return fields
+
+
+def _moment(value: object) -> float | None:
+    """Read a moment: epoch seconds, or a date and a time as in RFC 3339."""
+    if not isinstance(value, str) or "T" not in value:
+        return epoch(value)
+    try:
+        moment = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.utc)
+        return epoch(moment.timestamp())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _token(fields: dict[str, Any], default_lifetime: float | None, now: float) -> Token | None:
     if not isinstance(fields.get("refresh_token"), str):
         fields.pop("refresh_token", None)
     # What the server says in its own clock's time counts only if it says nothing better.
-    expires_in, expires_at = lifetime(fields), epoch(fields.pop("expires_at", None))
+    expires_in, expires_at = lifetime(fields), _moment(fields.pop("expires_at", None))
     if expires_in is not None:
         fields["expires_at"] = now + expires_in
     elif expires_at is not None and expires_at > now:
         fields["expires_at"] = expires_at
+    elif default_lifetime is not None and expires_at is None:
+        fields["expires_at"] = now + default_lifetime
     try:
         token = Token.from_response(fields)
     except (TypeError, ValueError):

@@ -6,9 +6,10 @@ It knows no grant: refreshes, logins and revocations tell it what to ask.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
-from urllib.parse import quote_plus
+from urllib.parse import parse_qs, quote_plus
 
 from .._errors import cause_of
 from .._threads import run_blocking
@@ -25,6 +26,7 @@ AuthMethod = Literal[
 ]
 
 FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
 
 _SIGNING = ("client_secret_jwt", "private_key_jwt")
 
@@ -43,12 +45,23 @@ class Client:
         name: what messages call the server.
         source: makes the requests, see `exchange`.
         timeout: seconds for one exchange.
+        json_urls: the endpoints that take JSON where the RFCs have a form.
 
     Raises:
         TypeError, ValueError: these do not go together, or the secret is no key that can sign.
     """
 
-    __slots__ = ("_prepare", "_secret", "_source", "_timeout", "client_id", "method", "name", "url")
+    __slots__ = (
+        "_json_urls",
+        "_prepare",
+        "_secret",
+        "_source",
+        "_timeout",
+        "client_id",
+        "method",
+        "name",
+        "url",
+    )
 
     def __init__(
         self,
@@ -60,6 +73,7 @@ class Client:
         name: str,
         source: AsyncClient | Callable[[], AsyncClient] | None,
         timeout: float,
+        json_urls: frozenset[str] = frozenset(),
     ) -> None:
         self.url = url
         self.method: AuthMethod = _checked_method(method, client_id, client_secret)
@@ -68,6 +82,7 @@ class Client:
         self._secret = client_secret
         self._source = source
         self._timeout = timeout
+        self._json_urls = json_urls
         self._prepare = _authentication(self.method, client_id, client_secret, audience=url)
 
     @property
@@ -105,6 +120,8 @@ class Client:
         except Exception as error:
             why = f"the client could not authenticate: {type(error).__name__}"
             return NoAnswer(False, why, caused_by=cause_of(error))
+        if content_type == FORM and url in self._json_urls:
+            headers, body = {**headers, "Content-Type": JSON}, _as_json(body)
         return await exchange(self._source, "POST", url, headers, body, timeout=self._timeout)
 
     def redact(self, text: str | None, most: int, *secrets: str | None) -> str | None:
@@ -116,6 +133,12 @@ class Client:
             secrets: what else was sent and must not be shown.
         """
         return redacted(text, [one for one in (self._secret, *secrets) if one], most)
+
+
+def _as_json(form: str) -> str:
+    """Return the JSON object of a form; a parameter that stands there several times is a list."""
+    fields = parse_qs(form, keep_blank_values=True)
+    return json.dumps({name: one[0] if len(one) == 1 else one for name, one in fields.items()})
 
 
 def _checked_method(

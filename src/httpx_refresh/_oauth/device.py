@@ -12,7 +12,7 @@ import anyio
 
 from .._errors import LoginFailed
 from .._token import Token, seconds
-from .answer import NoAnswer
+from .answer import NoAnswer, Rules
 from .client import Client
 from .login import redeem
 from .settings import LoginSettings, checked_url
@@ -105,7 +105,7 @@ def _bounded(interval: float) -> float:
     return min(max(interval, _LEAST_INTERVAL), _MOST_INTERVAL)
 
 
-async def wait(client: Client, device: DeviceAuthorization) -> Token:
+async def wait(client: Client, device: DeviceAuthorization, rules: Rules) -> Token:
     """Ask, as often as the server allows, until the person has decided (RFC 8628 §3.4 and §3.5).
 
     Raises:
@@ -115,7 +115,7 @@ async def wait(client: Client, device: DeviceAuthorization) -> Token:
     deadline = anyio.current_time() + min(device.expires_at - time.time(), _MOST_LIFETIME)
     while True:
         await anyio.sleep(interval)
-        token = await redeem(client, DEVICE_GRANT, {"device_code": device.device_code})
+        token = await redeem(client, DEVICE_GRANT, {"device_code": device.device_code}, rules)
         if isinstance(token, Token):
             return token
         interval = _next_interval(token, interval, client.name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
@@ -17,7 +17,7 @@ from .._http.origins import compiled
 from .._token import Token
 from . import device as _device
 from . import settings as checked
-from .answer import INVALID_GRANT, Refusal, refreshed
+from .answer import INVALID_GRANT, Refusal, Rules, refreshed
 from .client import AuthMethod, Client
 from .device import DeviceAuthorization
 from .login import (
@@ -37,6 +37,29 @@ if TYPE_CHECKING:
     from .._http.libraries import AsyncClient
 
 
+class EndpointOptions(LoginOptions, total=False):
+    """The keyword arguments that `TokenEndpoint` takes."""
+
+    token_endpoint_auth_method: AuthMethod | None
+    reuse_grace: float | Literal["until_used"]
+    client: AsyncClient | Callable[[], AsyncClient] | None
+    timeout: float
+    allow_http: bool
+    name: str | None
+    origins: Iterable[str] | str | None
+    is_expired: ExpiryRule | Callable[[Any], bool] | None
+    authorization_scheme: str
+    params: Mapping[str, str] | None
+    refresh_url: str | None
+    refresh_params: Mapping[str, str] | None
+    request_format: Literal["form", "json"]
+    answer_fields: Mapping[str, str] | None
+    default_lifetime: float | None
+    dead: Iterable[Refusal]
+    transient: Iterable[Refusal]
+    refresh_not_before_expiry: float | None
+
+
 class TokenEndpoint:
     """Spend a refresh token at an authorization server's token endpoint (RFC 6749 §6).
 
@@ -52,7 +75,8 @@ class TokenEndpoint:
         token_endpoint_auth_method: how the client authenticates (RFC 7591 §2, RFC 7523). None: `client_secret_basic`
             with a secret, `none` without.
         reuse_grace: seconds for which the server accepts a refresh token that was spent already, because its answer
-            may have been lost. 0: it does not, and a second use may end the grant (RFC 9700 §4.14.2).
+            may have been lost. 0: it does not, and a second use may end the grant (RFC 9700 §4.14.2). `"until_used"`:
+            it does, however late, until a request carries the new access token.
         client: an `httpx.AsyncClient` or `httpx2.AsyncClient` of yours to ask with, for proxies and certificates; or
             a callable that makes one, as in `client=lambda: httpx.AsyncClient(verify=context)`. A client is not
             closed, and serves the event loop that it is first used on; what a callable makes is used for one request
@@ -67,7 +91,15 @@ class TokenEndpoint:
         origins: where tokens of this endpoint may be sent, see `RefreshAuth`; None: `RefreshAuth` must be told.
         is_expired: which of the API's responses mean that the token is no longer good, see `RefreshAuth`.
         authorization_scheme: the word before the token in the `Authorization` header.
-        params: further parameters of the token request, such as `scope`.
+        params: further parameters of each token request that no person takes part in, such as `scope`.
+        refresh_url: where a refresh token is spent, at a server that has an endpoint of its own for that; None: at
+            `url`.
+        refresh_params: further parameters of a request that spends a refresh token, and of no other.
+        request_format: how a token request is written: like a form, as RFC 6749 has it, or in JSON.
+        answer_fields: where the server's answers keep what RFC 6749 §5 calls by another name: paths, with dots between
+            names, by the RFC's name, as in `{"access_token": "token"}` or `{"access_token": "data.access_token"}`. An
+            `expires_at` may be epoch seconds, or a date and time (RFC 3339).
+        default_lifetime: seconds that an access token lives if the answer does not say; None: nobody knows.
         dead: the refusals that mean that a person must log in again.
         transient: the refusals that pass by themselves.
         refresh_not_before_expiry: seconds before its expiry up to which the server refuses to replace a token.
@@ -89,7 +121,7 @@ class TokenEndpoint:
         client_secret: str | None = None,
         *,
         token_endpoint_auth_method: AuthMethod | None = None,
-        reuse_grace: float = 0.0,
+        reuse_grace: float | Literal["until_used"] = 0.0,
         client: AsyncClient | Callable[[], AsyncClient] | None = None,
         timeout: float = 30.0,
         allow_http: bool = False,
@@ -98,14 +130,26 @@ class TokenEndpoint:
         is_expired: ExpiryRule | Callable[[Any], bool] | None = None,
         authorization_scheme: str = "Bearer",
         params: Mapping[str, str] | None = None,
+        refresh_url: str | None = None,
+        refresh_params: Mapping[str, str] | None = None,
+        request_format: Literal["form", "json"] = "form",
+        answer_fields: Mapping[str, str] | None = None,
+        default_lifetime: float | None = None,
         dead: Iterable[Refusal] = (INVALID_GRANT,),
         transient: Iterable[Refusal] = (),
         refresh_not_before_expiry: float | None = None,
         **login: Unpack[LoginOptions],
     ) -> None:
+        checked.no_others("TokenEndpoint", login, EndpointOptions.__optional_keys__)
         if not isinstance(allow_http, bool):
             raise TypeError("allow_http must be a bool")
         self.url: str = checked_url(url, "url", allow_http=allow_http)
+        self.refresh_url: str = (
+            url
+            if refresh_url is None
+            else checked_url(refresh_url, "refresh_url", allow_http=allow_http)
+        )
+        self.request_format: Literal["form", "json"] = checked.request_format(request_format)
         if name is not None and not isinstance(name, str):
             raise TypeError("name must be a str or None")
         if origins is not None and not isinstance(origins, str):
@@ -120,22 +164,28 @@ class TokenEndpoint:
             name=self.name,
             source=checked.client(client),
             timeout=checked.seconds("timeout", timeout),
+            json_urls=frozenset(
+                {self.url, self.refresh_url} if self.request_format == "json" else ()
+            ),
         )
         self.client_id = client_id
         self.client_fingerprint: str = self._client.fingerprint
         self.token_endpoint_auth_method: AuthMethod = self._client.method
-        self.reuse_grace: float = checked.seconds("reuse_grace", reuse_grace)
+        self.reuse_grace: float | Literal["until_used"] = checked.grace(reuse_grace)
         self.allow_http = allow_http
         self.origins = origins
         self.is_expired: ExpiryRule | Callable[[Any], bool] | None = checked_rule(is_expired)
         self.authorization_scheme: str = checked.scheme(authorization_scheme)
         self.params: dict[str, str] = checked.params(params)
-        self.dead: tuple[Refusal, ...] = checked.refusals("dead", dead)
-        self.transient: tuple[Refusal, ...] = checked.refusals("transient", transient)
-        self.refresh_not_before_expiry: float | None = (
-            None
-            if refresh_not_before_expiry is None
-            else checked.seconds("refresh_not_before_expiry", refresh_not_before_expiry)
+        self.refresh_params: dict[str, str] = checked.params(refresh_params, "refresh_params")
+        self.rules: Rules = Rules(
+            dead=checked.refusals("dead", dead),
+            transient=checked.refusals("transient", transient),
+            fields=checked.fields(answer_fields),
+            default_lifetime=checked.optional_seconds("default_lifetime", default_lifetime),
+        )
+        self.refresh_not_before_expiry: float | None = checked.optional_seconds(
+            "refresh_not_before_expiry", refresh_not_before_expiry
         )
         self.login: LoginSettings = LoginSettings(**login, allow_http=allow_http)
 
@@ -167,13 +217,14 @@ class TokenEndpoint:
         # Imported here: whoever imports the library need not wait for it.
         from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
-        body = prepare_token_request("refresh_token", refresh_token=refresh_token, **self.params)
+        body = prepare_token_request(
+            "refresh_token", refresh_token=refresh_token, **{**self.params, **self.refresh_params}
+        )
         client, asked_at = self._client, time.time()
         came = refreshed(
-            await client.post(body),
+            await client.post(body, url=self.refresh_url),
             name=self.name,
-            dead=self.dead,
-            transient=self.transient,
+            rules=self.rules,
             redact=lambda text, most: client.redact(text, most, refresh_token, token.access_token),
             now=asked_at,
         )
@@ -224,7 +275,9 @@ class TokenEndpoint:
             LoginFailed: there is no token; no store has changed.
         """
         code, fields = code_of(self._client, self.login, request, redirect)
-        token = await redeem(self._client, "authorization_code", code_form(code, request))
+        token = await redeem(
+            self._client, "authorization_code", code_form(code, request), self.rules
+        )
         if isinstance(token, Token):
             return with_fields(token, fields)
         raise token
@@ -246,7 +299,7 @@ class TokenEndpoint:
         Raises:
             LoginFailed: the person said no, or nobody decided in time.
         """
-        return await _device.wait(self._client, device)
+        return await _device.wait(self._client, device, self.rules)
 
     @frameless
     async def revoke(self, token: Token) -> None:

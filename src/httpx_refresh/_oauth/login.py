@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from .._errors import LoginFailed
 from .._token import Token
-from .answer import NoAnswer, meaning, words
+from .answer import NoAnswer, Rules, meaning, words
 from .client import Client
 from .settings import LoginSettings
 
@@ -167,13 +167,16 @@ def code_form(code: str, request: AuthorizationRequest) -> dict[str, str]:
     return form
 
 
-async def redeem(client: Client, grant_type: str, form: Mapping[str, str]) -> Token | LoginFailed:
+async def redeem(
+    client: Client, grant_type: str, form: Mapping[str, str], rules: Rules
+) -> Token | LoginFailed:
     """Ask the token endpoint for a first token; return it, or the error to raise.
 
     Args:
         client: asks.
         grant_type: of the request (RFC 6749 §4.1.3, RFC 8628 §3.4).
         form: its other parameters; each of them is a secret.
+        rules: how this server's answers are to be read.
     """
     # Imported here: whoever imports the library need not wait for it.
     from authlib.oauth2.rfc6749.parameters import prepare_token_request
@@ -188,7 +191,7 @@ async def redeem(client: Client, grant_type: str, form: Mapping[str, str]) -> To
             transient=answer.transient,
             caused_by=answer.caused_by,
         )
-    means = meaning(answer, now=asked_at)
+    means = meaning(answer, rules, now=asked_at)
     if means.token is not None:
         return means.token
     error, description, said = words(

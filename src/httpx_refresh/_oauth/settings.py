@@ -5,9 +5,11 @@ It knows no request and no answer.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, TypedDict
 
 import httpx
@@ -135,6 +137,50 @@ def seconds(name: str, value: float) -> float:
     return float(value)
 
 
+def grace(value: float | Literal["until_used"]) -> float | Literal["until_used"]:
+    """Return how long a refresh token that was spent is accepted again."""
+    return value if value == "until_used" else seconds("reuse_grace", value)
+
+
+def optional_seconds(name: str, value: float | None) -> float | None:
+    """Return a duration, or None if there is none."""
+    return None if value is None else seconds(name, value)
+
+
+def request_format(value: Literal["form", "json"]) -> Literal["form", "json"]:
+    """Return how a token request is written."""
+    if value in ("form", "json"):
+        return value
+    raise ValueError("request_format must be 'form' or 'json'")
+
+
+def fields(value: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Return where a server keeps the fields of its answers."""
+    value = dict(value or {})
+    for name, place in value.items():
+        if not (isinstance(name, str) and isinstance(place, str)):
+            raise TypeError("answer_fields must be a mapping of str to str")
+        if not (name and all(place.split("."))):
+            raise ValueError("answer_fields must hold names, and paths of names with dots between")
+    return MappingProxyType(value)
+
+
+def no_others(function: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise the TypeError of a keyword argument that is none; it names the one that was most likely meant.
+
+    Args:
+        function: whose arguments they are.
+        given: the names that were passed.
+        known: the names that may be.
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            meant = f". Did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{meant}")
+
+
 def refusals(name: str, value: Iterable[Refusal]) -> tuple[Refusal, ...]:
     """Return kinds of refusals."""
     value = tuple(value)
@@ -148,16 +194,16 @@ def is_sendable(text: str) -> bool:
     return not any("\ud800" <= one <= "\udfff" for one in text)
 
 
-def params(value: Mapping[str, str] | None) -> dict[str, str]:
-    """Return further parameters of a token request."""
+def params(value: Mapping[str, str] | None, what: str = "params") -> dict[str, str]:
+    """Return further parameters of a token request; `what` is what messages call them."""
     value = dict(value or {})
     for name, text in value.items():
         if not (isinstance(name, str) and isinstance(text, str)):
-            raise TypeError("params must be a mapping of str to str")
+            raise TypeError(f"{what} must be a mapping of str to str")
         if name in _RESERVED:
-            raise ValueError(f"params must not hold {name!r}: the token request says it by itself")
+            raise ValueError(f"{what} must not hold {name!r}: the token request says it by itself")
         if not is_sendable(name + text):
-            raise ValueError("params must be text that UTF-8 can carry")
+            raise ValueError(f"{what} must be text that UTF-8 can carry")
     return value
 
 

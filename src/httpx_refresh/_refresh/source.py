@@ -31,7 +31,9 @@ class Facts:
     Attributes:
         name: what messages call it. Default: the name of its class.
         reuse_grace: seconds for which the server accepts a refresh token that was spent already, because its answer may
-            have been lost (RFC 9700 §4.14.2). Default: 0, it does not.
+            have been lost (RFC 9700 §4.14.2). Default: 0, it does not. A source says `"until_used"`, which is infinity
+            here, if a lost answer can be asked for again until a request carries the new access token: since that is
+            saved before any request carries it, a token that nobody saved was never used.
         authorization_scheme: the word before the token in the `Authorization` header.
         refresh_not_before_expiry: seconds before its expiry up to which the server refuses to replace a token.
         client_fingerprint: a short hash of the client's credentials. A refusal of the client binds those who have the
@@ -72,11 +74,15 @@ def facts_of(source: object) -> Facts:
     not_before = getattr(source, "refresh_not_before_expiry", None)
     return _interned(
         name or type(source).__name__,
-        _seconds("reuse_grace", getattr(source, "reuse_grace", 0.0)),
+        _grace(getattr(source, "reuse_grace", 0.0)),
         scheme,
         None if not_before is None else _seconds("refresh_not_before_expiry", not_before),
         client,
     )
+
+
+def _grace(value: object) -> float:
+    return math.inf if value == "until_used" else _seconds("reuse_grace", value)
 
 
 def _seconds(name: str, value: object) -> float:

@@ -14,7 +14,17 @@ from ._events import ApiEvent, Event, Family, TokenEvent
 from ._login import LoginDesk
 from ._settings import DEVICE_GRANT, Settings, authenticate, describe
 from ._tokens import Spent, TokenBook
-from ._wire import JSON, Call, Refusal, Reply, json_reply, read_fields, read_form, redirect_reply
+from ._wire import (
+    JSON,
+    Call,
+    Refusal,
+    Reply,
+    json_reply,
+    read_fields,
+    read_form,
+    read_json,
+    redirect_reply,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -170,6 +180,8 @@ class AuthorizationServer(Settings):
                 if call.path.startswith("/api/"):
                     return self._api(call)
                 endpoint = self._endpoints.get((call.method, call.path))
+                if (call.method, call.path) == ("POST", self.refresh_path):
+                    endpoint = self._token
                 if endpoint is None:
                     return json_reply({"error": "not found"}, 404)
                 return endpoint(call)
@@ -185,17 +197,24 @@ class AuthorizationServer(Settings):
         family, generation = None, None
         reply, place = _NOTHING, len(self.events)
         try:
-            form = read_form(call)
+            form = read_json(call) if self.request_format == "json" else read_form(call)
             grant_type = form.get("grant_type", "")
+            if (grant_type == "refresh_token") != (call.path == self.refresh_path) and (
+                self.refresh_path != "/token"
+            ):
+                raise Refusal("unsupported_grant_type", "not at this address")
             family, generation = self._book.known(form.get("refresh_token", ""))
             if served:
                 client_id = authenticate(call, form, self)
                 response, issued, outcome = self._grant(grant_type, form, client_id)
-                reply = json_reply(response)
+                reply = json_reply(self.answer(response))
             else:
                 outcome = "not served"
         except Refusal as refusal:
             reply, outcome = refusal.reply(), refusal.outcome
+            dead = self.dead_refresh_token
+            if grant_type == "refresh_token" and refusal.error == "invalid_grant" and dead:
+                reply = json_reply(dead[1], dead[0])
         names = (grant_type, client_id, family, generation, issued, outcome, _name(behaviour))
         # The request comes before what it brought about.
         self.events.insert(place, TokenEvent(now, *names))
@@ -205,6 +224,9 @@ class AuthorizationServer(Settings):
         if grant_type == "refresh_token":
             if "refresh_token" not in form:
                 raise Refusal("invalid_request", "refresh_token is missing")
+            for name, value in self.refresh_params.items():
+                if form.get(name) != value:
+                    raise Refusal("invalid_request", f"{name} is missing, or not the one it was")
             return self._book.spend(form["refresh_token"], client_id, form.get("scope"))
         if grant_type == "authorization_code":
             return Spent(self._desk.redeem_code(form, client_id), 0, "issued")

@@ -37,9 +37,17 @@ class Settings:
     - `revoke_on_reuse`: a spent refresh token that comes back ends its whole family (RFC 9700
       section 4.14.2); else it is refused.
     - `reuse_grace`: for so many seconds after it was first spent a refresh token yields another
-      pair instead. Every pair stays good.
+      pair instead. Every pair stays good. `"until_used"`: until the API accepts the new access
+      token, or the new refresh token is spent.
     - `refresh_ends_previous_access_token`: a refresh ends the family's earlier access tokens
       before they expire.
+    - `request_format`: whether a token request must be a form or JSON.
+    - `refresh_path`: where a refresh token is spent. `refresh_params`: what such a request must
+      hold beside it.
+    - `answer`: makes a token response what this server answers with, in a shape of its own.
+    - `dead_refresh_token`: status and fields of the answer to a refresh token that is no good; None
+      for that of RFC 6749 section 5.2.
+    - `authorization_scheme`: the word before the token at the API.
     - `extra`: fields added to every token response; a callable is given the `Family`.
     - `consent`: what the person at `/authorize` and `/device` does: agree at once, be asked (an
       HTML page), or deny.
@@ -57,8 +65,14 @@ class Settings:
     send_expires_in: bool = True
     rotate: bool | Literal["same"] = True
     revoke_on_reuse: bool = True
-    reuse_grace: float = 0.0
+    reuse_grace: float | Literal["until_used"] = 0.0
     refresh_ends_previous_access_token: bool = False
+    request_format: Literal["form", "json"] = "form"
+    refresh_path: str = "/token"
+    refresh_params: Mapping[str, str] = field(default_factory=dict[str, str])
+    answer: Callable[[dict[str, Any]], Mapping[str, Any]] = dict
+    dead_refresh_token: tuple[int, Mapping[str, Any]] | None = None
+    authorization_scheme: str = "Bearer"
     extra: Extra = field(default_factory=dict[str, Any])
     consent: Literal["auto", "ask", "deny"] = "auto"
     pkce: Literal["required", "optional", "unsupported"] = "required"

@@ -55,6 +55,8 @@ class TokenBook:
         self._families: list[Family] = []
         self._access: dict[str, _Access] = {}
         self._refresh: dict[str, _Refresh] = {}
+        # The newest generation of a family, by its number, of which a token was used.
+        self._used: dict[int, int] = {}
         self._serial = 0
         self._oldest_good = 0
         self.rotations = 0
@@ -89,11 +91,12 @@ class TokenBook:
         if scope is not None and not set(scope.split()) <= set(family.scope.split()):
             raise Refusal("invalid_scope", "more than was granted")
         now = settings.clock()
-        if held.spent_at is not None and now - held.spent_at >= settings.reuse_grace:
+        if held.spent_at is not None and self._is_over(held, held.spent_at, now):
             self.reuses_detected += 1
             if settings.revoke_on_reuse:
                 self.end(family, "reuse")
             raise Refusal("invalid_grant", "the refresh token was spent before", outcome="reused")
+        self._use(family, held.generation)
         outcome = "issued" if held.spent_at is None else "reissued"
         family.generation += 1
         if settings.refresh_ends_previous_access_token:
@@ -110,7 +113,7 @@ class TokenBook:
     def check(self, authorization: str | None) -> Verdict:
         """Judge what an `Authorization` header is worth now (RFC 6750 section 2.1)."""
         scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        if scheme.lower() != self._settings.authorization_scheme.lower() or not token:
             return Verdict("missing")
         access = self._access.get(token)
         if access is None:
@@ -122,7 +125,18 @@ class TokenBook:
             outcome = "expired"
         else:
             outcome = "accepted"
+            self._use(family, access.generation)
         return Verdict(outcome, family.number, access.generation)
+
+    def _is_over(self, held: _Refresh, spent_at: float, now: float) -> bool:
+        """Whether a refresh token that was spent is not accepted again."""
+        grace = self._settings.reuse_grace
+        if grace == "until_used":
+            return self._used.get(held.family.number, 0) > held.generation
+        return now - spent_at >= grace
+
+    def _use(self, family: Family, generation: int) -> None:
+        self._used[family.number] = max(self._used.get(family.number, 0), generation)
 
     def expire_access_tokens(self) -> None:
         """From now on every access token issued so far counts as expired."""

@@ -187,6 +187,21 @@ def read_fields(text: str) -> dict[str, str]:
     return fields
 
 
+def read_json(call: Call) -> dict[str, str]:
+    """Read the body of a POST as a JSON object of texts."""
+    kind = call.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refusal("invalid_request", "the body must be application/json")
+    try:
+        fields = json.loads(call.body)
+    except ValueError:
+        # The error holds the text that was sent: it stays out of the chain.
+        raise Refusal("invalid_request", "the body must be JSON") from None
+    if not isinstance(fields, dict) or not all(isinstance(one, str) for one in fields.values()):
+        raise Refusal("invalid_request", "the body must be an object of texts")
+    return fields
+
+
 def read_form(call: Call) -> dict[str, str]:
     """Read the body of a POST as the form that RFC 6749 section 3.2 asks for."""
     kind = call.headers.get("content-type", "").partition(";")[0].strip().lower()
