@@ -28,7 +28,7 @@ _PROPERTIES: dict[str, Any] = {
 }
 settings.register_profile("quick", max_examples=50, derandomize=True, **_PROPERTIES)
 settings.register_profile("thorough", max_examples=500, derandomize=True, **_PROPERTIES)
-settings.register_profile("endless", max_examples=150_000, **_PROPERTIES)
+settings.register_profile("endless", max_examples=200_000, **_PROPERTIES)
 settings.load_profile("quick")
 
 Backend = tuple[str, dict[str, Any]]

@@ -21,7 +21,7 @@ FLOORS = (
     ("_auth.py", "providers/", "grants.py", "client_auth.py", "events.py", "otel.py", "mcp.py"),
     ("_refresh/", "_oauth/"),
     ("_http/", "stores/"),
-    ("_token.py", "_errors.py", "_json.py", "_threads.py"),
+    ("_token.py", "_errors.py", "_json.py", "_threads.py", "_challenges.py"),
 )
 
 # What a room may import of another on its own floor, by the importer's path and the imported one's.
@@ -29,6 +29,7 @@ _SIDEWAYS = (
     (r"cli/", r"testing/__init__\.py"),
     (r"_oauth/", r"_refresh/source\.py"),
     (r"_token\.py|_threads\.py", r"_errors\.py"),
+    (r"_errors\.py", r"_challenges\.py"),
 )
 
 # Who knows less than the floors allow: the importer, what it may import, and why no more.

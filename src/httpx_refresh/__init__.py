@@ -9,6 +9,7 @@ from ._errors import (
     RefreshAuthError,
     RefreshUnavailable,
     RevocationFailed,
+    StepUpRequired,
     StoreError,
 )
 from ._http.challenge import ExpiryRule
@@ -39,6 +40,7 @@ __all__ = [
     "RefreshUnavailable",
     "Refusal",
     "RevocationFailed",
+    "StepUpRequired",
     "StoreError",
     "Token",
     "TokenEndpoint",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, ParamSpec, TypeVar, cast
+
+from ._challenges import StepUp, claims_text, parse, step_up_of, united_scope, without
 
 Outcome = Literal["not_sent", "busy", "refused", "unknown"]
 """What became of a refresh token whose refresh brought no new one.
@@ -180,6 +182,129 @@ class BodyNotReplayable(RefreshAuthError):
     def __init__(self, message: str, *, response: object = None) -> None:
         super().__init__(message)
         self.response = response
+
+
+class StepUpRequired(RefreshAuthError):
+    """The API wants another login than the one that the token comes from: a stronger or more recent one, or more scope.
+
+    The token is good for other requests, and nothing of it was spent on this one. Send a person to log in with
+    `params`; once the new token is in the store, requests are accepted, without a restart. Sources: RFC 9470,
+    RFC 6750 §3.1, and Microsoft Entra's claims challenge.
+
+    It can be pickled, so that a worker's error reaches the web process where people log in; `response` is left out
+    then, since its request holds the token.
+
+    Attributes:
+        error: what the API said: `insufficient_user_authentication`, `insufficient_claims` or `insufficient_scope`.
+        scope: the scopes that the request needs, words with blanks between; None if the API did not say.
+        claims: the claims that the token needs, decoded (OpenID Connect Core §5.5).
+        acr_values: the authentication contexts that will do, words with blanks between, the preferred one first.
+        max_age: seconds since the login at most.
+        resource_metadata: the URL of the protected resource's metadata (RFC 9728), as the API said it.
+        response: the response, an `httpx.Response` or `httpx2.Response`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        error: str | None = None,
+        scope: str | None = None,
+        claims: Mapping[str, Any] | None = None,
+        acr_values: str | None = None,
+        max_age: int | None = None,
+        resource_metadata: str | None = None,
+        granted_scope: str | None = None,
+        response: object = None,
+    ) -> None:
+        """Make the error; `granted_scope` is what the token has, which `params` asks for again."""
+        super().__init__(message)
+        self.error = error
+        self.scope = scope
+        self.claims = claims
+        self.acr_values = acr_values
+        self.max_age = max_age
+        self.resource_metadata = resource_metadata
+        self.granted_scope = granted_scope
+        self.response = response
+
+    @classmethod
+    def from_response(
+        cls, response: Any, *, granted_scope: str | None = None
+    ) -> StepUpRequired | None:
+        """Read what a response asks for; None if it asks for no other login.
+
+        A 403 with `insufficient_scope` is passed on by `RefreshAuth` as the response that it is: give it to this. So
+        it is with a 401 where `unauthorized="return"`. A response that came through a client with `RefreshAuth` knows
+        the granted scope.
+
+        Args:
+            response: an `httpx.Response` or `httpx2.Response`; its body is not looked at.
+            granted_scope: the scope that the token has, if it is not known from the response.
+        """
+        if response.status_code not in (401, 403):
+            return None
+        asked = step_up_of(parse(response.headers.get_list("www-authenticate")))
+        if asked is None:
+            return None
+        if granted_scope is None:
+            granted_scope = response.extensions.get(GRANTED_SCOPE)
+        return cls.of(asked, granted_scope=granted_scope, response=response)
+
+    @classmethod
+    def of(
+        cls, asked: StepUp, *, granted_scope: str | None = None, response: object = None
+    ) -> StepUpRequired:
+        """Return the error for what a response asks for; of values that repeat the token it knows nothing."""
+        # A response that somebody made by hand may have no request.
+        request = getattr(response, "_request", None)
+        if request is not None:
+            _, _, token = request.headers.get("Authorization", "").partition(" ")
+            asked = without(asked, token) if token else asked
+        what = {
+            "scope": asked.scope and f"the scope {asked.scope[:300]}",
+            "acr": asked.acr_values and f"a login of {asked.acr_values[:300]} (acr_values)",
+            "age": asked.max_age is not None and f"a login within the last {asked.max_age} s",
+            "claims": asked.claims is not None and "a token with the claims that it names",
+        }
+        wanted = ", ".join(word for word in what.values() if word)
+        return cls(
+            f"The API asks for another login ({asked.error}"
+            + (f"): {wanted}" if wanted else ")")
+            + ". The token in use is kept: it is good for other requests, and no refresh would change this. Log in "
+            "again with the error's params, as in endpoint.authorization_url(redirect_uri, **error.params), and put "
+            "the token into the store; then send the request again.",
+            error=asked.error,
+            scope=asked.scope,
+            claims=asked.claims,
+            acr_values=asked.acr_values,
+            max_age=asked.max_age,
+            resource_metadata=asked.resource_metadata,
+            granted_scope=granted_scope,
+            response=response,
+        )
+
+    @property
+    def params(self) -> dict[str, str]:
+        """What the next login is to ask for, as `TokenEndpoint.authorization_url` takes it: strings by their names.
+
+        It can be written as JSON, and is used in another process just as well. `scope` holds the scopes granted so
+        far and those asked for, so that the new token can do all that the old one could.
+        """
+        values = {
+            "scope": united_scope(self.granted_scope, self.scope),
+            "claims": None if self.claims is None else claims_text(self.claims),
+            "acr_values": self.acr_values,
+            "max_age": None if self.max_age is None else str(self.max_age),
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args, {**self.__dict__, "response": None}
+
+
+GRANTED_SCOPE = "httpx_refresh.granted_scope"
+"""Where a response's `extensions` say the scope of the token that its request carried."""
 
 
 class LoginFailed(RefreshAuthError):

@@ -1,4 +1,4 @@
-"""What a response says of the access token that was sent: accepted, or expired. Decisions on plain values.
+"""What a response says of the token that was sent: accepted, expired, or not enough. Decisions on plain values.
 
 Knows nothing of what follows from it.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .._challenges import StepUp, parse, step_up_of
 from .bodies import READ_LIMIT, short_body_of
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Expired:
     """The API refused the token that was sent; another one may be accepted."""
 
 
-Challenge: TypeAlias = Accepted | Expired
+Challenge: TypeAlias = Accepted | Expired | StepUp
 """What a response says of the token. More kinds may come: who matches on it names each."""
 
 # One object of each kind: a response costs no allocation.
@@ -79,20 +80,25 @@ def checked_rule(rule: Rule) -> Rule:
 
 def glance(status: int, rule: Rule) -> Challenge | None:
     """Return what the status alone says of the token, as it does of nearly every response; None: it does not tell."""
+    if status == 401:
+        return None
     if rule is None:
-        return EXPIRED if status == 401 else ACCEPTED
+        return ACCEPTED
     return ACCEPTED if isinstance(rule, ExpiryRule) and status not in rule.statuses else None
 
 
 async def challenge_of(response: Response, rule: Rule) -> Challenge:
     """Return what a response says of the token; its body is read as far as the rule asks for that."""
+    status, headers = response.status_code, response.headers
+    if status == 401 and (step_up := _step_up(headers)) is not None:
+        return step_up
     if isinstance(rule, ExpiryRule):
         body = None
-        if response.status_code in rule.statuses and not _announces_too_much(response.headers):
+        if status in rule.statuses and not _announces_too_much(headers):
             body = await short_body_of(response)
-        return read(response.status_code, response.headers, body, rule)
+        return read(status, headers, body, rule)
     if rule is None:
-        return read(response.status_code, response.headers, None, None)
+        return read(status, headers, None, None)
     return EXPIRED if _answer("is_expired", rule(response)) else ACCEPTED
 
 
@@ -101,18 +107,33 @@ def read(
 ) -> Challenge:
     """Say what a response says of the token.
 
+    A 401 that asks for another login (RFC 9470 §3) is told by the `error` of its challenge alone, whatever the rule
+    says: `scope` and `resource_metadata` stand on ordinary ones, too. A 403 is for whoever made the request.
+
     Args:
         status: the response's status.
         headers: its header fields, by names in lower case.
         body: its body, unpacked; None if it is too long, or was not read.
         rule: how the API refuses a token.
     """
+    if status == 401 and (step_up := _step_up(headers)) is not None:
+        return step_up
     if rule is None:
         return EXPIRED if status == 401 else ACCEPTED
     if status not in rule.statuses:
         return ACCEPTED
     answer = rule.body(_json(body))
     return EXPIRED if _answer("an ExpiryRule's body", answer) else ACCEPTED
+
+
+def _step_up(headers: Mapping[str, str]) -> StepUp | None:
+    """Return the login that a 401 asks for."""
+    value = headers.get("www-authenticate")
+    if value is None or "insufficient_" not in value:
+        return None
+    # A client's header fields can be had one by one: junk in one of them spoils no other.
+    one_by_one = getattr(headers, "get_list", None)
+    return step_up_of(parse([value] if one_by_one is None else one_by_one("www-authenticate")))
 
 
 def _json(body: bytes | None) -> Any:
