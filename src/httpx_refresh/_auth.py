@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from ._errors import BodyNotReplayable
+from ._challenges import StepUp
+from ._errors import GRANTED_SCOPE, BodyNotReplayable, StepUpRequired
 from ._http import bodies
 from ._http.challenge import (
     Accepted,
@@ -68,9 +69,9 @@ class RefreshAuth(AuthBase):
     Raises:
         TypeError, ValueError: an argument that cannot be meant, or nobody names the origins.
 
-    Requests raise `ReauthorizationRequired`, `RefreshUnavailable`, `StoreError`, `OriginNotAllowed` and
-    `BodyNotReplayable`. Sources: RFC 6750 §2.1 and §3.1 (bearer tokens, 401), RFC 6749 §6 and RFC 9700 §4.14 (refresh
-    tokens and their rotation).
+    Requests raise `ReauthorizationRequired`, `RefreshUnavailable`, `StoreError`, `OriginNotAllowed`,
+    `BodyNotReplayable` and `StepUpRequired`. Sources: RFC 6750 §2.1 and §3.1 (bearer tokens, 401), RFC 6749 §6 and
+    RFC 9700 §4.14 (refresh tokens and their rotation), RFC 9470 (stronger logins).
     """
 
     __slots__ = ("_origins", "_replay_limit", "_rule", "_session")
@@ -247,6 +248,21 @@ class RefreshAuth(AuthBase):
                         before = known
                     known = renewed
                     request = await self._again(response, known, recording)
+                case StepUp() as asked:
+                    if not _PRESENTER.was_presented(request, known, response):
+                        return
+                    renewed = session.newer_than(known)
+                    if renewed is None and sends < _MOST_SENDS:
+                        await bodies.read_ahead(response)
+                        renewed = await session.look(known)
+                    if renewed is None or sends == _MOST_SENDS:
+                        await bodies.give_up(response)
+                        await response.aread()
+                        raise StepUpRequired.of(asked, granted_scope=known.scope, response=response)
+                    known = renewed
+                    request = await self._again(response, known, recording)
+        if response.status_code == 403:
+            response.extensions[GRANTED_SCOPE] = known.scope
         if recording is not None:
             recording.forget()
         if session.listening and _is_answer(response):

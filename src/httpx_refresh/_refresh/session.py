@@ -91,6 +91,12 @@ class Credential:
     age: float
     early: int
 
+    @property
+    def scope(self) -> str | None:
+        """What the token may do (RFC 6749 §3.3), if the server said."""
+        scope = self.token.extra.get("scope")
+        return scope if isinstance(scope, str) else None
+
     def expired(self, now: float) -> bool:
         """Whether the token's time is over, in epoch seconds; never so if nobody knows its time."""
         return self.expires_at is not None and now >= self.expires_at
@@ -227,6 +233,11 @@ class Session:
         if known is None or known.same_as(refused) or known.expired(self.host.wall()):
             return None
         return known
+
+    async def look(self, refused: Credential) -> Credential | None:
+        """Return another credential than `refused` if the store holds one, as after a login; nothing is refreshed."""
+        await self._wait(refused.token, Need.LOOK)
+        return self.newer_than(refused)
 
     async def renew(
         self, refused: Credential, kind: Callable[[], str]
