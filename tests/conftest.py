@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["tests.kinds", "tests.services"]
 
 # How many examples are tried of each property: `--hypothesis-profile`. They are always the same, but
-# for `endless`, which tries a million in all and needs `-o faulthandler_timeout=0` for that.
+# for `endless`, which tries millions in all, for hours, and needs `-o faulthandler_timeout=0` for that.
 _PROPERTIES: dict[str, Any] = {
     "database": None,
     "deadline": None,

@@ -57,7 +57,7 @@ def frameless(function: Callable[_P, _R]) -> Callable[_P, _R]:
             try:
                 return await function(*args, **kwargs)
             except BaseException as error:
-                failure = _without_frames(error)
+                failure = without_frames(error)
             finally:
                 del args, kwargs
             raise failure
@@ -69,7 +69,7 @@ def frameless(function: Callable[_P, _R]) -> Callable[_P, _R]:
         try:
             return function(*args, **kwargs)
         except BaseException as error:
-            failure = _without_frames(error)
+            failure = without_frames(error)
         finally:
             del args, kwargs
         raise failure
@@ -77,7 +77,12 @@ def frameless(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return cast("Callable[_P, _R]", call)
 
 
-def _without_frames(error: BaseException) -> BaseException:
+def without_frames(error: BaseException) -> BaseException:
+    """Return the exception without its traceback and causes; of a group, each of it so. See `frameless`."""
+    # A group of exceptions (Python 3.11, and its backport before) is what task groups raise.
+    for one in getattr(error, "exceptions", ()):
+        if isinstance(one, BaseException):
+            without_frames(one)
     if isinstance(error, Exception):
         if not isinstance(error, RefreshAuthError):
             notes = getattr(error, "__notes__", [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
 import json
 import socket
 import traceback
@@ -15,6 +16,8 @@ from urllib.parse import parse_qsl
 import anyio
 import httpx
 import pytest
+import rich.console
+import rich.traceback
 import sentry_sdk
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
@@ -313,6 +316,30 @@ async def test_an_exception_tells_where_it_was_raised_although_its_frames_are_go
     assert caught.value.__notes__ == [f"raised by LookupError ({__file__}, line {_line(fails, 5)})"]  # type: ignore[attr-defined]  # from 3.11 on
 
 
+async def test_a_group_of_exceptions_goes_on_without_the_frames_of_any_of_them() -> None:
+    async def raises(secret: str) -> None:
+        raise KeyError(len(secret))
+
+    async def waits(secret: str) -> None:
+        await anyio.sleep_forever()
+
+    @frameless
+    async def fails(secret: str) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(raises, secret)
+            tasks.start_soon(waits, secret)
+
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - a group, which Python 3.10 has no name for
+        await fails(MARK)
+    (inner,) = caught.value.exceptions  # type: ignore[attr-defined]  # as above
+    for one in (caught.value, inner):
+        check_frames(one)
+        # Nor in frames of this file, which `check_frames` lets be: the caller's are all that may stand here.
+        kept = [frame.f_code.co_name for frame in frames(one.__traceback__)]
+        assert not {"raises", "waits", "fails"} & set(kept)
+    assert isinstance(inner, KeyError)
+
+
 def _line(function: Any, more: int) -> int:
     return int(function.__wrapped__.__code__.co_firstlineno) + more
 
@@ -369,3 +396,23 @@ async def test_sentry_is_sent_no_secret(failing: str) -> None:
     assert b'"vars"' in sent
     assert b"TokenEndpoint" in sent
     assert MARK.encode() not in sent
+
+
+@pytest.mark.parametrize("failing", ["503", "invalid_grant", "a failure of httpx itself"])
+async def test_a_traceback_of_rich_with_locals_shows_no_secret(failing: str) -> None:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(FAILURES[failing])) as client:
+        endpoint, token = endpoint_of(client), held()
+        error = await failure_of(endpoint.refresh(token))
+    assert error is not None
+    assert error.__traceback__ is not None
+    drawn = io.StringIO()
+    rich.console.Console(file=drawn, width=200).print(
+        rich.traceback.Traceback.from_exception(
+            type(error), error, error.__traceback__, show_locals=True, locals_max_string=10_000
+        )
+    )
+    shown = drawn.getvalue()
+    # The frames of this test and of the wrapper are there, with their locals; no secret of them is.
+    assert "locals" in shown
+    assert "failure" in shown
+    assert MARK not in shown

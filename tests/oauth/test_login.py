@@ -154,7 +154,7 @@ async def test_fields_of_the_redirect_that_matter_are_kept_with_the_token() -> N
         ({"iss": "https://mallory.example"}, "another issuer"),
         ({"iss": None}, "does not name its issuer"),
         ({"code": None, "error": "access_denied"}, "was denied"),
-        ({"code": None, "error": "access_denied", "state": None}, "was denied"),
+        ({"code": None, "error": "access_denied", "state": None}, "its state is missing"),
         ({"code": None, "error": "access_denied", "iss": None}, "was denied"),
         ({"code": None, "error": "access_denied", "iss": "https://x.test"}, "another issuer"),
         ({"code": None, "error": "access_denied", "state": "another"}, "its state is another one"),
@@ -194,6 +194,27 @@ async def test_a_parameter_that_comes_twice_is_refused() -> None:
         redirect = f"{await visit(client, request)}&code=another"
         with pytest.raises(LoginFailed, match="names a parameter twice"):
             await endpoint.exchange_code(redirect, request)
+
+
+@pytest.mark.parametrize(
+    "redirect, words",
+    [
+        ("http://127.0.0.1/?" + "a=1&" * 101, "more than 100 parameters"),
+        ("http://[?state=x&code=y", "its state is another one"),
+        ("?state=\ud800&code=y", "its state is another one"),
+        ({"state": "\ud800", "code": "y"}, "its state is another one"),
+        ("", "its state is missing"),
+    ],
+)
+async def test_a_redirect_that_cannot_be_read_is_no_answer_to_this_login(
+    redirect: str | dict[str, str], words: str
+) -> None:
+    server = AuthorizationServer()
+    async with asked(server) as (_, endpoint):
+        with pytest.raises(LoginFailed) as caught:
+            await endpoint.exchange_code(redirect, endpoint.authorization_url(REDIRECT))
+    assert words in str(caught.value)
+    assert server.token_requests == 0
 
 
 async def test_what_a_server_says_of_a_denial_is_shown_without_the_secrets_it_repeats() -> None:

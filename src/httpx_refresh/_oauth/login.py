@@ -18,6 +18,8 @@ from .answer import NoAnswer, Rules, meaning, words
 from .client import Client
 from .settings import LoginSettings
 
+_MOST_FIELDS = 100  # parameters of a redirect; an answer to a login has five or six
+
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationRequest:
@@ -83,14 +85,29 @@ def _fields_of(redirect: str | Mapping[str, str]) -> dict[str, str]:
     if not isinstance(redirect, str):
         return dict(redirect)
     text = redirect.strip()
-    query = urlsplit(text).query if "?" in text else text
-    pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
+    # Not urlsplit: it raises at half an IPv6 address, and what stands before the query does not matter.
+    _, mark, query = text.partition("?")
+    try:
+        pairs = parse_qsl(
+            query.partition("#")[0] if mark else text,
+            keep_blank_values=True,
+            max_num_fields=_MOST_FIELDS,
+        )
+    except ValueError:
+        raise LoginFailed(
+            f"The redirect has more than {_MOST_FIELDS} parameters, which no answer to a login has. Nothing was "
+            "redeemed."
+        ) from None
     fields = dict(pairs)
     if len(fields) < len(pairs):
         raise LoginFailed(
             "The redirect names a parameter twice, which RFC 6749 §3.1 forbids. Nothing was redeemed."
         )
     return fields
+
+
+def _bytes(text: str | None) -> bytes:
+    return (text or "").encode("utf-8", "surrogatepass")
 
 
 def code_of(
@@ -107,9 +124,8 @@ def code_of(
     name = client.name
     fields = _fields_of(redirect)
     state, error = fields.get("state"), fields.get("error")
-    if (state is not None or error is None) and not secrets.compare_digest(
-        (state or "").encode(), request.state.encode()
-    ):
+    # Also where it is an error: RFC 6749 §4.1.2.1 has it sent back there too, and any page can send one without.
+    if not secrets.compare_digest(_bytes(state), _bytes(request.state)):
         raise LoginFailed(
             "The redirect is not the answer to this login: its state is "
             + ("missing" if state is None else "another one")

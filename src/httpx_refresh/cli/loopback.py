@@ -44,11 +44,13 @@ def place_of(redirect_uri: str | None, port: int | None) -> Place:
     """Return where to listen: as the redirect URI has it, on `port`, or on a free one (0)."""
     if redirect_uri is None:
         return Place(port or 0, "/callback", "127.0.0.1")
-    parts = urlsplit(redirect_uri)
     try:
+        parts = urlsplit(redirect_uri)
         its_port = parts.port
     except ValueError:
-        raise Problem(f"{redirect_uri!r} is no URL: its port is not a number") from None
+        raise Problem(
+            f"{redirect_uri!r} is no URL: its port is not a number, or a bracket is missing"
+        ) from None
     if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "localhost"):
         raise Problem(
             f"the browser cannot be awaited at {redirect_uri!r}: only http://127.0.0.1:PORT/… and "
@@ -84,6 +86,7 @@ class Loopback:
         self._answered = anyio.Event()
         self._error: RefreshAuthError | None = None
         self.redirect_uri: str = ""
+        self._hosts: tuple[str, ...] = ()
 
     async def __aenter__(self) -> Loopback:
         place, port, listeners = self._place, self._place.port, list[Any]()

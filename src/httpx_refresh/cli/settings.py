@@ -185,6 +185,10 @@ def read_config(path: str | None) -> dict[str, Settings]:
         tables: dict[str, Any] = TOML.loads(text)
     except ValueError as error:
         raise Problem(f"the configuration file {path!r} is not TOML: {error}") from None
+    except RecursionError:
+        raise Problem(
+            f"the configuration file {path!r} cannot be read: its values are nested too deeply"
+        ) from None
     found = {name: _read_table(name, table, path) for name, table in tables.items()}
     if any(one.client_secret for one in found.values()):
         warn_of_readers(path, "a client secret")

@@ -1,0 +1,630 @@
+"""What strangers write is read or refused: metadata, redirects, device answers, TOML, URLs, sealed texts, requests.
+
+Texts of a store and answers of a token endpoint have a file of their own, `tests/test_properties.py`. Every example
+is bounded in time by `quickly`; what is as large as it may be is measured at the end, in memory too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import h11
+import httpx
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from httpx_refresh import (
+    AuthorizationRequest,
+    LoginFailed,
+    OriginNotAllowed,
+    RefreshUnavailable,
+    RevocationFailed,
+    StoreError,
+    Token,
+    TokenEndpoint,
+    discover,
+    open_store,
+)
+from httpx_refresh._http.origins import compiled, is_loopback
+from httpx_refresh._oauth.answer import MOST, Answer, meaning
+from httpx_refresh._oauth.redaction import redacted
+from httpx_refresh._refresh.record import BadText, parse
+from httpx_refresh.cli import console
+from httpx_refresh.cli.console import Problem, visible
+from httpx_refresh.cli.loopback import Loopback, Place, _read, place_of
+from httpx_refresh.cli.settings import Settings, has_password, read_config
+from httpx_refresh.stores.encrypted import EncryptedStore, generate_key
+from httpx_refresh.stores.memory import MemoryStore
+from tests.test_properties import bodies, leaves, texts, values
+
+_T = TypeVar("_T")
+
+_LONGEST = 2.0  # seconds of this thread for one example: a hundred times what the slowest takes
+
+
+@contextmanager
+def quickly(most: float = _LONGEST) -> Iterator[None]:
+    """Fail if the block takes this thread more seconds than that."""
+    before = time.thread_time()
+    yield
+    assert time.thread_time() - before < most
+
+
+def tried(function: Callable[[], _T], *documented: type[Exception]) -> tuple[_T | None, str]:
+    """Return what a call returns, or None and the words of an exception that is documented."""
+    try:
+        return function(), ""
+    except documented as error:
+        return None, f"{error}"
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """One event loop for all examples: to make one for each would take longer than the example."""
+    made = asyncio.new_event_loop()
+    yield made
+    made.close()
+
+
+# -- texts that look like what is expected ---------------------------------------------------------------------
+
+words = st.sampled_from(
+    [
+        *(
+            "state",
+            "code",
+            "error",
+            "error_description",
+            "iss",
+            "scope",
+            "realmId",
+            "key",
+            "table",
+            "token",
+        ),
+        *(
+            "https",
+            "http",
+            "file",
+            "redis",
+            "sqlite+aiosqlite",
+            "postgresql+asyncpg",
+            "as.test",
+            "xn--nxasmq6b",
+        ),
+        *(
+            "localhost",
+            "127.0.0.1",
+            "[::1]",
+            "..",
+            "%00",
+            "%2e\u202e",
+            "\x1b[2J",
+            "\r\n",
+            "\u0130",
+            "\ud800",
+        ),
+    ]
+)
+marks = st.sampled_from(
+    ["://", "/", "?", "#", "&", "=", "@", ":", "%", "+", "[", "]", "\\", ".", "*."]
+)
+pieces = st.lists(st.one_of(words, marks, texts), max_size=14).map("".join)
+hosts = st.one_of(
+    pieces,
+    st.sampled_from(
+        [
+            "as.test",
+            "127.0.0.1",
+            "[::1]",
+            "localhost",
+            "a.as.test.",
+            "[fe80::1%25eth0]",
+            "\uff21\uff33.test",
+            "0x7f.1",
+        ]
+    ),
+)
+urls = st.one_of(
+    pieces,
+    st.builds(
+        lambda scheme, user, host, port, rest: f"{scheme}://{user}{host}{port}{rest}",
+        st.one_of(st.sampled_from(["https", "http", "HTTPS", "wss", "ftp", "file", ""]), pieces),
+        st.one_of(st.just(""), st.sampled_from(["u@", "u:p@", "@"])),
+        hosts,
+        st.one_of(st.just(""), st.sampled_from([":443", ":0", ":99999", ":x", ":", ":-1"])),
+        st.one_of(st.just(""), st.just("/"), pieces.map(lambda text: f"/{text}")),
+    ),
+)
+ISSUER = "https://as.test"
+_URL_NAMES = (
+    "token_endpoint",
+    "authorization_endpoint",
+    "device_authorization_endpoint",
+    "revocation_endpoint",
+    "registration_endpoint",
+    "jwks_uri",
+)
+_LIST_NAMES = (
+    "token_endpoint_auth_methods_supported",
+    "code_challenge_methods_supported",
+    "scopes_supported",
+    "response_types_supported",
+    "grant_types_supported",
+)
+metadata = st.fixed_dictionaries(
+    {"issuer": st.one_of(st.just(ISSUER), st.just(ISSUER), values)},
+    optional={
+        "authorization_response_iss_parameter_supported": leaves,
+        **{name: st.one_of(urls, values) for name in _URL_NAMES},
+        **{
+            name: st.one_of(
+                values,
+                st.lists(
+                    st.one_of(
+                        leaves,
+                        st.sampled_from(
+                            ["S256", "plain", "none", "client_secret_jwt", "private_key_jwt"]
+                        ),
+                    )
+                ),
+            )
+            for name in _LIST_NAMES
+        },
+    },
+)
+pages = st.one_of(bodies, metadata.map(lambda fields: json.dumps(fields).encode()))
+
+
+def serving(status: int, body: bytes) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        transport=httpx.MockTransport(lambda _: httpx.Response(status, content=body))
+    )
+
+
+async def found_of(page: bytes, secret: str | None) -> TokenEndpoint:
+    async with serving(200, page) as client:
+        return await discover(ISSUER, "id", secret, client=client)
+
+
+# -- metadata ----------------------------------------------------------------------------------------------------
+
+
+@given(page=pages, secret=st.sampled_from([None, "secret"]))
+@example(page=b"[" * 100_000, secret=None)
+@example(page=b'{"issuer": "https://as.test", "token_endpoint": "https://["}', secret=None)
+@example(
+    page=b'{"issuer": "https://as.test", "token_endpoint": "http://127.0.0.1:6379/"}', secret=None
+)
+def test_any_metadata_makes_an_endpoint_of_that_issuer_or_a_documented_error(
+    loop: asyncio.AbstractEventLoop, page: bytes, secret: str | None
+) -> None:
+    with quickly():
+        found, said = tried(
+            lambda: loop.run_until_complete(found_of(page, secret)), RefreshUnavailable, ValueError
+        )
+    assert said.isprintable()
+    assert len(said) < 1000
+    if found is not None:
+        login = found.login
+        for url in (found.url, login.authorization_endpoint, login.device_authorization_endpoint):
+            assert url is None or httpx.URL(url).scheme == "https"
+            assert url is None or httpx.URL(url).host not in ("127.0.0.1", "localhost", "::1")
+
+
+# -- redirects ---------------------------------------------------------------------------------------------------
+
+ENDPOINT = TokenEndpoint(
+    "https://as.test/token",
+    "id",
+    "secret",
+    client=lambda: serving(400, b'{"error": "invalid_grant"}'),
+    issuer=ISSUER,
+    redirect_fields=("realmId",),
+)
+BEGUN = AuthorizationRequest("https://as.test/?state=st4te", "http://127.0.0.1/", "st4te", "v")
+names = st.one_of(
+    texts, st.sampled_from(["state", "code", "error", "error_description", "iss", "realmId"])
+)
+contents = st.one_of(
+    texts, st.sampled_from(["st4te", ISSUER, "access_denied", ""]), st.just("x" * 9_000)
+)
+fields = st.dictionaries(names, contents, max_size=8)
+redirects = st.one_of(
+    urls,
+    fields,
+    st.tuples(
+        st.sampled_from(["", "?", "http://127.0.0.1/?", "http://[?"]),
+        st.lists(st.tuples(names, contents), max_size=9),
+    ).map(lambda both: both[0] + "&".join(f"{name}={value}" for name, value in both[1])),
+    st.integers(1, 2_000).map(lambda count: "http://127.0.0.1/?" + "a=1&" * count),
+)
+
+
+@given(redirects)
+@example("http://127.0.0.1/?" + "a=1&" * 500)
+@example("http://[?state=st4te&code=c")
+@example({"error": "access_denied"})
+def test_any_redirect_redeems_nothing_or_is_the_answer_to_this_login(
+    loop: asyncio.AbstractEventLoop, redirect: Any
+) -> None:
+    with quickly(), pytest.raises(LoginFailed) as caught:
+        loop.run_until_complete(ENDPOINT.exchange_code(redirect, BEGUN))
+    said = f"{caught.value}"
+    assert said.isprintable()
+    assert len(said) < 1000
+    # Only who brings the state is believed, and then the endpoint was asked, or the provider itself says no.
+    if caught.value.error is not None:
+        assert "st4te" in (redirect if isinstance(redirect, str) else redirect.values())
+
+
+# -- other answers of a server -----------------------------------------------------------------------------------
+
+device_like = st.fixed_dictionaries(
+    {},
+    optional={
+        "device_code": st.one_of(texts, values),
+        "user_code": st.one_of(texts, values),
+        "verification_uri": st.one_of(urls, values),
+        "verification_uri_complete": st.one_of(urls, values),
+        "expires_in": values,
+        "interval": values,
+        "error": values,
+    },
+)
+
+
+@given(
+    body=st.one_of(bodies, device_like.map(lambda fields: json.dumps(fields).encode())),
+    status=st.sampled_from([200, 400, 500]),
+)
+def test_any_answer_begins_a_device_login_that_can_be_shown_or_none(
+    loop: asyncio.AbstractEventLoop, body: bytes, status: int
+) -> None:
+    endpoint = TokenEndpoint(
+        "https://as.test/token",
+        "id",
+        client=lambda: serving(status, body),
+        device_authorization_endpoint="https://as.test/device",
+    )
+    with quickly():
+        begun, said = tried(
+            lambda: loop.run_until_complete(endpoint.device_authorization()), LoginFailed
+        )
+    assert said.isprintable()
+    if begun is None:
+        return
+    codes = (begun.user_code, begun.verification_uri, begun.verification_uri_complete or "")
+    assert all(one.isprintable() and len(one) < 10_000 for one in codes)
+    assert 1 <= begun.interval <= 300
+    assert begun.expires_at < time.time() + 86_401
+
+
+@given(
+    instance_url=st.one_of(urls, values),
+    origins=st.sampled_from(["https://*.as.test", "https://as.test"]),
+)
+@example(instance_url="https://evil.test\\.as.test", origins="https://*.as.test")
+@example(instance_url="https://evil.test#.as.test", origins="https://*.as.test")
+def test_any_home_of_a_token_gets_it_only_where_it_is_one_of_the_origins(
+    loop: asyncio.AbstractEventLoop, instance_url: Any, origins: str
+) -> None:
+    asked: list[httpx.URL] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url)
+        return httpx.Response(200)
+
+    endpoint = TokenEndpoint(
+        "https://as.test/token",
+        "id",
+        client=lambda: httpx.AsyncClient(transport=httpx.MockTransport(answer)),
+        revocation_endpoint="{instance_url}/revoke",
+        origins=origins,
+    )
+    with quickly(), suppress(OriginNotAllowed, RevocationFailed, ValueError):
+        loop.run_until_complete(
+            endpoint.revoke(Token("A", "R", extra={"instance_url": instance_url}))
+        )
+    for url in asked:
+        assert url.scheme == "https"
+        assert url.host == "as.test" or url.host.endswith(".as.test")
+
+
+# -- where a token may go ----------------------------------------------------------------------------------------
+
+
+@given(st.one_of(urls, pieces), urls)
+def test_any_text_names_an_origin_or_is_refused_and_no_other_host_gets_the_token(
+    allowed: str, url: str
+) -> None:
+    with quickly():
+        origins, said = tried(lambda: compiled(allowed), ValueError)
+        assert len(said) < 500 + 10 * len(allowed)
+        asked, _ = tried(lambda: httpx.URL(url), httpx.InvalidURL)
+        if asked is None:
+            return
+        for each, host in (
+            (origins or compiled("any"), asked.host),
+            (compiled("https://api.test"), "api.test"),
+        ):
+            _, said = tried(partial(each.check, asked), OriginNotAllowed)
+            assert said.isprintable()
+            if not said:
+                assert asked.host == host
+                assert asked.scheme in ("https", "wss") or is_loopback(asked.host)
+
+
+# -- what a person has in files and in the environment -----------------------------------------------------------
+
+toml_values = st.one_of(
+    texts.map(lambda text: json.dumps(text)),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.sampled_from(
+        ["true", "[1, 2]", "{a = 1}", "1979-05-27", "'''", '"""', "inf", "0x" + "f" * 5_000]
+    ),
+    pieces,
+)
+toml_keys = st.one_of(
+    pieces,
+    st.sampled_from(
+        ["provider", "client_id", "store", "port", "pkce", "client_secret", "issuer", "a.b.c"]
+    ),
+)
+toml = st.one_of(
+    texts,
+    pieces,
+    st.lists(
+        st.one_of(
+            st.tuples(toml_keys, toml_values).map(lambda both: f"{both[0]} = {both[1]}"),
+            st.one_of(st.sampled_from(["xero", "own"]), pieces).map(lambda name: f"[{name}]"),
+        ),
+        max_size=8,
+    ).map("\n".join),
+    st.sampled_from(["[", "{a=", "a."]).map(lambda piece: "x = " + piece * 5_000),
+)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("config") / "config.toml"
+
+
+@given(text=toml)
+@example(text="x = " + "[" * 100_000)
+@example(text="[" * 100_000)
+@example(text="[a]\nport = " + "9" * 5_000)
+@example(text="[a" + ".b" * 10_000 + "]\n")
+@example(text='[a]\nstore = "http://["')
+def test_any_configuration_file_is_tables_of_settings_or_a_problem_that_says_so(
+    config: Path, text: str
+) -> None:
+    config.write_bytes(text.encode("utf-8", "surrogatepass"))
+    config.chmod(0o600)
+    with quickly():
+        found, said = tried(lambda: read_config(str(config)), Problem)
+    assert visible(said).isprintable()
+    if found is None:
+        assert said
+        return
+    assert all(isinstance(one, Settings) for one in found.values())
+
+
+@pytest.fixture(scope="module")
+def drivers() -> None:
+    """Import what stores need, which takes seconds, before any time is taken."""
+    open_store("redis://h/0?key=a")
+    open_store("sqlite+aiosqlite:///a.db?key=a")
+    open_store("postgresql+asyncpg://h/a?key=a")
+
+
+@pytest.mark.usefixtures("drivers")
+@given(st.one_of(urls, pieces, texts))
+@example("redis://[?key=a")
+@example("postgresql+asyncpg://u:p@h:x/db?key=a")
+@example("redis://h/0?key=a&" + "a=1&" * 2_000)
+@example("file:\0")
+def test_any_store_url_opens_a_store_or_says_what_is_wrong_with_it(url: str) -> None:
+    with quickly():
+        store, said = tried(lambda: open_store(url), ImportError, ValueError)
+    assert len(said) < 500 + len(url)
+    assert (store is None) == bool(said)
+
+
+@given(st.one_of(urls, pieces, texts))
+@example("http://[")
+def test_any_address_of_a_redirect_is_a_place_to_listen_at_or_a_problem(url: str) -> None:
+    with quickly():
+        assert has_password(url) in (True, False)
+        place, said = tried(lambda: place_of(url, None), Problem)
+    assert visible(said).isprintable()
+    if place is None:
+        return
+    assert place.host in ("127.0.0.1", "localhost")
+
+
+# -- what a writer of the store without a key puts there ---------------------------------------------------------
+
+KEY = generate_key()
+
+
+def _part(value: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+sealed = st.one_of(
+    texts.filter(lambda text: not text.lstrip().startswith("{")),
+    st.lists(st.one_of(values.map(_part), texts), min_size=1, max_size=6).map(".".join),
+    st.tuples(
+        st.fixed_dictionaries(
+            {
+                "alg": st.one_of(st.just("dir"), values),
+                "enc": st.one_of(st.just("A256GCM"), values),
+            },
+            optional={
+                "kid": values,
+                "slot": values,
+                "zip": st.one_of(st.just("DEF"), values),
+                "crit": values,
+                "b64": values,
+                "jwk": values,
+                "p2c": values,
+            },
+        ).map(_part),
+        texts,
+    ).map(lambda both: f"{both[0]}..{both[1]}"),
+)
+
+
+@given(text=sealed)
+@example(text="." * 4)
+@example(text=_part({"alg": "dir", "enc": "A256GCM", "kid": []}) + "....")
+@example(text=_part({"alg": "dir", "enc": "A256GCM", "zip": "DEF"}) + "....")
+def test_what_was_not_sealed_with_a_key_never_opens(
+    loop: asyncio.AbstractEventLoop, text: str
+) -> None:
+    store = EncryptedStore(MemoryStore(text), [KEY], slot="s")
+    with quickly(), pytest.raises(StoreError) as caught:
+        loop.run_until_complete(store.load())
+    assert len(f"{caught.value}") < 500
+
+
+# -- what connects to the loopback server ------------------------------------------------------------------------
+
+
+class Sent:
+    """The stream of a connection that has sent these bytes, in pieces, and ended."""
+
+    def __init__(self, chunks: list[bytes]) -> None:
+        self.chunks = [chunk for chunk in chunks if chunk]
+
+    async def receive(self) -> bytes:
+        if not self.chunks:
+            raise anyio.EndOfStream
+        return self.chunks.pop(0)
+
+
+lines = st.one_of(
+    texts.map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.binary(max_size=30),
+    st.sampled_from(
+        [
+            b"Host: 127.0.0.1:80",
+            b"Host:",
+            b"Content-Length: 1e9",
+            b"Transfer-Encoding: chunked",
+            b"GET / HTTP/1.1",
+        ]
+    ),
+    pieces.map(lambda text: f"GET /{text} HTTP/1.1".encode("utf-8", "surrogatepass")),
+)
+requests = st.one_of(
+    st.binary(max_size=200),
+    st.lists(lines, max_size=8).map(lambda parts: b"\r\n".join(parts) + b"\r\n\r\n"),
+)
+
+
+@given(st.lists(requests, max_size=3))
+@example([b"GET /callback?" + b"a=1&" * 500 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
+@example([b"GET /callback?state=%ff HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
+def test_any_bytes_are_turned_away_by_the_server_of_a_login(
+    loop: asyncio.AbstractEventLoop, chunks: list[bytes]
+) -> None:
+    server = Loopback(Place(80, "/callback", "127.0.0.1"))
+    server._hosts = ("127.0.0.1",)
+    server._state = b"st4te"
+    server._warned = True
+    stream: Any = Sent(chunks)
+    with quickly():
+        try:
+            _, head = loop.run_until_complete(_read(stream))
+        except h11.ProtocolError:
+            return
+        refusal = server._refusal(head)
+    assert refusal is not None
+    assert 400 <= refusal[0] < 500
+
+
+# -- as large as it may be: time and memory ----------------------------------------------------------------------
+
+# Each is about a mebibyte, what is read of an answer and of a file.
+LARGE: dict[str, str] = {
+    "arrays in arrays": "[" * MOST,
+    "arrays in arrays, closed": "[" * (MOST // 2) + "]" * (MOST // 2),
+    "objects in objects": '{"a":' * (MOST // 5),
+    "many fields": "{" + ",".join(f'"a{number}":0' for number in range(MOST // 12)) + "}",
+    "one long token": '{"access_token":"' + "a" * (MOST - 20) + '"}',
+    "one long number": '{"access_token":"A","expires_in":' + "9" * (MOST - 60) + "}",
+    "one long word beside a token": '{"access_token":"A","scope":"'
+    + "\\u001b" * (MOST // 6)
+    + '"}',
+    "a form": "&".join(["access_token=a"] * (MOST // 16)),
+    "blanks": " " * MOST,
+    "escapes": '{"error":"' + "\\ud800" * (MOST // 6) + '"}',
+}
+
+
+def measured(function: Callable[[], object]) -> tuple[float, int]:
+    """Return the seconds of this thread that a call takes, and the bytes that it has at its peak."""
+    tracemalloc.start()
+    before = time.thread_time()
+    try:
+        function()
+        return time.thread_time() - before, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def _parsed(text: str) -> None:
+    with suppress(BadText):
+        parse(text)
+
+
+def _discovered(text: str) -> None:
+    with pytest.raises(ValueError, match="metadata"):
+        asyncio.run(found_of(text.encode(), "secret"))
+
+
+def _configured(text: str, config: Path) -> None:
+    config.write_text(text, "utf-8")
+    config.chmod(0o600)
+    with suppress(Problem):
+        read_config(str(config))
+
+
+def _redirected(text: str) -> None:
+    with pytest.raises(LoginFailed):
+        asyncio.run(ENDPOINT.exchange_code(f"http://127.0.0.1/?{text}", BEGUN))
+
+
+@pytest.mark.parametrize("what", LARGE)
+def test_the_largest_of_what_strangers_write_is_read_in_bounded_time_and_memory(
+    what: str, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "tell", lambda *_: None)
+    text = LARGE[what]
+    for function in (
+        lambda: _parsed(text),
+        lambda: meaning(Answer(200, {}, text.encode()), now=1.0),
+        lambda: meaning(Answer(400, {}, text.encode()), now=1.0),
+        lambda: redacted(text, ["s3cr3t" * 1_000], 300),
+        lambda: _discovered(text),
+        lambda: _configured(text, config),
+        lambda: _redirected(text),
+    ):
+        seconds, peak = measured(function)
+        # tracemalloc itself makes it several times slower than it is.
+        assert seconds < 10
+        assert peak < 64 * MOST
