@@ -360,3 +360,22 @@ async def test_salesforce_logs_in_at_the_domain_it_is_told() -> None:
     for domain, host in [("test", "test.salesforce.com"), ("acme", "acme.my.salesforce.com")]:
         endpoint = providers.salesforce("client", "secret", domain=domain)
         assert urlsplit(endpoint.authorization_url(REDIRECT).url).hostname == host
+
+
+async def test_a_resource_is_named_at_the_login_the_exchange_and_each_refresh() -> None:
+    """RFC 8707 section 2: a server that was not told so issues a token for another API."""
+    server = AuthorizationServer()
+    async with asked(server, resource="https://api.test/v1") as (client, endpoint):
+        request = endpoint.authorization_url(REDIRECT)
+        assert parse_qs(urlsplit(request.url).query)["resource"] == ["https://api.test/v1"]
+        token = await endpoint.exchange_code(await visit(client, request), request)
+        await endpoint.refresh(token)
+    sent = [parse_qs(call.body.decode()) for call in server.token_calls]
+    assert [form["grant_type"] for form in sent] == [["authorization_code"], ["refresh_token"]]
+    assert [form["resource"] for form in sent] == [["https://api.test/v1"]] * 2
+
+
+@pytest.mark.parametrize("resource", ["api.test", "/v1", "https://api.test/#a", "", 7, "a: b\n"])
+def test_a_resource_is_an_absolute_uri_without_a_fragment(resource: Any) -> None:
+    with pytest.raises(ValueError, match="absolute URI without a fragment"):
+        TokenEndpoint("https://server.test/token", "client", resource=resource)

@@ -52,7 +52,8 @@ async def start(
     if url is None:
         raise ValueError(f"no device_authorization_endpoint is known for {client.name}: give one")
     asked = settings.scope_of(scope)
-    answer = await client.post(urlencode({"scope": asked} if asked else {}), url=url)
+    form = {**({"scope": asked} if asked else {}), **settings.resource_params()}
+    answer = await client.post(urlencode(form), url=url)
     if isinstance(answer, NoAnswer):
         raise LoginFailed(
             f"{client.name}'s device authorization endpoint could not be reached, or gave no answer ({answer.why}). "
@@ -105,7 +106,9 @@ def _bounded(interval: float) -> float:
     return min(max(interval, _LEAST_INTERVAL), _MOST_INTERVAL)
 
 
-async def wait(client: Client, device: DeviceAuthorization, rules: Rules) -> Token:
+async def wait(
+    client: Client, settings: LoginSettings, device: DeviceAuthorization, rules: Rules
+) -> Token:
     """Ask, as often as the server allows, until the person has decided (RFC 8628 §3.4 and §3.5).
 
     Raises:
@@ -115,7 +118,8 @@ async def wait(client: Client, device: DeviceAuthorization, rules: Rules) -> Tok
     deadline = anyio.current_time() + min(device.expires_at - time.time(), _MOST_LIFETIME)
     while True:
         await anyio.sleep(interval)
-        token = await redeem(client, DEVICE_GRANT, {"device_code": device.device_code}, rules)
+        form = {"device_code": device.device_code, **settings.resource_params()}
+        token = await redeem(client, DEVICE_GRANT, form, rules)
         if isinstance(token, Token):
             return token
         interval = _next_interval(token, interval, client.name)

@@ -104,7 +104,8 @@ class TokenEndpoint:
         transient: the refusals that pass by themselves.
         refresh_not_before_expiry: seconds before its expiry up to which the server refuses to replace a token.
         login: what a login and a revocation need: `authorization_endpoint`, `revocation_endpoint`,
-            `device_authorization_endpoint`, `issuer`, `scope`, and the rest of `LoginSettings`.
+            `device_authorization_endpoint`, `issuer`, `scope`, and the rest of `LoginSettings`; `resource` goes with
+            a refresh, too.
 
     Attributes:
         client_fingerprint: tells credentials of clients apart: 8 hex digits, of which no secret can be made.
@@ -217,9 +218,8 @@ class TokenEndpoint:
         # Imported here: whoever imports the library need not wait for it.
         from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
-        body = prepare_token_request(
-            "refresh_token", refresh_token=refresh_token, **{**self.params, **self.refresh_params}
-        )
+        params = {**self.login.resource_params(), **self.params, **self.refresh_params}
+        body = prepare_token_request("refresh_token", refresh_token=refresh_token, **params)
         client, asked_at = self._client, time.time()
         came = refreshed(
             await client.post(body, url=self.refresh_url),
@@ -276,7 +276,7 @@ class TokenEndpoint:
         """
         code, fields = code_of(self._client, self.login, request, redirect)
         token = await redeem(
-            self._client, "authorization_code", code_form(code, request), self.rules
+            self._client, "authorization_code", code_form(self.login, code, request), self.rules
         )
         if isinstance(token, Token):
             return with_fields(token, fields)
@@ -299,7 +299,7 @@ class TokenEndpoint:
         Raises:
             LoginFailed: the person said no, or nobody decided in time.
         """
-        return await _device.wait(self._client, device, self.rules)
+        return await _device.wait(self._client, self.login, device, self.rules)
 
     @frameless
     async def revoke(self, token: Token) -> None:

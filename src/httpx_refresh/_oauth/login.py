@@ -53,7 +53,7 @@ def authorization_request(
     if urlsplit(redirect_uri).fragment or not urlsplit(redirect_uri).scheme:
         raise ValueError("redirect_uri must be absolute, without a fragment (RFC 6749 §3.1.2)")
     state, verifier = secrets.token_urlsafe(24), None
-    asked = {**settings.authorization_params, **params}
+    asked = {**settings.resource_params(), **settings.authorization_params, **params}
     if settings.pkce:
         if (
             settings.code_challenge_methods is not None
@@ -175,9 +175,9 @@ def _check_issuer(settings: LoginSettings, iss: str | None, name: str) -> None:
         )
 
 
-def code_form(code: str, request: AuthorizationRequest) -> dict[str, str]:
-    """Return the parameters that redeem a code (RFC 6749 §4.1.3, RFC 7636 §4.5)."""
-    form = {"code": code, "redirect_uri": request.redirect_uri}
+def code_form(settings: LoginSettings, code: str, request: AuthorizationRequest) -> dict[str, str]:
+    """Return the parameters that redeem a code (RFC 6749 §4.1.3, RFC 7636 §4.5, RFC 8707 §2.2)."""
+    form = {"code": code, "redirect_uri": request.redirect_uri, **settings.resource_params()}
     if request.code_verifier is not None:
         form["code_verifier"] = request.code_verifier
     return form

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -50,6 +51,7 @@ class LoginOptions(TypedDict, total=False):
     sends_iss: bool
     revocation_format: Literal["form", "json"]
     refresh_token_lifetime: float | None
+    resource: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +73,11 @@ class LoginSettings:
         sends_iss: whether every redirect must name the issuer (RFC 9207).
         revocation_format: how the revocation endpoint is asked: like a form, as RFC 7009 has it, or in JSON.
         refresh_token_lifetime: seconds after which a refresh token that was not used is no longer good.
+        resource: the API that tokens are for (RFC 8707): sent with each login, each exchange and each refresh.
         allow_http: whether the endpoints may be plain http, as in docker-compose or a service mesh.
 
     Raises:
-        ValueError: an endpoint that is no https URL (http to loopback excepted).
+        ValueError: an endpoint that is no https URL (http to loopback excepted), or a resource that is no absolute URI.
     """
 
     authorization_endpoint: str | None = None
@@ -90,9 +93,12 @@ class LoginSettings:
     sends_iss: bool = False
     revocation_format: Literal["form", "json"] = "form"
     refresh_token_lifetime: float | None = None
+    resource: str | None = None
     allow_http: bool = False
 
     def __post_init__(self) -> None:
+        if self.resource is not None and not _is_absolute(self.resource):
+            raise ValueError("resource must be an absolute URI without a fragment (RFC 8707 §2)")
         for name in (
             "authorization_endpoint",
             "device_authorization_endpoint",
@@ -102,10 +108,22 @@ class LoginSettings:
             if url is not None and not url.startswith("{instance_url}/"):
                 checked_url(url, name, allow_http=self.allow_http)
 
+    def resource_params(self) -> dict[str, str]:
+        """Return the parameters that say what a token is for (RFC 8707 §2)."""
+        return {} if self.resource is None else {"resource": self.resource}
+
     def scope_of(self, scope: str | None) -> str:
         """Return the scope that a login asks for."""
         asked = (self.scope if scope is None else scope).split()
         return " ".join(dict.fromkeys([*asked, *self.offline_scope.split()]))
+
+
+def _is_absolute(uri: object) -> bool:
+    return (
+        isinstance(uri, str)
+        and uri.isprintable()
+        and bool(re.match(r"[A-Za-z][\w+.-]*:[^#]+$", uri))
+    )
 
 
 def checked_url(url: str, name: str, *, allow_http: bool = False) -> str:

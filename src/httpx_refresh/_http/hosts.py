@@ -1,0 +1,115 @@
+"""Which hosts may be asked where a document of others names them: public ones, or neighbours of the named server.
+
+Who writes such a document could else let this process ask whatever it can reach: a service on this host, in the same
+network, or a cloud's metadata service. Knows nothing of what is asked.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import httpx
+
+from .origins import is_loopback
+
+if TYPE_CHECKING:
+    from .libraries import URL, Request
+
+Place = Literal["public", "private", "link-local", "loopback"]
+"""Where an address leads: everywhere, into this network, to the next host, or to this host."""
+
+# RFC 6052 §2.1: an IPv4 address in the last four bytes.
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+def place_of(address: str) -> Place | None:
+    """Return where an IP address leads; None for what is no address."""
+    try:
+        ip: Any = ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    if ip.version == 6:
+        inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None
+        ip = inner or ip.ipv4_mapped or ip.sixtofour or ip
+    if ip.is_loopback or ip.is_unspecified:  # 0.0.0.0 connects to this host.
+        return "loopback"
+    if ip.is_link_local:
+        return "link-local"
+    return "public" if ip.is_global and not ip.is_multicast else "private"
+
+
+class Hosts:
+    """The hosts that may be asked beside a server that a person has named.
+
+    That server's own host may be asked wherever it is. Others must be public, or in a place of the same kind.
+
+    Mutable: `_home`, the places where that server was found. It only grows; a connection counts once a request is
+    about to be sent on it, so that its certificate has been checked.
+
+    Args:
+        home: the server's URL.
+    """
+
+    __slots__ = ("_home", "_host")
+
+    def __init__(self, home: URL) -> None:
+        self._host = _name_of(home.raw_host)
+        place = "loopback" if is_loopback(self._host) else place_of(self._host)
+        self._home: frozenset[Place] = frozenset() if place is None else frozenset({place})
+
+    def check(self, url: URL) -> None:
+        """Raise ValueError if the host of a URL is an address, or `localhost`, that must not be asked."""
+        host = _name_of(url.raw_host)
+        place: Place | None = "loopback" if host.endswith("localhost") else place_of(host)
+        if host != self._host and not self._may_ask(place):
+            raise ValueError(f"{host} is {_WORDS[place or 'private']}, where {self._host} is not")
+
+    async def watch(self, request: Request) -> None:
+        """Let a request be sent only to an address that may be asked: an event hook of httpx's clients.
+
+        A name is looked up when the connection is made, and may lead elsewhere each time; so the address is looked at
+        that the connection has been made to. A proxy's is its owner's choice.
+        """
+        before = request.extensions.get("trace")
+        connecting: str | None = None
+        found: Place | None = None
+        host = _name_of(request.url.raw_host)
+
+        async def trace(name: str, info: Mapping[str, Any]) -> None:
+            nonlocal connecting, found
+            if before is not None:
+                await before(name, info)
+            event = name.partition(".")[2]
+            if event == "connect_tcp.started":
+                connecting = str(info["host"]).lower()
+            elif event == "connect_tcp.complete" and connecting == host:
+                stream = info["return_value"]
+                address = stream.get_extra_info("server_addr")
+                found = None if address is None else place_of(str(address[0]))
+                if host != self._host and not self._may_ask(found):
+                    await stream.aclose()
+                    raise httpx.ConnectError(
+                        f"{host} was found at an address that is {_WORDS[found or 'private']}, where {self._host} is "
+                        "not"
+                    )
+            elif event == "send_request_headers.started" and host == self._host and found:
+                self._home |= {found}
+
+        request.extensions = {**request.extensions, "trace": trace}
+
+    def _may_ask(self, place: Place | None) -> bool:
+        return place is None or place == "public" or place in self._home
+
+
+_WORDS: dict[Place, str] = {
+    "public": "public",
+    "private": "in a private network",
+    "link-local": "link-local",
+    "loopback": "on this host",
+}
+
+
+def _name_of(raw_host: bytes) -> str:
+    return raw_host.decode("ascii").lower().rstrip(".")
