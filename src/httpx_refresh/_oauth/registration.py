@@ -225,7 +225,7 @@ def _refused(answer: Answer, fields: dict[str, Any], name: str) -> LoginFailed:
         else "Register a client there by hand, and pass its client_id (--client-id).",
     )
     return LoginFailed(
-        f"{name} did not register this client ({said}). No login was begun. {why}",
+        f"{name} did not register this client ({said}). Nothing has changed. {why}",
         error=error,
         error_description=description,
         transient=busy,
