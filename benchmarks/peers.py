@@ -176,7 +176,7 @@ def _mcp(library: ModuleType, world: World, expires_at: float | None, transport:
     auth.context.client_info = OAuthClientInformationFull(
         client_id="client",
         client_secret="secret",
-        token_endpoint_auth_method="client_secret_post",
+        client_auth="client_secret_post",
         redirect_uris=["http://localhost/callback"],
     )
     auth.context.current_tokens = OAuthToken(

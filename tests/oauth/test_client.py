@@ -155,14 +155,14 @@ async def test_a_thread_that_cannot_be_had_for_a_signature_spends_nothing(
     async def none(*_: Any, **__: Any) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("httpx_refresh._oauth.client.run_blocking", none)
+    monkeypatch.setattr("httpx_refresh._oauth.authentication.run_blocking", none)
     transport = Counting()
     async with httpx.AsyncClient(transport=transport) as client:
         endpoint = TokenEndpoint(
             "https://as.test/token",
             "id",
             "a shared secret of more than 32 bytes",
-            token_endpoint_auth_method="client_secret_jwt",
+            client_auth="client_secret_jwt",
             client=client,
         )
         with pytest.raises(RefreshUnavailable, match="could not authenticate: Runt") as caught:

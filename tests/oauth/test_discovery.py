@@ -45,7 +45,7 @@ async def test_a_server_is_found_by_its_issuer() -> None:
     async with httpx.AsyncClient(transport=server.transport()) as client:
         endpoint = await discover(server.issuer, "client", "secret", client=client, scope="a")
     assert endpoint.url == server.token_url
-    assert endpoint.token_endpoint_auth_method == "client_secret_basic"
+    assert endpoint.client_auth == "client_secret_basic"
     assert endpoint.login.authorization_endpoint == f"{server.issuer}/authorize"
     assert endpoint.login.device_authorization_endpoint == f"{server.issuer}/device_authorization"
     assert endpoint.login.revocation_endpoint == f"{server.issuer}/revoke"
@@ -89,9 +89,9 @@ async def test_a_client_authenticates_in_a_way_that_the_server_knows(
 ) -> None:
     facts = {**FACTS, "token_endpoint_auth_methods_supported": supported}
     endpoint = await discover(ISSUER, "client", "secret", client=serving(oauth=facts))
-    assert endpoint.token_endpoint_auth_method == method
+    assert endpoint.client_auth == method
     public = await discover(ISSUER, "client", client=serving(oauth=facts))
-    assert public.token_endpoint_auth_method == "none"
+    assert public.client_auth == "none"
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ async def test_client_secret_jwt_is_signed_with_the_secret() -> None:
             URL,
             "the id",
             secret,
-            token_endpoint_auth_method="client_secret_jwt",
+            client_auth="client_secret_jwt",
             client=client,
         )
     )
@@ -207,20 +207,28 @@ async def test_private_key_jwt_is_signed_with_the_key(rsa_key: RSAKey) -> None:
             URL,
             "the id",
             rsa_key.as_pem(private=True).decode(),
-            token_endpoint_auth_method="private_key_jwt",
+            client_auth="private_key_jwt",
             client=client,
         )
     )
     check_assertion(form, rsa_key, "RS256")
 
 
-def test_each_assertion_is_good_once(rsa_key: RSAKey) -> None:
-    from httpx_refresh._oauth.client import _authentication as authentication
-
-    prepare = authentication(
-        "private_key_jwt", "id", rsa_key.as_pem(private=True).decode(), audience=URL
-    )
-    assert prepare(URL, {}, "")[1] != prepare(URL, {}, "")[1]
+@pytest.mark.anyio
+async def test_each_assertion_is_good_once(rsa_key: RSAKey) -> None:
+    sent = [
+        await form_of(
+            lambda client: TokenEndpoint(
+                URL,
+                "the id",
+                rsa_key.as_pem(private=True).decode(),
+                client_auth="private_key_jwt",
+                client=client,
+            )
+        )
+        for _ in range(2)
+    ]
+    assert sent[0]["client_assertion"] != sent[1]["client_assertion"]
 
 
 @pytest.mark.anyio
@@ -282,7 +290,7 @@ async def test_a_callers_client_lends_its_connections_and_nothing_else(library: 
                 "client",
                 "secret",
                 client=client,
-                token_endpoint_auth_method=method,
+                client_auth=method,
             )
             token = await endpoint.refresh(token)
             call = server.token_calls[-1]
@@ -375,20 +383,21 @@ def test_plain_http_to_this_host_is_fine(url: str) -> None:
     "error, match, arguments",
     [
         (TypeError, "url", {"url": 5}),
-        (TypeError, "client_id", {"client_id": None}),
+        (TypeError, "client_id", {"client_id": 5}),
+        (ValueError, "client_id must be given", {"client_id": None}),
         (ValueError, "client_id", {"client_id": ""}),
         (ValueError, "client_id", {"client_id": "\udfff"}),
         (TypeError, "client_secret", {"client_secret": b"bytes"}),
         (ValueError, "client_secret", {"client_secret": ""}),
         (ValueError, "client_secret", {"client_secret": "my secret \ud800"}),
-        (ValueError, "must be one of", {"token_endpoint_auth_method": "basic"}),
-        (ValueError, "do not go together", {"token_endpoint_auth_method": "none"}),
+        (ValueError, "must be one of", {"client_auth": "basic"}),
+        (ValueError, "do not go together", {"client_auth": "none"}),
         (
             ValueError,
             "do not go together",
-            {"client_secret": None, "token_endpoint_auth_method": "client_secret_post"},
+            {"client_secret": None, "client_auth": "client_secret_post"},
         ),
-        (ValueError, "RSA private key", {"token_endpoint_auth_method": "private_key_jwt"}),
+        (ValueError, "client_secret is no private", {"client_auth": "private_key_jwt"}),
         (TypeError, "reuse_grace", {"reuse_grace": "5"}),
         (TypeError, "reuse_grace", {"reuse_grace": True}),
         (ValueError, "reuse_grace", {"reuse_grace": -1}),
@@ -431,8 +440,8 @@ def test_a_synchronous_client_is_refused() -> None:
 
 def test_what_is_not_said_follows_from_what_is() -> None:
     public, confidential = TokenEndpoint(URL, "id"), TokenEndpoint(URL, "id", "secret")
-    assert public.token_endpoint_auth_method == "none"
-    assert confidential.token_endpoint_auth_method == "client_secret_basic"
+    assert public.client_auth == "none"
+    assert confidential.client_auth == "client_secret_basic"
     assert public.name == "server.test"
     assert TokenEndpoint(URL, "id", name="Mine").name == "Mine"
 

@@ -146,7 +146,7 @@ def endpoint_of(client: Any, **options: Any) -> TokenEndpoint:
         "device_authorization_endpoint": "https://as.test/device",
         "revocation_endpoint": "https://as.test/revoke",
         "client": client,
-        "token_endpoint_auth_method": "client_secret_post",
+        "client_auth": "client_secret_post",
     }
     return TokenEndpoint("https://as.test/token", "id", f"{MARK}-secret", **{**facts, **options})
 
@@ -220,21 +220,17 @@ class Call(NamedTuple):
 
 WRONG: dict[str, Call] = {
     "a secret that is empty text": Call(lambda: TokenEndpoint("https://as.test", "id", "")),
-    "a secret of bytes": Call(
-        lambda: TokenEndpoint("https://as.test", "id", f"{MARK}".encode())  # type: ignore[arg-type]  # on purpose
-    ),
+    "a secret of bytes": Call(lambda: TokenEndpoint("https://as.test", "id", f"{MARK}".encode())),
     "half a surrogate pair": Call(lambda: TokenEndpoint("https://as.test", "id", f"{MARK}\ud800")),
     "no key": Call(
-        lambda: TokenEndpoint(
-            "https://as.test", "id", f"{MARK}", token_endpoint_auth_method="private_key_jwt"
-        )
+        lambda: TokenEndpoint("https://as.test", "id", f"{MARK}", client_auth="private_key_jwt")
     ),
     "a key that is cut off": Call(
         lambda: TokenEndpoint(
             "https://as.test",
             "id",
             f"-----BEGIN PRIVATE KEY-----\n{MARK}",
-            token_endpoint_auth_method="private_key_jwt",
+            client_auth="private_key_jwt",
         )
     ),
     "no such method": Call(
@@ -242,7 +238,7 @@ WRONG: dict[str, Call] = {
             "https://as.test",
             "id",
             f"{MARK}",
-            token_endpoint_auth_method="other",  # type: ignore[arg-type]  # on purpose
+            client_auth="other",  # type: ignore[arg-type]  # on purpose
         )
     ),
     "no such address": Call(lambda: TokenEndpoint("http://as.test", "id", f"{MARK}")),

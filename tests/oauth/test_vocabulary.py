@@ -47,7 +47,7 @@ def held(server: AuthorizationServer) -> Token:
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
 async def test_a_token_request_may_be_json(method: str) -> None:
     server = AuthorizationServer(request_format="json", auth_methods=[method])
-    ways = {"token_endpoint_auth_method": method, "params": {"scope": "a b"}}
+    ways = {"client_auth": method, "params": {"scope": "a b"}}
     with pytest.raises(RefreshUnavailable, match="application/json"):
         await endpoint_of(server, **ways).refresh(held(server))
     server.login(scope="a b")

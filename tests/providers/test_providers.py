@@ -101,7 +101,7 @@ def test_a_preset_knows_its_provider(name: str) -> None:
     endpoint = preset(name)("id", "secret")
     url, method, origins, grace = FACTS[name]
     assert endpoint.url == f"https://{url}"
-    assert endpoint.token_endpoint_auth_method == method
+    assert endpoint.client_auth == method
     assert endpoint.origins == origins
     assert endpoint.reuse_grace == grace
     assert endpoint.name.replace(" ", "").lower() == {"twoba": "2ba"}.get(
@@ -112,7 +112,7 @@ def test_a_preset_knows_its_provider(name: str) -> None:
 
 @each
 def test_without_a_secret_it_is_a_public_client(name: str) -> None:
-    assert preset(name)("id").token_endpoint_auth_method == "none"
+    assert preset(name)("id").client_auth == "none"
 
 
 @each
@@ -121,14 +121,14 @@ def test_whatever_a_preset_knows_can_be_overridden(name: str) -> None:
         "id",
         "secret",
         url="http://127.0.0.1:1/t",
-        token_endpoint_auth_method=BASIC,
+        client_auth=BASIC,
         origins=["http://127.0.0.1:1"],
         reuse_grace=5,
         name="Mine",
         is_expired=None,
     )
     assert endpoint.url == "http://127.0.0.1:1/t"
-    assert endpoint.token_endpoint_auth_method == BASIC
+    assert endpoint.client_auth == BASIC
     assert endpoint.origins == ("http://127.0.0.1:1",)
     assert endpoint.reuse_grace == 5.0
     assert endpoint.name == "Mine"

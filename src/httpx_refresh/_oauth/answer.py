@@ -99,12 +99,14 @@ class NoAnswer:
         sent: whether a part of the request may have left this host.
         why: in words, without a secret.
         transient: whether asking again may help; not where it is the caller's client that cannot ask.
+        unready: whether it is the client's credentials that were not there.
         caused_by: the exception's type, file and line.
     """
 
     sent: bool
     why: str
     transient: bool = True
+    unready: bool = False
     caused_by: str | None = None
 
 
@@ -238,6 +240,13 @@ def _without_answer(answer: NoAnswer, name: str) -> RefreshUnavailable:
             outcome="unknown",
             caused_by=answer.caused_by,
         )
+    if answer.unready:
+        return RefreshUnavailable(
+            f"{name}'s token endpoint was not asked, and the refresh token was not sent: {answer.why}. Check "
+            "client_auth and client_secret; what is a file or a callable is read again at the next try.",
+            outcome="not_sent",
+            caused_by=answer.caused_by,
+        )
     if not answer.transient:
         return RefreshUnavailable(
             f"{name}'s token endpoint was not asked, and the refresh token was not sent: {answer.why}. Check what is "
@@ -276,7 +285,7 @@ def _explained(answer: Answer, means: Meaning, said: str) -> str:
         )
     return (
         f"refused this client or its request, not the grant ({said}). The refresh token was not spent, and nobody "
-        "needs to log in again. Check client_id, client_secret, token_endpoint_auth_method, params and url."
+        "needs to log in again. Check client_id, client_secret, client_auth, params and url."
     )
 
 

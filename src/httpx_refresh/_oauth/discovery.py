@@ -12,8 +12,10 @@ import httpx
 
 from .._errors import frameless
 from .._http.origins import is_loopback
+from .authentication import MutualTLS
 from .documents import Documents, list_of, text_of
 from .endpoint import TokenEndpoint
+from .material import Text
 from .settings import checked_url, seconds
 from .settings import client as checked_client
 
@@ -30,7 +32,7 @@ _METHODS = ("client_secret_basic", "client_secret_post", "client_secret_jwt")
 async def discover(
     issuer: str,
     client_id: str,
-    client_secret: str | None = None,
+    client_secret: Text | None = None,
     *,
     client: AsyncClient | Callable[[], AsyncClient] | None = None,
     timeout: float = 30.0,
@@ -46,7 +48,8 @@ async def discover(
     Args:
         issuer: the server's identifier, an https URL (http to loopback excepted, and with `allow_http=True`).
         client_id: the client's identifier.
-        client_secret: the client's secret; None: a public client.
+        client_secret: the client's secret, see `TokenEndpoint`. None: a public client, or one whose `client_auth` has
+            credentials of its own. With `MutualTLS` the server's `mtls_endpoint_aliases` are used (RFC 8705 §5).
         client: what to ask with, now and later, see `TokenEndpoint`.
         timeout: seconds for all that is asked here, and later for each request of the endpoint.
         overrides: arguments of `TokenEndpoint` that take the place of what the server says.
@@ -62,7 +65,9 @@ async def discover(
     if client_secret:
         # RFC 8414 §2: client_secret_basic where nothing is said.
         known = list_of(metadata, "token_endpoint_auth_methods_supported") or [_METHODS[0]]
-        facts["token_endpoint_auth_method"] = next((one for one in _METHODS if one in known), None)
+        facts["client_auth"] = next((one for one in _METHODS if one in known), None)
+    if isinstance(overrides.get("client_auth"), MutualTLS):
+        facts.update(_mtls_facts(metadata))
     if facts["url"] is None and "url" not in overrides:
         raise ValueError(f"the metadata of {issuer} names no token_endpoint")
     for name in ("url", *_ENDPOINTS):
@@ -119,6 +124,16 @@ def endpoint_facts(metadata: dict[str, Any]) -> dict[str, Any]:
     for name in _ENDPOINTS:
         facts[name] = text_of(metadata, name)
     return facts
+
+
+def _mtls_facts(metadata: dict[str, Any]) -> dict[str, str]:
+    """Return the endpoints that the server has elsewhere for clients with a certificate (RFC 8705 §5)."""
+    aliases = metadata.get("mtls_endpoint_aliases")
+    if not isinstance(aliases, dict):
+        return {}
+    names = {"url": "token_endpoint", **{name: name for name in _ENDPOINTS}}
+    found = {name: text_of(aliases, alias) for name, alias in names.items()}
+    return {name: url for name, url in found.items() if url is not None}
 
 
 def check_endpoint(issuer: str, url: str, name: str) -> None:

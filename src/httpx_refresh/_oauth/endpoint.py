@@ -18,7 +18,8 @@ from .._token import Token
 from . import device as _device
 from . import settings as checked
 from .answer import INVALID_GRANT, Refusal, Rules, refreshed
-from .client import AuthMethod, Client
+from .authentication import ClientAuth, Method
+from .client import Client
 from .device import DeviceAuthorization
 from .login import (
     AuthorizationRequest,
@@ -28,6 +29,7 @@ from .login import (
     redeem,
     with_fields,
 )
+from .material import Text
 from .revocation import revoke
 from .settings import LoginOptions, LoginSettings, checked_url, is_sendable
 
@@ -40,7 +42,8 @@ if TYPE_CHECKING:
 class EndpointOptions(LoginOptions, total=False):
     """The keyword arguments that `TokenEndpoint` takes."""
 
-    token_endpoint_auth_method: AuthMethod | None
+    client_auth: Method | ClientAuth | None
+    client_assertion_audience: str | None
     reuse_grace: float | Literal["until_used"]
     client: AsyncClient | Callable[[], AsyncClient] | None
     timeout: float
@@ -69,11 +72,15 @@ class TokenEndpoint:
 
     Args:
         url: the token endpoint.
-        client_id: the client's identifier.
-        client_secret: the client's secret; for `private_key_jwt` its RSA private key, in PEM and without a password
-            (RS256). None: a public client.
-        token_endpoint_auth_method: how the client authenticates (RFC 7591 §2, RFC 7523). None: `client_secret_basic`
-            with a secret, `none` without.
+        client_id: the client's identifier. None where the grant names the client, as a JWT bearer's assertion does.
+        client_secret: the client's secret; a path (`pathlib.Path`), or a callable that returns text or a path, is read
+            before each token request. For `private_key_jwt` an RSA private key in PEM (RS256). None: a public client,
+            or one whose `client_auth` has credentials of its own.
+        client_auth: how the client authenticates: a name of RFC 7591 §2 (`client_secret_basic`, `client_secret_post`,
+            `client_secret_jwt`, `private_key_jwt`, `none`), or an object of `httpx_refresh.client_auth`. None:
+            `client_secret_basic` with a secret, `none` without.
+        client_assertion_audience: what signed assertions of the client are for, where the provider wants another than
+            the `issuer` (or, where that is not known, `url`; RFC 7523 §3).
         reuse_grace: seconds for which the server accepts a refresh token that was spent already, because its answer
             may have been lost. 0: it does not, and a second use may end the grant (RFC 9700 §4.14.2). `"until_used"`:
             it does, however late, until a request carries the new access token.
@@ -108,7 +115,9 @@ class TokenEndpoint:
             a refresh, too.
 
     Attributes:
-        client_fingerprint: tells credentials of clients apart: 8 hex digits, of which no secret can be made.
+        client_auth: the name of how the client authenticates (RFC 7591 §2, RFC 8705 §2).
+        client_fingerprint: tells credentials of clients apart: 8 hex digits, of which no secret can be made. Of keys
+            and certificates it knows the public part; of what is read anew, what was read last.
 
     Raises:
         TypeError, ValueError: an argument that cannot be meant.
@@ -118,10 +127,11 @@ class TokenEndpoint:
     def __init__(
         self,
         url: str,
-        client_id: str,
-        client_secret: str | None = None,
+        client_id: str | None = None,
+        client_secret: Text | None = None,
         *,
-        token_endpoint_auth_method: AuthMethod | None = None,
+        client_auth: Method | ClientAuth | None = None,
+        client_assertion_audience: str | None = None,
         reuse_grace: float | Literal["until_used"] = 0.0,
         client: AsyncClient | Callable[[], AsyncClient] | None = None,
         timeout: float = 30.0,
@@ -161,17 +171,17 @@ class TokenEndpoint:
             url,
             client_id,
             client_secret,
-            token_endpoint_auth_method,
+            client_auth,
             name=self.name,
             source=checked.client(client),
             timeout=checked.seconds("timeout", timeout),
+            audience=checked.audience(client_assertion_audience) or login.get("issuer"),
             json_urls=frozenset(
                 {self.url, self.refresh_url} if self.request_format == "json" else ()
             ),
         )
         self.client_id = client_id
-        self.client_fingerprint: str = self._client.fingerprint
-        self.token_endpoint_auth_method: AuthMethod = self._client.method
+        self.client_auth: str = self._client.method
         self.reuse_grace: float | Literal["until_used"] = checked.grace(reuse_grace)
         self.allow_http = allow_http
         self.origins = origins
@@ -189,6 +199,11 @@ class TokenEndpoint:
             "refresh_not_before_expiry", refresh_not_before_expiry
         )
         self.login: LoginSettings = LoginSettings(**login, allow_http=allow_http)
+
+    @property
+    def client_fingerprint(self) -> str:
+        """Tell credentials apart, as they were read last; see the class."""
+        return self._client.fingerprint
 
     def __repr__(self) -> str:
         # Some servers know a client by a key in the query.

@@ -50,6 +50,8 @@ def authorization_request(
 
     if settings.authorization_endpoint is None:
         raise ValueError(f"no authorization_endpoint is known for {client.name}: give one")
+    if client.client_id is None:
+        raise ValueError(f"a login at {client.name} needs a client_id")
     if urlsplit(redirect_uri).fragment or not urlsplit(redirect_uri).scheme:
         raise ValueError("redirect_uri must be absolute, without a fragment (RFC 6749 §3.1.2)")
     state, verifier = secrets.token_urlsafe(24), None
@@ -217,7 +219,7 @@ async def redeem(
         "dead": f"refused the code ({said}). It is good once, for a short time, and only with the "
         "redirect URI and the verifier it was asked with. Start the login again.",
         "refused": f"refused this client ({said}). Check the client id, the client secret, how the client "
-        "authenticates (token_endpoint_auth_method) and the redirect URI; then start the login again.",
+        "authenticates (client_auth) and the redirect URI; then start the login again.",
         "busy": f"is busy ({said}). Start the login again later.",
         "unavailable": f"is unavailable ({said}). Start the login again later.",
     }.get(means.kind, f"answered without a token ({said}). Start the login again.")

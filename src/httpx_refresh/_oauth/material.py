@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from .._errors import RefreshUnavailable, cause_of
+from .._threads import run_blocking
 
 MOST = 1_048_576
 """Bytes that are read of a file."""
@@ -137,3 +138,43 @@ def not_sent(error: Exception, doing: str) -> RefreshUnavailable:
         outcome="not_sent",
         caused_by=cause,
     )
+
+
+class Secret:
+    """A text that is read anew before each use if it comes from a file or a callable.
+
+    Mutable: `last`, the text as it was read last, None before a callable's first; replaced as a whole.
+
+    Args:
+        source: the text, a path, or a callable that returns either.
+        argument: its name.
+
+    Raises:
+        TypeError, ValueError: it cannot be meant: another type, an empty text, a missing file.
+    """
+
+    __slots__ = ("_argument", "_source", "last")
+
+    def __init__(self, source: Text, argument: str) -> None:
+        self._source = checked_source(source, argument, (str,), "a str")
+        self._argument = argument
+        self.last: str | None = None
+        if not is_called(source):
+            try:
+                self.last = read_text(source, argument)
+            except Unusable as error:
+                raise ValueError(str(error)) from None
+
+    def __repr__(self) -> str:
+        return f"Secret({self._argument})"
+
+    async def get(self) -> str:
+        """Return the text as it is now; files and callables are read in a thread of the library's.
+
+        Raises:
+            Unusable: it cannot be read now.
+        """
+        if is_fixed(self._source) and self.last is not None:
+            return self.last
+        self.last = text = await run_blocking(read_text, self._source, self._argument, group=self)
+        return text

@@ -225,6 +225,13 @@ def params(value: Mapping[str, str] | None, what: str = "params") -> dict[str, s
     return value
 
 
+def audience(value: str | None) -> str | None:
+    """Return what an assertion is for, if that is said."""
+    if value is not None and not (isinstance(value, str) and value and is_sendable(value)):
+        raise ValueError("client_assertion_audience must be a str that is not empty, or None")
+    return value
+
+
 def scheme(value: str) -> str:
     """Return the word before the token in an `Authorization` header (RFC 9110 §11.1)."""
     if not isinstance(value, str):

@@ -44,7 +44,7 @@ _OVERRIDES = {
     "authorization_url": "authorization_endpoint",
     "device_authorization_url": "device_authorization_endpoint",
     "revocation_url": "revocation_endpoint",
-    "auth_method": "token_endpoint_auth_method",
+    "auth_method": "client_auth",
     "pkce": "pkce",
 }
 

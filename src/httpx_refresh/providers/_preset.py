@@ -28,6 +28,6 @@ def preset(
     """Make an endpoint of a provider's facts; what the caller says overrides them."""
     if client_secret is None:
         # A public client: the provider's way for confidential ones does not apply.
-        facts["token_endpoint_auth_method"] = None
+        facts["client_auth"] = None
     facts.update(overrides)
     return TokenEndpoint(facts.pop("url"), client_id, client_secret, **facts)

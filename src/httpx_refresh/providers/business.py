@@ -31,7 +31,7 @@ def xero(client_id: str, client_secret: str | None = None, **overrides: Any) -> 
         revocation_endpoint="https://identity.xero.com/connect/revocation",
         offline_scope="offline_access",
         refresh_token_lifetime=60 * DAY,
-        token_endpoint_auth_method="client_secret_basic",  # noqa: S106 - the name of a method
+        client_auth="client_secret_basic",
         origins=("https://api.xero.com",),
         reuse_grace=1800.0,
         is_expired=ExpiryRule(lambda body: field(body, "Detail") != "AuthorizationUnsuccessful"),
@@ -62,7 +62,7 @@ def quickbooks(client_id: str, client_secret: str | None = None, **overrides: An
         scope="com.intuit.quickbooks.accounting",
         redirect_fields=("realmId",),
         refresh_token_lifetime=100 * DAY,
-        token_endpoint_auth_method="client_secret_basic",  # noqa: S106 - the name of a method
+        client_auth="client_secret_basic",
         origins=(
             "https://quickbooks.api.intuit.com",
             "https://sandbox-quickbooks.api.intuit.com",
@@ -107,7 +107,7 @@ def exact_online(
         url=f"https://start.exactonline.{country}/api/oauth2/token",
         authorization_endpoint=f"https://start.exactonline.{country}/api/oauth2/auth",
         refresh_token_lifetime=30 * DAY,
-        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        client_auth="client_secret_post",
         origins=(f"https://start.exactonline.{country}",),
         refresh_not_before_expiry=30.0,
         dead=(INVALID_GRANT, Refusal(status=401, text="old refresh token used")),
@@ -163,7 +163,7 @@ def salesforce(
         scope="api",
         offline_scope="refresh_token",
         refresh_token_lifetime=30 * DAY,
-        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        client_auth="client_secret_post",
         origins=("https://*.salesforce.com",),
         is_expired=ExpiryRule(
             lambda body: "not valid for use with the REST API" not in str(field(body, 0, "message"))
@@ -194,7 +194,7 @@ def hubspot(client_id: str, client_secret: str | None = None, **overrides: Any) 
         authorization_endpoint="https://app.hubspot.com/oauth/authorize",
         revocation_endpoint="https://api.hubapi.com/oauth/2026-03/token/revoke",
         origins=("https://api.hubapi.com",),
-        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        client_auth="client_secret_post",
         dead=(INVALID_GRANT, Refusal(status=400, text="BAD_REFRESH_TOKEN")),
     )
 
@@ -229,7 +229,7 @@ def zoho(
         name="Zoho",
         url=f"https://accounts.zoho.{dc}/oauth/v2/token",
         authorization_endpoint=f"https://accounts.zoho.{dc}/oauth/v2/auth",
-        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        client_auth="client_secret_post",
         origins=(f"https://www.zohoapis.{dc}",),
         authorization_scheme="Zoho-oauthtoken",
         reuse_grace=STAYS_VALID,
@@ -252,7 +252,7 @@ def twoba(client_id: str, client_secret: str | None = None, **overrides: Any) ->
         name="2BA",
         url="https://authorize.2ba.nl/OAuth/Token",
         authorization_endpoint="https://authorize.2ba.nl/OAuth/Authorize",
-        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        client_auth="client_secret_post",
         origins=("https://api.2ba.nl",),
         dead=(INVALID_GRANT, Refusal(status=400)),
     )

@@ -29,7 +29,7 @@ def google(client_id: str, client_secret: str | None = None, **overrides: Any) -
         url="https://oauth2.googleapis.com/token",
         authorization_endpoint="https://accounts.google.com/o/oauth2/v2/auth",
         origins=("https://*.googleapis.com",),
-        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        client_auth="client_secret_post",
     )
 
 
@@ -60,7 +60,7 @@ def microsoft(
         url=f"https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",
         authorization_endpoint=f"https://login.microsoftonline.com/{tenant}/oauth2/v2.0/authorize",
         refresh_token_lifetime=90 * DAY,
-        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        client_auth="client_secret_post",
         origins=("https://graph.microsoft.com",),
         reuse_grace=STAYS_VALID,
     )
@@ -85,7 +85,7 @@ def atlassian(client_id: str, client_secret: str | None = None, **overrides: Any
         url="https://auth.atlassian.com/oauth/token",
         authorization_endpoint="https://auth.atlassian.com/authorize",
         refresh_token_lifetime=90 * DAY,
-        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        client_auth="client_secret_post",
         origins=("https://api.atlassian.com",),
         reuse_grace=600.0,
         dead=(INVALID_GRANT, Refusal(status=403, error="unauthorized_client")),
@@ -139,7 +139,7 @@ def github(client_id: str, client_secret: str | None = None, **overrides: Any) -
         authorization_endpoint="https://github.com/login/oauth/authorize",
         origins=("https://api.github.com", "https://uploads.github.com"),
         refresh_token_lifetime=15_811_200.0,
-        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        client_auth="client_secret_post",
         dead=(INVALID_GRANT, Refusal(error="bad_refresh_token")),
     )
 
@@ -162,7 +162,7 @@ def dropbox(client_id: str, client_secret: str | None = None, **overrides: Any) 
         authorization_endpoint="https://www.dropbox.com/oauth2/authorize",
         authorization_params={"token_access_type": "offline"},
         origins=("https://api.dropboxapi.com", "https://content.dropboxapi.com"),
-        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        client_auth="client_secret_post",
         reuse_grace=STAYS_VALID,
         is_expired=ExpiryRule(
             lambda body: field(body, "error", ".tag") in ("expired_access_token", None)
@@ -187,5 +187,5 @@ def box(client_id: str, client_secret: str | None = None, **overrides: Any) -> T
         authorization_endpoint="https://account.box.com/api/oauth2/authorize",
         origins=("https://api.box.com", "https://upload.box.com"),
         refresh_token_lifetime=60 * DAY,
-        token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the name of a method
+        client_auth="client_secret_post",
     )
