@@ -317,7 +317,7 @@ async def test_a_caller_that_is_cancelled_as_its_call_ends_frees_no_place_twice(
     threads: _threads._Threads,
 ) -> None:
     reported = anyio.Event()
-    call = _threads._Call(int, (), "group", _threads._waker(reported.set))
+    call = _threads._Call(int, (), "group", _threads.waker(reported.set))
     threads.submit(call)
     await reported.wait()
     threads.leave(call)

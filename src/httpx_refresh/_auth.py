@@ -25,6 +25,7 @@ from ._http.libraries import AuthBase
 from ._http.origins import Origins, compiled
 from ._http.present import BEARER, Presenter
 from ._refresh.host import THIS_HOST
+from ._refresh.observers import Observer, checked_observers
 from ._refresh.pauses import kind_of
 from ._refresh.record import MOST_PATIENCE
 from ._refresh.session import Credential, Session
@@ -63,6 +64,10 @@ class RefreshAuth(AuthBase):
             `ExpiryRule` that looks at the body. None: as the endpoint says; if it does not, status 401.
         on_unsaved: called (or awaited) with the new token when it could not be saved for `refresh_timeout`: put it
             somewhere safe. It stays in use, and the save is tried on.
+        on_event: called with what happens to the token, values of `httpx_refresh.events`; one callable, or several.
+            Each is called in a thread of the library's own, by one thread at a time and in order. What it raises is
+            logged once, and nobody waits for one that blocks.
+        label: what you call this token, such as a tenant's name: events and log records carry it.
         allow_http: whether `origins` may name http origins besides loopback, for a network that you trust: a service
             mesh, docker-compose, `http://test`. An endpoint with `allow_http` allows it too.
 
@@ -87,6 +92,8 @@ class RefreshAuth(AuthBase):
         replay_limit: int = 1_048_576,
         is_expired: ExpiryRule | Callable[[Any], bool] | None = None,
         on_unsaved: Callable[[Token], object] | None = None,
+        on_event: Observer | Iterable[Observer] | None = None,
+        label: str | None = None,
         allow_http: bool = False,
     ) -> None:
         if isinstance(store, type) or not isinstance(store, TokenStore):
@@ -108,6 +115,9 @@ class RefreshAuth(AuthBase):
             raise ValueError("replay_limit must not be negative")
         if not (on_unsaved is None or callable(on_unsaved)):
             raise TypeError("on_unsaved must be callable, or None")
+        if not (label is None or isinstance(label, str)):
+            raise TypeError("label must be a str, or None")
+        observers = checked_observers(on_event)
         if not isinstance(allow_http, bool):
             raise TypeError("allow_http must be True or False")
         self._origins = _named_origins(source, origins, allow_http=allow_http)
@@ -120,6 +130,8 @@ class RefreshAuth(AuthBase):
             Slot(store, THIS_HOST, refresh_timeout=refresh_timeout),
             refresh_before=refresh_before,
             on_unsaved=on_unsaved,
+            observers=observers,
+            label=label,
         )
 
     def __repr__(self) -> str:
@@ -287,6 +299,7 @@ class RefreshAuth(AuthBase):
                 response=response,
             )
         _PRESENTER.present(request, known)
+        await self._session.replayed(known)
         return request
 
 

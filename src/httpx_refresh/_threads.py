@@ -20,7 +20,7 @@ import anyio.lowlevel
 
 from ._errors import frameless
 
-__all__ = ["run_blocking"]
+__all__ = ["run_blocking", "waker"]
 
 _T = TypeVar("_T")
 
@@ -56,7 +56,7 @@ async def run_blocking(function: Callable[..., _T], *args: Any, group: Hashable)
             The call was not made.
     """
     done = anyio.Event()
-    call = _Call(function, args, group, _waker(done.set))
+    call = _Call(function, args, group, waker(done.set))
     del function, args  # A frame's locals are shown by error trackers; a call's repr shows nothing.
     await anyio.lowlevel.checkpoint_if_cancelled()
     threads = _threads
@@ -78,7 +78,7 @@ async def run_blocking(function: Callable[..., _T], *args: Any, group: Hashable)
     return cast("_T", call.result)
 
 
-def _waker(wake: Callable[[], object]) -> Callable[[], object]:
+def waker(wake: Callable[[], object]) -> Callable[[], object]:
     """Return what has the running event loop call `wake`; to be called in any thread, RuntimeError once it is over."""
     import asyncio  # Not at the top: whoever imports the library need not wait for it.
 

@@ -1,79 +1,182 @@
-"""What happened, as values; and the observer that writes the log. It knows no protocol and no secret."""
+"""What happened, as values, and the words of the log for each. It knows no protocol and no secret."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, fields
+from typing import Literal
 
-from .._errors import cause_of
+__all__ = [
+    "Adopted",
+    "CallbackFailed",
+    "ClaimTakenOver",
+    "ClaimWaited",
+    "DoubtBegan",
+    "DoubtEnded",
+    "EarlyEnds",
+    "EndNotNoted",
+    "Event",
+    "HandedOver",
+    "LoginRequired",
+    "LoginSeen",
+    "Reason",
+    "RefreshFailed",
+    "RefreshRetried",
+    "RefreshStarted",
+    "Refreshed",
+    "Replayed",
+    "Saved",
+    "StillUnsaved",
+    "StoreCalled",
+    "Unsaved",
+]
 
 logger = logging.getLogger("httpx_refresh")
 
+Reason = Literal["ahead", "refused", "expired", "forced", "first"]
+"""Why a token is refreshed.
 
-@dataclass(frozen=True, slots=True)
+`ahead`: it expires soon. `refused`: the API refused it. `expired`: its time is over. `forced`: `refresh()` was called.
+`first`: this process has had no token yet, and the one in the store is no longer good.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened to one token. No field of any event holds a token, a secret, a key or a code."""
+    """Something that happened to one token. No field of any event holds a token, a secret, a key or a code.
+
+    What does not apply to an event, or is not known, is None.
+
+    Attributes:
+        provider: the token source's name.
+        store: the store's name, without a password.
+        label: what the user calls this token: `RefreshAuth(..., label=...)`.
+        server: the host of the token endpoint.
+        generation: which token of the slot it is about; it grows by one with each new token.
+        reason: why the token was refreshed, or was to be.
+        outcome: how it failed; for a refresh, as `RefreshUnavailable.outcome` says, or "store" or "login_required".
+        duration: seconds.
+    """
+
+    provider: str = ""
+    store: str = ""
+    label: str | None = None
+    server: str | None = None
+    generation: int | None = None
+    reason: Reason | None = None
+    outcome: str | None = None
+    duration: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshStarted(Event):
+    """The refresh token is claimed by this process, and is about to be sent.
+
+    `generation` is that of the token that is replaced.
+    """
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Refreshed(Event):
-    """The token was refreshed here. `duration`: seconds since it was needed."""
+    """The token was refreshed here, and saved.
+
+    `duration`: seconds since it was needed. `waiters`: how many requests waited.
+    """
 
     generation: int
+    reason: Reason
     duration: float
+    waiters: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshFailed(Event):
+    """There is no new token. Who waited got an error; ahead of expiry nobody waits, and the token goes on being used.
+
+    `asked`: whether this process sent a token request; else it heeds a pause, or the store failed.
+    """
+
+    reason: Reason
+    outcome: str
+    duration: float
+    message: str
+    waiters: int = 0
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshRetried(Event):
     """The token endpoint is asked again, in `pause` seconds."""
 
+    outcome: str
     message: str
     pause: float
 
 
-@dataclass(frozen=True, slots=True)
-class AheadFailed(Event):
-    """A refresh ahead of expiry failed; the token goes on being used."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted(Event):
+    """Another token was found in the store, which another process had put there, and is in use."""
 
-    message: str
+    generation: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed(Event):
+    """A request that the API refused is sent again with another token."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimWaited(Event):
+    """Another process held the refresh token, and was waited for; `duration` seconds."""
+
+    duration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimTakenOver(Event):
+    """Another process had claimed the refresh token, and went no further. It was `by` (host and process)."""
+
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndNotNoted(Event):
     """The end of a refresh could not be noted in the store."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unsaved(Event):
     """A new token is in memory and in use, but not in the store."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StillUnsaved(Event):
     """It is still not in the store."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Saved(Event):
     """A new token is in the store after all."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HandedOver(Event):
     """A new token could not be saved for too long. `handled`: `on_unsaved` is called with it."""
 
     handled: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackFailed(Event):
     """A callback raised. `cause`: the type of what it raised, and where."""
 
@@ -81,34 +184,76 @@ class CallbackFailed(Event):
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DoubtBegan(Event):
     """The API refused a refreshed token as well. Refusals are passed on for `pause` seconds."""
 
     pause: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DoubtEnded(Event):
     """The API accepted a refreshed token where it had refused the one before."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EarlyEnds(Event):
     """So many good tokens in a row were refused soon after their issue."""
 
     count: int
 
 
-_LOG: dict[type[Event], tuple[int, str]] = {
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginRequired(Event):
+    """No token can be had without a person: the server refused the refresh token for good, or there is none."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginSeen(Event):
+    """The token of a new login is in use.
+
+    `set_token` was called here, or it was found in the store where a person was needed.
+    """
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreCalled(Event):
+    """A store outside this process answered, or failed. `outcome`: the type of what it raised; None: it answered.
+
+    `operation`: the store's method: `load`, `replace`, or `hold`.
+    """
+
+    operation: str
+    duration: float
+
+
+LOG: dict[type[Event], tuple[int, str]] = {
+    RefreshStarted: (logging.DEBUG, "the refresh token is sent (reason: {reason})"),
     Refreshed: (
         logging.INFO,
         "token refreshed (generation {generation}), {duration:.3f} s after it was needed",
     ),
-    RefreshRetried: (logging.INFO, "{message} Trying again in {pause:.2f} s."),
-    AheadFailed: (
+    RefreshFailed: (
         logging.WARNING,
-        "the refresh ahead of expiry failed; the token is still in use: {message}",
+        "there is no new token ({reason}, {outcome}), {duration:.3f} s after it was needed: {message}",
+    ),
+    RefreshRetried: (logging.INFO, "{message} Trying again in {pause:.2f} s."),
+    Adopted: (
+        logging.INFO,
+        "the token that another process put into {store} is in use (generation {generation})",
+    ),
+    Replayed: (logging.DEBUG, "a refused request is sent again (generation {generation})"),
+    ClaimWaited: (
+        logging.DEBUG,
+        "another process held the refresh token; it was waited for, {duration:.3f} s",
+    ),
+    ClaimTakenOver: (
+        logging.WARNING,
+        "the refresh by {by} was interrupted; the refresh token in {store} is taken over",
     ),
     EndNotNoted: (logging.WARNING, "the end of a refresh could not be noted in {store}: {message}"),
     Unsaved: (
@@ -137,35 +282,23 @@ _LOG: dict[type[Event], tuple[int, str]] = {
         "refreshes the same grant from a store of its own, and each refresh ends the other's token. Let all of them "
         "share one store, or give each a login of its own.",
     ),
+    LoginRequired: (logging.ERROR, "a person must log in: {message}"),
+    LoginSeen: (
+        logging.INFO,
+        "the token of a new login in {store} is in use (generation {generation})",
+    ),
+    StoreCalled: (logging.DEBUG, "{operation} of {store} took {duration:.3f} s ({outcome})"),
 }
+"""The level and the words of each event's log record."""
+
+_AHEAD_FAILED = "the refresh ahead of expiry failed; the token is still in use: {message}"
 
 
-def write_log(event: Event, *, provider: str, store: Callable[[], str]) -> None:
-    """Write the log record of an event: the library's own observer.
-
-    Args:
-        event: what happened.
-        provider: the token source's name.
-        store: returns the store's name; called only if the record is written.
-    """
-    level, text = _LOG[type(event)]
-    if logger.isEnabledFor(level):
-        values = {one.name: getattr(event, one.name) for one in fields(event)}
-        logger.log(
-            level,
-            "%s: %s",
-            provider,
-            text.format(store=store() if "{store}" in text else "", **values),
-        )
-
-
-_failed_observers: set[str] = set()
-
-
-def observer_failed(error: Exception) -> None:
-    """Say once of each kind of failure that an observer failed; whatever it is, the refresh goes on."""
-    cause = cause_of(error)
-    if cause not in _failed_observers and len(_failed_observers) < 100:
-        _failed_observers.add(cause)
-        with suppress(Exception):
-            logger.error("an observer of events failed: %s", cause)
+def write_log(event: Event) -> None:
+    """Write the log record of an event; its attribute `httpx_refresh` is the event."""
+    level, text = LOG[type(event)]
+    if isinstance(event, RefreshFailed) and event.reason == "ahead":
+        text = _AHEAD_FAILED
+    values = {one.name: getattr(event, one.name) for one in fields(event)}
+    who = event.provider if event.label is None else f"{event.provider} [{event.label}]"
+    logger.log(level, "%s: %s", who, text.format(**values), extra={"httpx_refresh": event})

@@ -50,6 +50,8 @@ class Flight:
         sent: whether the refresh token may have left; by the renewal.
         turn: an event that is set, and replaced by another one, now and then; by the guard of the flight's task. Who
             waits wakes up with it, and sees whether it has waited for too long.
+        waiters: how many callers have joined.
+        links: what stands for the first of them, for those who trace.
         landing: set once, before `turn` and `ended`.
         closing: set by whoever wants it to end soon: it starts nothing new then.
 
@@ -61,12 +63,14 @@ class Flight:
         "ended",
         "forced",
         "landing",
+        "links",
         "loop",
         "need",
         "pid",
         "sent",
         "stale",
         "turn",
+        "waiters",
     )
 
     def __init__(
@@ -78,6 +82,8 @@ class Flight:
         self.need = need
         self.forced = forced
         self.sent = False
+        self.waiters = 0
+        self.links: list[object] = []
         self.landing: Landing | None = None
         self.turn = anyio.Event()
         self.ended = anyio.Event()

@@ -270,7 +270,9 @@ async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
             finally:
                 done.set()
 
-        trio.lowlevel.spawn_system_task(run_on_trio)
+        # Else it had none of the caller's context variables: the span that a request belongs to is one.
+        context = contextvars.copy_context()
+        trio.lowlevel.spawn_system_task(run_on_trio, context=context)
         with trio.move_on_after(seconds):
             await done.wait()
         if not outcome:

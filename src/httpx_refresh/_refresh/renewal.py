@@ -5,7 +5,8 @@ The decision is a pure function of what was seen. It knows no waiters: how they 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Literal
@@ -86,6 +87,19 @@ def failed_for(view: View, client: str | None) -> tuple[Failed | None, float]:
     )
 
 
+def reason_of(flight: Flight, now: float) -> events.Reason:
+    """Say why a flight refreshes the token; `now` in epoch seconds."""
+    if flight.need is Need.AHEAD:
+        return "ahead"
+    if flight.forced:
+        return "forced"
+    if flight.stale is None:
+        return "first"
+    expires_at = flight.stale.expires_at
+    expired = flight.need is Need.RESULT and expires_at is not None and expires_at <= now
+    return "expired" if expired else "refused"
+
+
 def maybe_sent(outcome: Outcome) -> bool:
     """Whether the refresh token may have left this process."""
     if isinstance(outcome, NoToken):
@@ -98,6 +112,7 @@ class Renewal:
     """Brings one flight to its landing.
 
     Mutable, by the one task that runs it:
+        asked: whether it came so far that the refresh token was to be sent.
         spending: the spending whose token is not in the store yet; it is saved after the landing.
     """
 
@@ -106,7 +121,11 @@ class Renewal:
     facts: Facts
     flight: Flight
     emit: Callable[[events.Event], None]
+    refreshing: (
+        Callable[[events.RefreshStarted, Sequence[object]], AbstractContextManager[object]] | None
+    ) = None
     trouble: Trouble | None = None
+    asked: bool = field(default=False, init=False)
     spending: Spending | None = field(default=None, init=False)
 
     async def run(self) -> Landing:
@@ -122,6 +141,7 @@ class Renewal:
         started = begun = host.monotonic()
         beginnings = 0
         first, waited = True, False
+        claimed_since: float | None = None
         hold: Release | None = None
         try:
             while True:
@@ -149,6 +169,11 @@ class Renewal:
                     patience=min(LONGEST_EARLY_WAIT, timeout / 2),
                 )
                 token = record.token
+                if step == "wait" and claimed_since is None:
+                    claimed_since = host.monotonic()
+                elif step != "wait" and claimed_since is not None:
+                    self.emit(events.ClaimWaited(duration=host.monotonic() - claimed_since))
+                    claimed_since = None
                 if step == "adopt" and token is not None:
                     return Landing(need, token, record, spent=flight.sent, seen_at=seen_at)
                 if need is Need.LOOK or flight.closing.is_set():
@@ -215,8 +240,16 @@ class Renewal:
                 if not await spending.claim():
                     await self._sleep(polls.next())
                     continue
+                if view.claim == "abandoned" and record.redeeming is not None:
+                    self.emit(events.ClaimTakenOver(by=record.redeeming.by))
+                self.asked = True
+                event = events.RefreshStarted(
+                    generation=record.generation, reason=reason_of(flight, host.wall())
+                )
+                self.emit(event)
                 sent_before, flight.sent = flight.sent, True
-                outcome = await spending.spend(flight.closing, retries)
+                with self.refreshing(event, flight.links) if self.refreshing else nullcontext():
+                    outcome = await spending.spend(flight.closing, retries)
                 flight.sent = sent_before or maybe_sent(outcome)
                 if isinstance(outcome, Renewed):
                     landing = self._renewed(spending, outcome, started, claimed_at)
@@ -260,7 +293,14 @@ class Renewal:
         mine = saved.token.access_token == outcome.token.access_token
         if mine:
             elapsed = self.slot.host.monotonic() - started
-            self.emit(events.Refreshed(saved.generation, elapsed))
+            self.emit(
+                events.Refreshed(
+                    generation=saved.generation,
+                    reason=reason_of(self.flight, self.slot.host.wall()),
+                    duration=elapsed,
+                    waiters=self.flight.waiters,
+                )
+            )
         return Landing(need, saved.token, saved, spent=True, by_exchange=mine, seen_at=claimed_at)
 
     def _is_worth_waiting(self, outcome: NoToken, left: float) -> bool:

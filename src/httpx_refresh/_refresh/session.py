@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,7 @@ import anyio
 from anyio.lowlevel import RunVar
 
 from .._errors import (
+    ReauthorizationRequired,
     RefreshAuthError,
     RefreshUnavailable,
     StoreError,
@@ -33,6 +34,7 @@ from .host import (
     pass_on_interrupt,
     spawn,
 )
+from .observers import Observer, Observers
 from .pauses import (
     FIRST_DOUBT,
     LOOK,
@@ -47,7 +49,7 @@ from .pauses import (
     trouble_after,
 )
 from .record import Record, Refusals
-from .renewal import Renewal, decide
+from .renewal import Renewal, decide, reason_of
 from .slot import Slot, View
 from .source import Facts, TokenSource, facts_of
 from .spending import Spending
@@ -154,6 +156,7 @@ class Session:
         "_end_at",
         "_flights",
         "_look_at",
+        "_observers",
         "_on_unsaved",
         "_probe_at",
         "_refresh_before",
@@ -175,11 +178,18 @@ class Session:
         *,
         refresh_before: float,
         on_unsaved: Callable[[Token], object] | None = None,
+        observers: Sequence[Observer] = (),
+        label: str | None = None,
     ) -> None:
         self.source = source
         self.facts = facts_of(source)
         self.slot = slot
         self.host = slot.host
+        self._observers = Observers(
+            observers, source=source, provider=self.facts.name, store=slot.store, label=label
+        )
+        if self._observers.listening:
+            slot.told = self.emit
         self.credential: Credential | None = None
         self.listening = False
         self._refresh_before = refresh_before
@@ -282,6 +292,7 @@ class Session:
                 self._doubt = None
                 self._probe_at = self._end_at = _LONG_AGO
                 self._use(token, record, issued=False)
+                self.emit(events.LoginSeen(generation=record.generation))
             except RefreshAuthError as error:
                 failure.append(fresh(error))
             except BaseException as error:
@@ -309,6 +320,8 @@ class Session:
             if flight.loop is loop:
                 flight.closing.set()
                 await flight.ended.wait()
+        if self._observers.listening:
+            await self._observers.told()
 
     # -- refusals and acceptances ------------------------------------------------------------------------------
 
@@ -375,7 +388,7 @@ class Session:
             kinds = told(doubt.kinds)
         if began:
             self._probe_at = self.host.monotonic() + FIRST_DOUBT
-            self.emit(events.DoubtBegan(FIRST_DOUBT))
+            self.emit(events.DoubtBegan(pause=FIRST_DOUBT))
         if self._told != credential.generation:
             self._told = credential.generation
             host = self.host
@@ -466,7 +479,7 @@ class Session:
                         if refusals is not None and refusals.futile:
                             self._learn(written, view.refusals_for)
             except StoreError as error:
-                self.emit(events.EndNotNoted(str(error)))
+                self.emit(events.EndNotNoted(message=str(error)))
             finally:
                 self._end(flight)
 
@@ -514,6 +527,9 @@ class Session:
                 flight = await self._board(stale, need, forced)
             elif flight.need < need:
                 flight.need = need
+            flight.waiters += 1
+            if self._observers.tracing:
+                self._observers.waiting(flight.links)
             while (landing := flight.landing) is None:
                 await flight.turn.wait()
                 if flight.landing is None and (
@@ -592,8 +608,10 @@ class Session:
             self.facts,
             flight,
             self.emit,
+            self._observers.refreshing if self._observers.tracing else None,
             trouble=self._trouble,
         )
+        started = self.host.monotonic()
         try:
             try:
                 await self._save_unsaved()
@@ -608,11 +626,45 @@ class Session:
                     pass_on_interrupt()
                 outcome = "unknown" if flight.sent else "not_sent"
                 landing = Landing(flight.need, error=_unforeseen(error, outcome), spent=flight.sent)
+            if renewal.spending is None:
+                elapsed = self.host.monotonic() - started
+                self._tell_observers(flight, landing, elapsed, asked=renewal.asked)
+                if self._observers.listening:
+                    await self._observers.told()
             self._land(flight, landing, renewal.spending)
             if renewal.spending is not None:
                 await self._save_on(flight, renewal.spending)
         finally:
             self._end(flight)
+
+    def _tell_observers(
+        self, flight: Flight, landing: Landing, elapsed: float, *, asked: bool
+    ) -> None:
+        """Tell what a flight came to, before it lands: who waits for it finds that it was told."""
+        known, record, error = self.credential, landing.record, landing.error
+        before = None if self._trouble is None else self._trouble.error
+        logged_out = isinstance(before, ReauthorizationRequired)
+        if landing.token is not None and record is not None and not landing.by_exchange:
+            if logged_out:
+                self.emit(events.LoginSeen(generation=record.generation))
+            elif known is not None and known.generation < record.generation:
+                self.emit(events.Adopted(generation=record.generation))
+        if error is None or (flight.closing.is_set() and _was_not_sent(error)):
+            return
+        if not asked and (flight.need is Need.LOOK or str(error) == str(before)):
+            return  # Nothing new: it is told once.
+        self.emit(
+            events.RefreshFailed(
+                reason=reason_of(flight, self.host.wall()),
+                outcome=_outcome_of(error),
+                duration=elapsed,
+                message=str(error),
+                waiters=flight.waiters,
+                asked=asked,
+            )
+        )
+        if isinstance(error, ReauthorizationRequired) and not logged_out:
+            self.emit(events.LoginRequired(message=str(error)))
 
     def _end(self, flight: Flight) -> None:
         """Let go of a flight, whatever became of it."""
@@ -641,7 +693,7 @@ class Session:
             elif landing.passed_on and record is not None:
                 self._learn(record, landing.pause)
             if flight.need is Need.AHEAD and landing.token is None:
-                self._look_ahead_later(error)
+                self._look_ahead_later()
         finally:
             flight.land(landing)
 
@@ -707,7 +759,7 @@ class Session:
             if refusals.futile:
                 self._probe_at = self.host.monotonic() + self.slot.judge(record).refusals_for
             if issued and refusals.early >= MANY_EARLY_ENDS:
-                self.emit(events.EarlyEnds(refusals.early))
+                self.emit(events.EarlyEnds(count=refusals.early))
 
     def _raise_if_just_looked(self) -> None:
         """Raise the last failure again if the store was looked at within about a second."""
@@ -715,7 +767,7 @@ class Session:
         if trouble is not None and self.host.monotonic() < trouble.look_at:
             raise fresh(trouble.error)
 
-    def _look_ahead_later(self, error: RefreshAuthError | None) -> None:
+    def _look_ahead_later(self) -> None:
         """Start no refresh ahead of expiry for a while."""
         known, trouble = self.credential, self._trouble
         expires_at = None if known is None else known.expires_at
@@ -726,8 +778,6 @@ class Session:
         if trouble is not None:
             pause = max(pause, trouble.ask_at - now)
         self._ahead_at = now + pause
-        if error is not None:
-            self.emit(events.AheadFailed(str(error)))
 
     def _renew_at(self, token: Token, expires_at: float | None) -> float:
         return ahead_of(
@@ -751,7 +801,7 @@ class Session:
 
     async def _save_on(self, flight: Flight, spending: Spending) -> None:
         """Save a token again and again, until it is saved or the flight has to end."""
-        self.emit(events.Unsaved(str(spending.unsaved)))
+        self.emit(events.Unsaved(message=str(spending.unsaved)))
         last: list[Callable[[], Coroutine[Any, Any, None]]] = []
 
         def late() -> None:
@@ -809,7 +859,7 @@ class Session:
     def _hand_over(self, spending: Spending) -> Callable[[], Coroutine[Any, Any, None]] | None:
         """Return what hands over a token that cannot be saved; it ends within `refresh_timeout`, and raises nothing."""
         on_unsaved, token = self._on_unsaved, spending.token
-        self.emit(events.HandedOver(on_unsaved is not None))
+        self.emit(events.HandedOver(handled=on_unsaved is not None))
         if on_unsaved is None:
             return None
 
@@ -823,7 +873,7 @@ class Session:
                 await bounded(call, self.slot.refresh_timeout)
             except Exception as error:
                 raised = error.error if isinstance(error, CallRaised) else error
-                self.emit(events.CallbackFailed("on_unsaved", cause_of(raised)))
+                self.emit(events.CallbackFailed(callback="on_unsaved", cause=cause_of(raised)))
 
         return hand_over
 
@@ -845,10 +895,14 @@ class Session:
 
     def emit(self, event: events.Event) -> None:
         """Tell the observers what happened; one that fails changes nothing."""
-        try:
-            events.write_log(event, provider=self.facts.name, store=lambda: repr(self.slot.store))
-        except Exception as error:
-            events.observer_failed(error)
+        known = self.credential
+        self._observers.emit(event, None if known is None else known.generation)
+
+    async def replayed(self, credential: Credential) -> None:
+        """Tell that a request is sent again with this credential."""
+        self.emit(events.Replayed(generation=credential.generation))
+        if self._observers.listening:
+            await self._observers.told()
 
 
 _NEVER = 86_400.0
@@ -875,6 +929,12 @@ def _no_landing(flight: Flight) -> Landing:
 
 def _was_not_sent(error: RefreshAuthError) -> bool:
     return isinstance(error, RefreshUnavailable) and error.outcome == "not_sent"
+
+
+def _outcome_of(error: RefreshAuthError) -> str:
+    if isinstance(error, RefreshUnavailable):
+        return error.outcome
+    return "login_required" if isinstance(error, ReauthorizationRequired) else "store"
 
 
 def _unforeseen(error: BaseException, outcome: object) -> RefreshUnavailable:

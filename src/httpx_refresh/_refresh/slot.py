@@ -15,6 +15,7 @@ import anyio
 from .._errors import StoreError, cause_of
 from .._token import Token
 from ..stores.base import Release, TokenStore
+from . import events
 from .host import CHANGING, CallRaised, Host, NotBack, bounded, current_loop, is_closed
 from .pauses import Backoff
 from .record import (
@@ -33,6 +34,7 @@ from .record import (
 T = TypeVar("T")
 
 _MOST_STUCK = 4
+_OPERATIONS = {"read": "load", "written": "replace", "locked": "hold"}
 _REMEMBERED = 4
 
 
@@ -71,15 +73,17 @@ class Slot:
             this process from spending the same refresh token.
         _spent: hashes of refresh tokens that were exchanged here for others. One of them in the store again is an old
             text that somebody put back; it is never sent.
+        told: is told of each call of a store outside this process; set once, by the session.
         _stuck: calls of the store that did not come back in time; with four of them no further one is made.
     """
 
-    __slots__ = ("_over", "_seen", "_spent", "_stuck", "host", "refresh_timeout", "store")
+    __slots__ = ("_over", "_seen", "_spent", "_stuck", "host", "refresh_timeout", "store", "told")
 
     def __init__(self, store: TokenStore, host: Host, *, refresh_timeout: float) -> None:
         self.store: TokenStore = store
         self.host: Host = host
         self.refresh_timeout: float = refresh_timeout
+        self.told: Callable[[events.StoreCalled], None] | None = None
         self._seen: tuple[tuple[str, float], ...] = ()
         self._over: tuple[tuple[str, bool], ...] = ()
         self._spent: tuple[str, ...] = ()
@@ -296,18 +300,26 @@ class Slot:
                 "sent. Find out what the store waits for; the next request tries again."
             )
         seconds = self.refresh_timeout / 2
-        caused_by = None
+        caused_by = outcome = None
+        started = self.host.monotonic()
         try:
             return await bounded(call, seconds)
         except NotBack as late:
+            outcome = "timeout"
             self._stuck = (*self._stuck, late.is_back)
             what = f"no answer within {seconds:g} s, half of refresh_timeout"
         except StoreError:
+            outcome = StoreError.__name__
             raise
         except Exception as error:
             raised = error.error if isinstance(error, CallRaised) else error
-            what = type(raised).__name__
+            outcome = what = type(raised).__name__
             caused_by = cause_of(raised)
+        finally:
+            if self.told is not None:
+                took = self.host.monotonic() - started
+                operation = _OPERATIONS[done]
+                self.told(events.StoreCalled(operation=operation, duration=took, outcome=outcome))
         raise StoreError(
             f"{self.store!r} could not be {done} ({what}). No refresh token was spent by this. Repair the store; the "
             "next request tries again.",

@@ -209,7 +209,9 @@ class Spending:
                 answer, pause, maybe_spent=maybe_spent, forgiven=forgiven
             ):
                 return
-            self.emit(events.RefreshRetried(str(answer), pause))
+            self.emit(
+                events.RefreshRetried(outcome=answer.outcome, message=str(answer), pause=pause)
+            )
             with anyio.move_on_after(pause):
                 await closing.wait()
             if closing.is_set():
@@ -331,7 +333,7 @@ class Spending:
             if isinstance(self.outcome, Renewed):
                 self.unsaved = fresh(error)
                 return  # The claim stands: it is what keeps others from spending the old token.
-            self.emit(events.EndNotNoted(str(error)))
+            self.emit(events.EndNotNoted(message=str(error)))
             self._slot.give_up(self._claim, maybe_spent=not isinstance(self.outcome, Unsent))
 
     async def keep_saving(self, closing: anyio.Event, late: Callable[[], None]) -> bool:
@@ -357,7 +359,7 @@ class Spending:
                 if last:
                     self._slot.give_up(self._claim, maybe_spent=True)
                     return False
-                self.emit(events.StillUnsaved(str(error)))
+                self.emit(events.StillUnsaved(message=str(error)))
             else:
                 return True
 
