@@ -245,6 +245,8 @@ class RefreshAuth(AuthBase):
                         await bodies.read_ahead(response)
                         await anyio.sleep(pause)
                         renewed = session.newer_than(known) or known
+                        if renewed is not known:
+                            session.replaying(renewed)
                     else:
                         if before is not None and session.is_new(known):
                             session.futile(known, kind())
@@ -256,6 +258,8 @@ class RefreshAuth(AuthBase):
                             renewed, refreshed = await session.renew(known, kind)
                             if renewed is None:
                                 return
+                        else:
+                            session.replaying(renewed)
                     if renewed is not known:
                         before = known
                     known = renewed
@@ -299,7 +303,6 @@ class RefreshAuth(AuthBase):
                 response=response,
             )
         _PRESENTER.present(request, known)
-        await self._session.replayed(known)
         return request
 
 

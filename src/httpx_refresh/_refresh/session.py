@@ -265,16 +265,23 @@ class Session:
             # What other processes know is learnt in the first round, and judged in the second.
             known = self.newer_than(refused)
             if known is not None:
-                return known, False
+                return await self._replaying(known), False
             need = self._judge(kind)
             if need is Need.LOOK and not self._may_look():
                 return None, False
             landing = await self._wait(refused.token, need, began=began)
             if need is Need.LOOK:
-                return self.newer_than(refused), False
+                known = self.newer_than(refused)
+                return None if known is None else await self._replaying(known), False
             if landing.token is not None:
-                return self._brought(landing), landing.spent
+                return await self._replaying(self._brought(landing)), landing.spent
         return None, False
+
+    async def _replaying(self, credential: Credential) -> Credential:
+        self.replaying(credential)
+        if self._observers.listening:
+            await self._observers.told()
+        return credential
 
     async def set_token(self, token: Token) -> None:
         """Put a token into the store in the place of whatever is there, and use it.
@@ -898,11 +905,9 @@ class Session:
         known = self.credential
         self._observers.emit(event, None if known is None else known.generation)
 
-    async def replayed(self, credential: Credential) -> None:
-        """Tell that a request is sent again with this credential."""
+    def replaying(self, credential: Credential) -> None:
+        """Tell that a request is sent again with this credential; `renew` tells it itself."""
         self.emit(events.Replayed(generation=credential.generation))
-        if self._observers.listening:
-            await self._observers.told()
 
 
 _NEVER = 86_400.0
