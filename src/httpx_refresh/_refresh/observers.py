@@ -87,7 +87,9 @@ def checked_observers(on_event: object) -> tuple[Observer, ...]:
 class Observers:
     """Tells of one token: fills in whose it is, writes the log, and posts to each callback.
 
-    Mutable: `_store_name`, known once it was first needed.
+    Mutable:
+        generation: the token's in use, for events that name none; set by the session.
+        _store_name: known once it was first needed.
 
     Attributes:
         listening: whether there is any callback beside the log.
@@ -102,6 +104,7 @@ class Observers:
         "_store",
         "_store_name",
         "_tracers",
+        "generation",
         "listening",
         "tracing",
     )
@@ -121,19 +124,15 @@ class Observers:
         )
         self.listening = bool(self._boxes)
         self.tracing = bool(self._tracers)
+        self.generation: int | None = None
         self._label = label
         self._provider = provider
         self._server = _host_of(source) if observers else None
         self._store = store
         self._store_name: str | None = None
 
-    def emit(self, event: Event, generation: int | None) -> None:
-        """Tell everybody; whoever fails changes nothing.
-
-        Args:
-            event: what happened.
-            generation: the token's in use, for events that name none.
-        """
+    def emit(self, event: Event) -> None:
+        """Tell everybody; whoever fails changes nothing."""
         try:
             logs = logger.isEnabledFor(events.LOG[type(event)][0])
             if not (logs or self._boxes):
@@ -146,7 +145,7 @@ class Observers:
                 store=self._store_name,
                 label=self._label,
                 server=self._server,
-                generation=generation if event.generation is None else event.generation,
+                generation=self.generation if event.generation is None else event.generation,
             )
             for box in self._boxes:
                 box.post(event)

@@ -164,6 +164,7 @@ class Session:
         "_trouble",
         "_unsaved",
         "credential",
+        "emit",
         "facts",
         "host",
         "listening",
@@ -188,6 +189,7 @@ class Session:
         self._observers = Observers(
             observers, source=source, provider=self.facts.name, store=slot.store, label=label
         )
+        self.emit = self._observers.emit
         if self._observers.listening:
             slot.told = self.emit
         self.credential: Credential | None = None
@@ -748,6 +750,7 @@ class Session:
         )
         with CHANGING:
             self.credential = credential
+            self._observers.generation = generation
             self._accepted = False
             self.listening = True
             before = self._doubt
@@ -899,11 +902,6 @@ class Session:
             return None
         self._use(record.token, record, issued=False)
         return self.credential
-
-    def emit(self, event: events.Event) -> None:
-        """Tell the observers what happened; one that fails changes nothing."""
-        known = self.credential
-        self._observers.emit(event, None if known is None else known.generation)
 
     def replaying(self, credential: Credential) -> None:
         """Tell that a request is sent again with this credential; `renew` tells it itself."""
