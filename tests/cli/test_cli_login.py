@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import webbrowser
 from contextlib import suppress
@@ -728,3 +729,27 @@ def test_ctrl_c_ends_the_question_at_once(at: list[str], tmp_path: Path) -> None
         err = process.stderr.read()
     assert process.returncode == Exit.INTERRUPTED
     assert err == "Interrupted. The token in the store is as it was, or newer.\n"
+
+
+def test_a_name_server_that_does_not_answer_outlasts_no_timeout(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answered, done = threading.Event(), threading.Event(), threading.Event()
+
+    def stuck(*arguments: object, **options: object) -> None:
+        asked.set()
+        answered.wait(30)
+        done.set()
+        raise OSError("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", stuck)
+    at = ["--issuer", "https://stuck.test", "--client-id", "a", "--store", "file:token.json"]
+    try:
+        result = run("login", *at, "--timeout", "0.5")
+        assert result.exit_code == Exit.LOGIN_FAILED
+        assert "did not say where its endpoints are within 0.5 s" in result.stderr
+        assert asked.is_set()
+        assert not done.is_set()
+    finally:
+        answered.set()
+        assert not asked.is_set() or done.wait(30)

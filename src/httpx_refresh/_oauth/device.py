@@ -22,6 +22,7 @@ DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 _LEAST_INTERVAL = 1.0
 _MOST_INTERVAL = 300.0
 _MOST_LIFETIME = 86_400.0
+_MOST_CHARACTERS = 2_048  # of what is shown: a code, an address
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +87,16 @@ def _begun(fields: dict[str, Any], settings: LoginSettings) -> DeviceAuthorizati
     complete: Any = fields.get("verification_uri_complete")
     if not (isinstance(device_code, str) and device_code and isinstance(user_code, str)):
         return None
-    if not (user_code and user_code.isprintable()):  # A terminal shows it.
+    # A terminal shows it, and a person types it.
+    if not (user_code and user_code.isprintable() and len(user_code) <= _MOST_CHARACTERS):
         return None
     http = settings.allow_http
     try:
         uri = checked_url(uri, "verification_uri", allow_http=http)
         complete = complete and checked_url(complete, "verification_uri_complete", allow_http=http)
     except (TypeError, ValueError):
+        return None
+    if max(len(uri), len(complete or "")) > _MOST_CHARACTERS:
         return None
     lifetime = min(seconds(fields.get("expires_in")) or 600.0, _MOST_LIFETIME)
     # RFC 8628 §3.2: five seconds where the server names no interval.

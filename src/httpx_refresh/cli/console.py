@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import getpass
 import logging
 import os
 import signal
+import socket
 import stat
 import sys
 import threading
@@ -14,9 +16,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -31,7 +34,9 @@ from .._errors import (
     RefreshUnavailable,
     RevocationFailed,
     StoreError,
+    without_frames,
 )
+from .._threads import run_blocking
 
 _T = TypeVar("_T")
 
@@ -180,7 +185,23 @@ def exit_code(error: Exception) -> Exit:
 
 def run(function: Callable[[], Awaitable[_T]]) -> _T:
     """Run a command's coroutine function on asyncio, the event loop of all stores."""
-    return anyio.run(_to_its_end, function)
+    return anyio.run(_to_its_end, function, backend_options={"loop_factory": _new_loop})
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Make an event loop that looks names up in threads which nobody has to wait for.
+
+    Its own executor's threads are waited for where the loop ends, and where the process does: a name server that does
+    not answer would hold a command up for long after its `--timeout`.
+    """
+    loop = asyncio.new_event_loop()
+    loop.getaddrinfo = _looked_up  # type: ignore[method-assign]  # on purpose
+    return loop
+
+
+async def _looked_up(host: Any, port: Any, **options: int) -> list[Any]:
+    look_up = partial(socket.getaddrinfo, host, port, **options)
+    return await run_blocking(look_up, group=("name", host))
 
 
 async def _to_its_end(function: Callable[[], Awaitable[_T]]) -> _T:
@@ -208,7 +229,8 @@ class _Terminal(logging.Handler):
 def reporting() -> Iterator[None]:
     """End with a line and an exit code where something fails that has a message for the person.
 
-    Anything else is a mistake of this program's, and shows its traceback. Meanwhile the library's warnings are printed.
+    Its frames hold tokens and settings, so they are let go of: `typer.Exit` is raised in its context. Anything else is
+    a mistake of this program's, and shows its traceback. Meanwhile the library's warnings are printed.
     """
     logger, terminal = logging.getLogger("httpx_refresh"), _Terminal(logging.WARNING)
     logger.addHandler(terminal)
@@ -218,9 +240,11 @@ def reporting() -> Iterator[None]:
         tell(f"Error: {error}", "red")
         if isinstance(error, ReauthorizationRequired):
             tell("The command for that is `httpx-refresh login`.")
+        without_frames(error)
         raise typer.Exit(exit_code(error)) from None
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as error:
         tell("Interrupted. The token in the store is as it was, or newer.")
+        without_frames(error)
         raise typer.Exit(Exit.INTERRUPTED) from None
     finally:
         logger.removeHandler(terminal)

@@ -26,6 +26,21 @@ def _option(*names: str, help: str, panel: str, env: str | None = None, **more: 
     )
 
 
+class Hidden:
+    """What a person chose that is a secret, or may hold one: its repr does not show it.
+
+    The frames of the command line's framework hold all that was chosen, and error trackers send reprs.
+    """
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
 Name = Annotated[
     str | None,
     typer.Argument(
@@ -39,12 +54,14 @@ Config = Annotated[
     _option("--config", help="The configuration file (TOML).", panel=_PLACE, env="CONFIG"),
 ]
 Store = Annotated[
-    str | None,
+    Hidden | None,
     _option(
         "--store",
         help="Where the token is: file:token.json, redis://host/0?key=…, postgresql+asyncpg://host/db?key=…",
         panel=_PLACE,
         env="STORE",
+        parser=Hidden,
+        metavar="URL",
     ),
 ]
 KeyFile = Annotated[
@@ -61,12 +78,14 @@ ClientId = Annotated[
     _option("--client-id", help="The client's identifier.", panel=_CLIENT, env="CLIENT_ID"),
 ]
 ClientSecret = Annotated[
-    str | None,
+    Hidden | None,
     _option(
         "--client-secret",
         help="The client's secret; better in the variable, for arguments show in the list of processes.",
         panel=_CLIENT,
         env="CLIENT_SECRET",
+        parser=Hidden,
+        metavar="TEXT",
     ),
 ]
 SecretFile = Annotated[
@@ -216,9 +235,12 @@ def _chosen(context: typer.Context) -> dict[str, Any]:
                 f"shell's history. Use HTTPX_REFRESH_{option.upper()}, or the configuration file."
             )
     names = {one.name for one in fields(Settings)} - {"name"}
-    return {name: given[name] for name in names if given.get(name) is not None}
+    chosen = {name: given[name] for name in names if given.get(name) is not None}
+    return {
+        name: value.text if isinstance(value, Hidden) else value for name, value in chosen.items()
+    }
 
 
 def _is_secret(option: str, given: Mapping[str, Any]) -> bool:
     """Whether an option's value is a secret, or holds one."""
-    return option == "client_secret" or has_password(given[option])
+    return option == "client_secret" or has_password(given[option].text)

@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -56,10 +56,10 @@ class Settings:
     name: str | None = None
     provider: str | None = None
     client_id: str | None = None
-    client_secret: str | None = None
+    client_secret: str | None = field(default=None, repr=False)
     client_secret_env: str | None = None
     client_secret_file: str | None = None
-    store: str | None = None
+    store: str | None = field(default=None, repr=False)  # There may be a password in it.
     encrypt_key_file: str | None = None
     scope: str | None = None
     issuer: str | None = None
