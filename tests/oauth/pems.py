@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 from functools import cache
 from typing import Any
 
@@ -40,6 +41,8 @@ KIND_OF = {
 }
 """The kind of key that each algorithm takes."""
 
+_LOOPBACK = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+
 
 @cache
 def key_of(kind: str) -> Any:
@@ -70,16 +73,22 @@ def certificate(kind: str, issuer: str | None = None) -> str:
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, one)]) for one in (kind, issuer or kind)
     ]
     now = datetime.datetime.now(datetime.timezone.utc)
-    signer = key_of(issuer or kind)
+    signer, public = key_of(issuer or kind), key_of(kind).public_key()
     digest = None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     made = (
         x509.CertificateBuilder()
         .subject_name(names[0])
         .issuer_name(names[1])
-        .public_key(key_of(kind).public_key())
+        .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([_LOOPBACK]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
         .sign(signer, digest)
     )
     return str(made.public_bytes(Encoding.PEM), encoding="ascii")

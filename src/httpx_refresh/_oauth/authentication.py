@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
-from urllib.parse import quote
+from urllib.parse import quote_plus
 
 import httpx
 
@@ -182,8 +182,7 @@ class ClientSecretBasic(_WithSecret):
         client_id, secret = asked.client_id or "", await self._get()
         pair = [client_id, secret]
         if self.form_encoded:
-            # A blank as %20: not every server that decodes takes + for one.
-            pair = [quote(one, safe="") for one in pair]
+            pair = [quote_plus(one) for one in pair]
         header = "Basic " + base64.b64encode(":".join(pair).encode()).decode()
         return Proof(
             {"Authorization": header},
