@@ -32,7 +32,7 @@ def configured(text: str, mode: int = 0o600) -> dict[str, Settings]:
 
 
 def test_every_preset_of_the_library_is_known_by_name() -> None:
-    assert len(PRESETS) == len(providers.__all__)
+    assert len(PRESETS) == len(providers.PRESETS)
     assert {"xero", "quickbooks", "salesforce", "2ba", "exact-online"} <= set(PRESETS)
 
 
@@ -50,6 +50,13 @@ def test_2ba_is_known_by_both_its_names(name: str) -> None:
         ("microsoft", "acme", "https://login.microsoftonline.com/acme/oauth2/v2.0/token"),
         ("zoho", "eu", "https://accounts.zoho.eu/oauth/v2/token"),
         ("exact-online", "be", "https://start.exactonline.be/api/oauth2/token"),
+        ("gitlab", "git.acme.test", "https://git.acme.test/oauth/token"),
+        ("okta", "acme.okta.com", "https://acme.okta.com/oauth2/v1/token"),
+        (
+            "keycloak",
+            "https://sso.acme.test/realms/a",
+            "https://sso.acme.test/realms/a/protocol/openid-connect/token",
+        ),
     ],
 )
 async def test_a_domain_is_what_the_provider_makes_of_it(
@@ -66,6 +73,8 @@ async def test_a_domain_is_what_the_provider_makes_of_it(
         (Settings(provider="xero"), "there is no client id"),
         (Settings(client_id="c"), "there is no provider"),
         (Settings(provider="xero", client_id="c", domain="acme"), "a domain is for"),
+        (Settings(provider="okta", client_id="c"), "okta needs a domain: give --domain"),
+        (Settings(provider="workday", client_id="c"), "workday needs host and tenant"),
         (Settings(token_url="http://x.test/", client_id="c"), "must be https"),
         (Settings(issuer="http://x.test/", client_id="c"), "issuer must be https"),
         (Settings(provider="xero", client_id="c", auth_method="magic"), "must be one of"),

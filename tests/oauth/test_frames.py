@@ -31,6 +31,7 @@ from httpx_refresh import (
     providers,
 )
 from httpx_refresh._errors import frameless
+from tests.providers.needed import needed
 
 pytestmark = pytest.mark.anyio
 
@@ -275,10 +276,10 @@ WRONG: dict[str, Call] = {
 }
 
 
-@pytest.mark.parametrize("name", providers.__all__)
+@pytest.mark.parametrize("name", providers.PRESETS)
 async def test_no_preset_keeps_a_secret_in_a_frame(name: str) -> None:
     with pytest.raises(ValueError, match="UTF-8") as caught:
-        getattr(providers, name)("id", f"{MARK}\ud800")
+        getattr(providers, name)("id", f"{MARK}\ud800", **needed(name))
     check_frames(caught.value)
 
 

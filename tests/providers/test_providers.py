@@ -10,8 +10,9 @@ import pytest
 
 from httpx_refresh import MemoryStore, OriginNotAllowed, RefreshAuth, providers
 from httpx_refresh._http.challenge import Expired, challenge_of
-from httpx_refresh.providers import __all__ as names
+from httpx_refresh.providers import PRESETS
 from tests.fakes import both_libraries
+from tests.providers.needed import needed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,72 +20,8 @@ if TYPE_CHECKING:
     from httpx_refresh import TokenEndpoint
 
 BASIC, POST = "client_secret_basic", "client_secret_post"
-GRACE_FOR_EVER = 86_400.0
 
-# url, client authentication, origins, reuse grace
-FACTS: dict[str, tuple[str, str, tuple[str, ...], float]] = {
-    "xero": ("identity.xero.com/connect/token", BASIC, ("https://api.xero.com",), 1800.0),
-    "quickbooks": (
-        "oauth.platform.intuit.com/oauth2/v1/tokens/bearer",
-        BASIC,
-        ("https://quickbooks.api.intuit.com", "https://sandbox-quickbooks.api.intuit.com"),
-        0.0,
-    ),
-    "salesforce": (
-        "login.salesforce.com/services/oauth2/token",
-        POST,
-        ("https://*.salesforce.com",),
-        0.0,
-    ),
-    "twoba": ("authorize.2ba.nl/OAuth/Token", POST, ("https://api.2ba.nl",), 0.0),
-    "hubspot": ("api.hubapi.com/oauth/2026-03/token", POST, ("https://api.hubapi.com",), 0.0),
-    "google": ("oauth2.googleapis.com/token", POST, ("https://*.googleapis.com",), 0.0),
-    "microsoft": (
-        "login.microsoftonline.com/common/oauth2/v2.0/token",
-        POST,
-        ("https://graph.microsoft.com",),
-        GRACE_FOR_EVER,
-    ),
-    "atlassian": ("auth.atlassian.com/oauth/token", POST, ("https://api.atlassian.com",), 600.0),
-    "zoho": (
-        "accounts.zoho.com/oauth/v2/token",
-        POST,
-        ("https://www.zohoapis.com",),
-        GRACE_FOR_EVER,
-    ),
-    "slack": (
-        "slack.com/api/oauth.v2.access",
-        BASIC,
-        ("https://slack.com", "https://files.slack.com"),
-        0.0,
-    ),
-    "github": (
-        "github.com/login/oauth/access_token",
-        POST,
-        ("https://api.github.com", "https://uploads.github.com"),
-        0.0,
-    ),
-    "dropbox": (
-        "api.dropboxapi.com/oauth2/token",
-        POST,
-        ("https://api.dropboxapi.com", "https://content.dropboxapi.com"),
-        GRACE_FOR_EVER,
-    ),
-    "box": (
-        "api.box.com/oauth2/token",
-        POST,
-        ("https://api.box.com", "https://upload.box.com"),
-        0.0,
-    ),
-    "exact_online": (
-        "start.exactonline.nl/api/oauth2/token",
-        POST,
-        ("https://start.exactonline.nl",),
-        0.0,
-    ),
-}
-
-each = pytest.mark.parametrize("name", names)
+each = pytest.mark.parametrize("name", PRESETS)
 
 
 def preset(name: str) -> Callable[..., TokenEndpoint]:
@@ -92,34 +29,59 @@ def preset(name: str) -> Callable[..., TokenEndpoint]:
     return function
 
 
-def test_every_preset_has_its_facts_here() -> None:
-    assert set(FACTS) == set(names)
+def made(preset_name: str, *client: str, **overrides: Any) -> TokenEndpoint:
+    return preset(preset_name)(*(client or ("id", "secret")), **needed(preset_name), **overrides)
+
+
+def test_every_preset_is_public_and_there_are_thirty_six_and_more() -> None:
+    assert set(PRESETS) <= set(providers.__all__)
+    assert len(PRESETS) >= 36
+    for name, one in PRESETS.items():
+        assert getattr(providers, name).__wrapped__ is one.function
+        assert one.required == needed(name).keys()
 
 
 @each
-def test_a_preset_knows_its_provider(name: str) -> None:
-    endpoint = preset(name)("id", "secret")
-    url, method, origins, grace = FACTS[name]
-    assert endpoint.url == f"https://{url}"
-    assert endpoint.client_auth == method
-    assert endpoint.origins == origins
-    assert endpoint.reuse_grace == grace
-    assert endpoint.name.replace(" ", "").lower() == {"twoba": "2ba"}.get(
-        name, name.replace("_", "")
-    )
-    assert str(endpoint.login.authorization_endpoint).startswith("https://")
+def test_a_preset_is_what_is_known_of_its_provider(name: str) -> None:
+    endpoint, provider = made(name), PRESETS[name].provider
+    assert endpoint.name == provider.title
+    assert endpoint.url.startswith("https://")
+    assert "{" not in endpoint.url
+    assert endpoint.client_auth == (provider.client_auth or BASIC)
+    assert endpoint.login.refresh_token_lifetime == provider.idle_lifetime
+    grace = 86_400.0 if provider.grace == "stays_valid" else provider.grace
+    assert endpoint.reuse_grace == (grace or 0.0)
+    if "authorization_code" in provider.grants:
+        assert str(endpoint.login.authorization_endpoint).startswith("https://")
+    assert len(endpoint.origins or ()) == len(provider.origins)
+    # Without an origin of its own it has to be told: a token must not go just anywhere.
+    assert provider.origins or name == "keycloak"
+
+
+@each
+def test_what_is_known_of_a_provider_makes_sense(name: str) -> None:
+    provider = PRESETS[name].provider
+    assert ("refresh_token" in provider.grants) == (provider.rotation != "none")
+    if provider.grace == "stays_valid":
+        assert provider.rotation in ("never", "always")
+    if provider.grace is None and provider.rotation in ("always", "sometimes", "setting"):
+        said = " ".join((*provider.unknown, *provider.quirks))
+        assert "spent" in said or "old refresh token" in said or "Revoke Refresh Token" in said
+    for words in (*provider.quirks, *provider.unknown):
+        assert words
+        assert not words.endswith(".")
+        assert "  " not in words
 
 
 @each
 def test_without_a_secret_it_is_a_public_client(name: str) -> None:
-    assert preset(name)("id").client_auth == "none"
+    assert made(name, "id").client_auth == "none"
 
 
 @each
 def test_whatever_a_preset_knows_can_be_overridden(name: str) -> None:
-    endpoint = preset(name)(
-        "id",
-        "secret",
+    endpoint = made(
+        name,
         url="http://127.0.0.1:1/t",
         client_auth=BASIC,
         origins=["http://127.0.0.1:1"],
@@ -135,16 +97,54 @@ def test_whatever_a_preset_knows_can_be_overridden(name: str) -> None:
     assert endpoint.is_expired is None
 
 
+def test_another_url_is_the_refreshes_as_well_unless_they_have_one_told() -> None:
+    url, other = "http://127.0.0.1:1/t", "http://127.0.0.1:1/r"
+    assert made("figma").refresh_url == "https://api.figma.com/v1/oauth/refresh"
+    assert made("figma", url=url).refresh_url == url
+    assert made("figma", url=url, refresh_url=other).refresh_url == other
+
+
+def test_gitlab_repeats_the_redirect_uri_where_it_is_told() -> None:
+    back = "https://app.test/back"
+    assert made("gitlab").refresh_params == {}
+    endpoint = made("gitlab", redirect_uri=back, refresh_params={"a": "b"})
+    assert endpoint.refresh_params == {"redirect_uri": back, "a": "b"}
+    assert made("gitlab", host="git.acme.test:8443").origins == ("https://git.acme.test:8443",)
+
+
 @each
 def test_a_preset_names_its_sources(name: str) -> None:
-    assert "Sources: " in (preset(name).__doc__ or "")
+    one = PRESETS[name]
+    assert one.sources
+    for source in one.sources:
+        where, colon, what = source.partition(": ")
+        assert colon, f"{source!r} says where, but not what was read there"
+        assert "." in where or " " in where
+        assert what
+    assert one.summary.endswith(".")
+
+
+@each
+def test_a_misspelt_argument_names_the_one_that_was_meant(name: str) -> None:
+    with pytest.raises(TypeError, match=r"'orgins'\. Did you mean 'origins'\?"):
+        made(name, orgins=["https://api.test"])
+    with pytest.raises(TypeError, match=f"^{name}\\(\\) got an unexpected keyword argument 'zzz'"):
+        made(name, zzz=1)
+
+
+def test_a_misspelt_argument_of_a_preset_s_own_is_named_too() -> None:
+    with pytest.raises(TypeError, match=r"'domian'\. Did you mean 'domain'\?"):
+        providers.salesforce("id", domian="acme")  # type: ignore[call-arg]  # the claim: it is a type error, too
+    with pytest.raises(TypeError, match="Did you mean 'origins'"):
+        providers.xero("id", orgins=["https://api.test"])  # type: ignore[call-arg]  # as above
 
 
 @each
 @both_libraries
 @pytest.mark.anyio
 async def test_a_preset_s_token_goes_to_no_stranger(name: str, http: Any) -> None:
-    auth = RefreshAuth(preset(name)("id", "secret"), MemoryStore('{"access_token": "A"}'))
+    more = {"origins": ["https://api.acme.test"]} if name == "keycloak" else {}
+    auth = RefreshAuth(made(name, **more), MemoryStore('{"access_token": "A"}'))
     transport = http.MockTransport(lambda _: http.Response(200))
     async with http.AsyncClient(transport=transport, auth=auth) as client:
         for host in ("stranger.test", "com", "api.test.evil.test"):
@@ -186,6 +186,18 @@ def test_salesforce_has_a_host_for_each_domain(domain: str, host: str) -> None:
         (providers.zoho, {"dc": "com/evil"}),
         (providers.zoho, {"dc": "evil.test.com"}),
         (providers.exact_online, {"country": "xx"}),
+        (providers.gitlab, {"host": "git.test/evil"}),
+        (providers.okta, {"domain": "acme.okta.com@evil.test"}),
+        (providers.auth0, {"domain": ""}),
+        (providers.snowflake, {"host": "a b"}),
+        (providers.servicenow, {"host": "-a"}),
+        (providers.databricks, {"host": "a/b"}),
+        (providers.keycloak, {"realm": "sso.acme.test/realms/acme"}),
+        (providers.keycloak, {"realm": "https://sso.acme.test/realms/acme/"}),
+        (providers.keycloak, {"realm": "https://sso.acme.test/realms/acme?x"}),
+        (providers.workday, {"host": "a/b", "tenant": "t"}),
+        (providers.workday, {"tenant": "a/b", "host": "h.test"}),
+        (providers.workday, {"login_host": "a/b", "host": "h.test", "tenant": "t"}),
     ],
 )
 def test_a_part_of_an_address_that_is_none_is_refused(
@@ -252,6 +264,8 @@ def salesforce_says(message: str) -> list[dict[str, str]]:
         ("github", 401, {"message": "Bad credentials"}, True),
         ("box", 401, None, True),
         ("exact_online", 401, None, True),
+        ("gitlab", 401, {"error": "invalid_token"}, True),
+        ("notion", 401, {"code": "unauthorized"}, True),
     ],
 )
 async def test_an_api_says_in_its_own_way_that_a_token_has_expired(
@@ -262,7 +276,7 @@ async def test_an_api_says_in_its_own_way_that_a_token_has_expired(
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
         response = await client.get("https://api.test/")
-        challenge = await challenge_of(response, preset(name)("id").is_expired)
+        challenge = await challenge_of(response, made(name, "id").is_expired)
         assert isinstance(challenge, Expired) is expired
 
 

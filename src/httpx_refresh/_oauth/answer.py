@@ -67,7 +67,7 @@ class Rules:
         dead: the refusals that mean that the grant is dead.
         transient: the refusals that mean "try again", though they may look like dead ones.
         fields: where the server keeps a field that it calls something else: the path of its place, with dots between
-            the names, by the name that RFC 6749 gives it. What is found there is moved to that name.
+            the names, by the name that RFC 6749 gives it. What is found there is moved to that name, if that is free.
         default_lifetime: seconds that an access token lives if the answer does not say.
     """
 
@@ -333,7 +333,7 @@ def _moved(fields: dict[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
         inside: Any = fields
         for step in way:
             inside = inside.get(step) if isinstance(inside, dict) else None
-        if isinstance(inside, dict) and last in inside:
+        if name not in fields and isinstance(inside, dict) and last in inside:
             fields[name] = cast("dict[str, Any]", inside).pop(last)
     return fields
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,17 @@ def _spelled(name: str) -> str:
     return "2ba" if name == "twoba" else name
 
 
-PRESETS: dict[str, Callable[..., TokenEndpoint]] = {
-    _spelled(name): getattr(providers, name) for name in providers.__all__
+PRESETS: dict[str, providers.Preset] = {
+    _spelled(name): preset for name, preset in providers.PRESETS.items()
 }
 
 # Some providers have many houses: what their presets call the name of one.
-_DOMAIN = {
-    "salesforce": "domain",
-    "microsoft": "tenant",
-    "exact-online": "country",
-    "zoho": "dc",
-}
+_HOUSES = ("domain", "tenant", "country", "dc", "realm", "host")
+
+
+def _house(preset: providers.Preset) -> str | None:
+    return next((name for name in _HOUSES if name in preset.parameters), None)
+
 
 # What an endpoint is told beside its client, by the name of the setting.
 _OVERRIDES = {
@@ -98,9 +98,31 @@ class Settings:
         chosen = {_OVERRIDES[name]: getattr(self, name) for name in _OVERRIDES}
         return {name: value for name, value in chosen.items() if value is not None}
 
-    def preset(self) -> Callable[..., TokenEndpoint] | None:
-        """Return what makes the provider's endpoint, if there is a preset for it."""
+    def preset(self) -> providers.Preset | None:
+        """Return the provider's preset, if there is one."""
         return PRESETS.get(self.provider or "")
+
+    def _parameters(self) -> dict[str, str]:
+        """Return what the preset is to be told of the provider's house, and of the login."""
+        preset = self.preset()
+        house = None if preset is None else _house(preset)
+        if self.domain is not None and house is None:
+            known = (name for name, one in PRESETS.items() if _house(one) is not None)
+            raise Problem(f"a domain is for {', '.join(known)} only")
+        given = {} if house is None or self.domain is None else {house: self.domain}
+        if preset is None:
+            return given
+        if "redirect_uri" in preset.parameters and self.redirect_uri is not None:
+            given["redirect_uri"] = self.redirect_uri
+        missing = preset.required - given.keys()
+        if missing == {house}:
+            raise Problem(f"{self.provider} needs a domain: give --domain, its {house}")
+        if missing:
+            raise Problem(
+                f"{self.provider} needs {' and '.join(sorted(missing))}, which this command cannot be told: give "
+                "--token-url, and the other addresses, instead"
+            )
+        return given
 
     async def endpoint(self) -> TokenEndpoint:
         """Make the endpoint; ask the issuer where it is, if only that is known."""
@@ -109,11 +131,7 @@ class Settings:
                 "there is no client id: give --client-id, set HTTPX_REFRESH_CLIENT_ID, or write client_id into the "
                 "configuration file"
             )
-        overrides = self.overrides()
-        if self.domain is not None:
-            if self.provider not in _DOMAIN:
-                raise Problem(f"a domain is for {', '.join(_DOMAIN)} only")
-            overrides[_DOMAIN[self.provider]] = self.domain
+        overrides = {**self.overrides(), **self._parameters()}
         try:
             found = await self._endpoint(self.client_id, self.secret(), overrides)
         except ValueError as error:
@@ -131,7 +149,8 @@ class Settings:
     ) -> TokenEndpoint | None:
         preset = self.preset()
         if preset is not None:
-            return preset(client_id, client_secret, **overrides)
+            endpoint: TokenEndpoint = preset.function(client_id, client_secret, **overrides)
+            return endpoint
         if self.issuer is not None:
             return await discover(self.issuer, client_id, client_secret, **overrides)
         if self.token_url is not None:
@@ -141,7 +160,7 @@ class Settings:
     def refresh_token_lifetime(self) -> float | None:
         """Return the seconds after which the provider's refresh tokens die of disuse, where that is known."""
         preset = self.preset()
-        return None if preset is None else preset("unknown").login.refresh_token_lifetime
+        return None if preset is None else preset.provider.idle_lifetime
 
 
 def read_text(path: str, what: str) -> str:
