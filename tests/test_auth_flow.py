@@ -200,17 +200,6 @@ async def test_a_broken_store_raises_before_anything_is_sent() -> None:
     assert api.seen == []
 
 
-@both_libraries
-def test_a_synchronous_client_is_told_to_be_an_async_one(http: Any) -> None:
-    auth = RefreshAuth(Endpoint(), MemoryStore())
-    transport = http.MockTransport(lambda _: http.Response(200))
-    with (
-        http.Client(auth=auth, transport=transport) as client,
-        pytest.raises(RuntimeError, match="AsyncClient"),
-    ):
-        client.get("https://api.test/")
-
-
 @pytest.mark.anyio
 async def test_statuses_other_than_401_are_passed_on_as_they_are() -> None:
     server = AuthorizationServer()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import anyio
 
 from ._challenges import StepUp
-from ._errors import GRANTED_SCOPE, BodyNotReplayable, StepUpRequired
+from ._errors import GRANTED_SCOPE, BodyNotReplayable, RefreshAuthError, StepUpRequired
 from ._http import bodies
 from ._http.challenge import (
     Accepted,
@@ -21,14 +22,15 @@ from ._http.challenge import (
     checked_rule,
     glance,
 )
-from ._http.libraries import AuthBase
+from ._http.libraries import AuthBase, asking
 from ._http.origins import Origins, compiled
 from ._http.present import BEARER, Presenter
-from ._refresh.host import THIS_HOST
+from ._refresh import own_loop
+from ._refresh.host import THIS_HOST, loop_here
 from ._refresh.observers import Observer, checked_observers
 from ._refresh.pauses import kind_of
 from ._refresh.record import MOST_PATIENCE
-from ._refresh.session import Credential, Session
+from ._refresh.session import Credential, Session, held_too_long
 from ._refresh.slot import Slot
 from ._refresh.source import TokenSource
 from ._token import Token
@@ -40,14 +42,21 @@ if TYPE_CHECKING:
 _MOST_SENDS = 3  # refused; adopted from the store and refused; refreshed
 _PRESENTER: Presenter = BEARER
 
+_T = TypeVar("_T")
+
 
 class RefreshAuth(AuthBase):
-    """Keep an async client's bearer token alive: send it, and when it is refused or about to expire, refresh it once.
+    """Keep a client's bearer token alive: send it, and when it is refused or about to expire, refresh it once.
 
-    Pass it as `auth=` to an `httpx.AsyncClient` or `httpx2.AsyncClient`, to as many as you like. All coroutines, event
-    loops, threads, processes and hosts that share the store share one refresh; each request is then sent again with
-    the new token. A caller can be cancelled at any moment: the refresh goes on without it until its result is saved.
-    One object may be made at import time and serve any number of event loops, one after another or at once.
+    Pass it as `auth=` to an `AsyncClient` or a `Client`, of httpx or httpx2, to as many as you like. All coroutines,
+    event loops, threads, processes and hosts that share the store share one refresh; each request is then sent again
+    with the new token. A caller can be cancelled at any moment: the refresh goes on without it until its result is
+    saved. One object may be made at import time and serve any number of event loops, one after another or at once.
+
+    A request of a sync client stays on its thread while the token is good. Its refresh runs on an event loop of the
+    library's own, in a daemon thread, which the end of the interpreter waits for. A store or a client that belongs to
+    one event loop (a `redis.asyncio` client, a SQLAlchemy engine with a pool, an `AsyncClient` passed as `client=`)
+    cannot be used there, and a sync request says so before anything is sent.
 
     Args:
         source: spends the refresh token: a `TokenEndpoint`, a preset of `httpx_refresh.providers`, or anything with
@@ -61,25 +70,34 @@ class RefreshAuth(AuthBase):
             one. Give all that share a store the same.
         replay_limit: bytes of a streamed request body that are kept while it is sent, to be sent again.
         is_expired: which responses mean that the token is no longer good: a predicate on status and headers, or an
-            `ExpiryRule` that looks at the body. None: as the endpoint says; if it does not, status 401.
+            `ExpiryRule` that looks at the body. None: as the endpoint says; if it does not, status 401. It is called
+            where the request is made: on its thread, and on its event loop, which it must not block.
         on_unsaved: called (or awaited) with the new token when it could not be saved for `refresh_timeout`: put it
-            somewhere safe. It stays in use, and the save is tried on.
+            somewhere safe. It stays in use, and the save is tried on. It is called on the event loop of the refresh,
+            which it must not block: that of a request that asked for it, or the library's own (in a daemon thread) if
+            that was a sync client's.
         on_event: called with what happens to the token, values of `httpx_refresh.events`; one callable, or several.
             Each is called in a thread of the library's own, by one thread at a time and in order. What it raises is
             logged once, and nobody waits for one that blocks.
         label: what you call this token, such as a tenant's name: events and log records carry it.
         allow_http: whether `origins` may name http origins besides loopback, for a network that you trust: a service
             mesh, docker-compose, `http://test`. An endpoint with `allow_http` allows it too.
+        unauthorized: what a request comes to where the API refused the token and there is no good one: "raise" the
+            error that says why, or "return" the API's own response, whole, for callers that understand only responses.
+            With "return", a request whose token has expired, and for which there is no other, goes out with the
+            expired one, so that the API says so itself; where there has been no token at all, the error is raised,
+            since a request without one might be answered as anybody's.
 
     Raises:
         TypeError, ValueError: an argument that cannot be meant, or nobody names the origins.
 
     Requests raise `ReauthorizationRequired`, `RefreshUnavailable`, `StoreError`, `OriginNotAllowed`,
-    `BodyNotReplayable` and `StepUpRequired`. Sources: RFC 6750 §2.1 and §3.1 (bearer tokens, 401), RFC 6749 §6 and
-    RFC 9700 §4.14 (refresh tokens and their rotation), RFC 9470 (stronger logins).
+    `BodyNotReplayable` and `StepUpRequired`; those of a sync client also `RuntimeError`, see `sync`. Sources: RFC 6750
+    §2.1 and §3.1 (bearer tokens, 401), RFC 6749 §6 and RFC 9700 §4.14 (refresh tokens and their rotation), RFC 9470
+    (stronger logins).
     """
 
-    __slots__ = ("_origins", "_replay_limit", "_rule", "_session")
+    __slots__ = ("_async_only", "_origins", "_replay_limit", "_returns", "_rule", "_session")
 
     def __init__(
         self,
@@ -95,6 +113,7 @@ class RefreshAuth(AuthBase):
         on_event: Observer | Iterable[Observer] | None = None,
         label: str | None = None,
         allow_http: bool = False,
+        unauthorized: Literal["raise", "return"] = "raise",
     ) -> None:
         if isinstance(store, type) or not isinstance(store, TokenStore):
             raise TypeError("store must have the async methods load() and replace(old, new)")
@@ -120,6 +139,10 @@ class RefreshAuth(AuthBase):
         observers = checked_observers(on_event)
         if not isinstance(allow_http, bool):
             raise TypeError("allow_http must be True or False")
+        if unauthorized not in ("raise", "return"):
+            raise ValueError('unauthorized must be "raise" or "return"')
+        self._returns = unauthorized == "return"
+        self._async_only = _async_only(source, store)
         self._origins = _named_origins(source, origins, allow_http=allow_http)
         self._rule = checked_rule(
             getattr(source, "is_expired", None) if is_expired is None else is_expired
@@ -197,27 +220,61 @@ class RefreshAuth(AuthBase):
     ) -> None:
         await self.aclose()
 
+    @property
+    def sync(self) -> SyncCalls:
+        """The same for sync code: `auth.sync.token()`, `refresh`, `set_token`, `aclose`.
+
+        They block the calling thread. On the thread of an event loop that runs they do so, too, and nothing else on
+        that loop goes on meanwhile. Where that loop itself is refreshing this token, they raise `RuntimeError` at once,
+        as a request of a sync client does: it would wait for itself.
+        """
+        return SyncCalls(self)
+
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
-        """Refuse a synchronous client.
+        """Send `request` as `async_auth_flow` does; a sync client calls this.
 
         Raises:
-            RuntimeError: always.
+            RuntimeError: the store or the token endpoint's client belongs to one event loop, or the event loop of this
+                very thread is refreshing the token. Nothing was sent.
         """
-        raise RuntimeError(
-            "RefreshAuth serves async clients only: use it with AsyncClient, of httpx or httpx2. Nothing was sent."
-        )
+        if self._async_only is not None:
+            raise RuntimeError(self._async_only)
+        flow = self._flow(request, blocking=True)
+        try:
+            request = _step(flow.__anext__())
+            while request is not None:
+                response = yield request
+                request = _step(flow.asend(response))
+        finally:
+            _step(flow.aclose())
 
-    async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
+    def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Send `request` with the token, and again with a new one if the API refuses it (at most three times in all).
 
         The client calls this. It holds no lock and no cancel scope across a `yield`.
         """
+        return self._flow(request, blocking=False)
+
+    async def _flow(self, request: Any, *, blocking: bool) -> AsyncGenerator[Any, Any]:
+        """Send a request: one loop for async clients and sync ones. With `blocking` it never suspends but to send."""
         session = self._session
         self._origins.check(request.url)
         known = session.credential
+        hopeless = False
         if known is None or session.host.wall() >= known.renew_at:
-            known = await session.good()
-        recording = bodies.record(request, self._replay_limit)
+            try:
+                asking.set(type(request))
+                known = _good(session) if blocking else await session.good()
+            except RefreshAuthError:
+                known = session.credential
+                if known is None or not self._returns:
+                    raise
+                hopeless = True  # The API says it itself.
+        recording = bodies.record(
+            request,
+            self._replay_limit,
+            bodies.BlockingRecording if blocking else bodies.Recording,
+        )
         _PRESENTER.present(request, known)
         rule, sends, refreshed, resent = self._rule, 0, False, False
         before: Credential | None = None  # What it was refused with, if that was another token.
@@ -238,24 +295,37 @@ class RefreshAuth(AuthBase):
                     if (
                         renewed is None
                         and not resent
+                        and not hopeless
                         and sends < _MOST_SENDS
                         and (pause := session.second_try(known, kind)) is not None
                     ):
                         resent = True
                         await bodies.read_ahead(response)
-                        await anyio.sleep(pause)
+                        if blocking:
+                            time.sleep(pause)  # noqa: ASYNC251 - no event loop runs this coroutine
+                        else:
+                            await anyio.sleep(pause)
                         renewed = session.newer_than(known) or known
                         if renewed is not known:
                             session.replaying(renewed)
                     else:
                         if before is not None and session.is_new(known):
                             session.futile(known, kind())
-                        if sends == _MOST_SENDS or (renewed is None and refreshed):
+                        if sends == _MOST_SENDS or (renewed is None and (refreshed or hopeless)):
                             return
                         if renewed is None:
                             # Before waiting: it frees the connection, and a pool of one must work.
                             await bodies.read_ahead(response)
-                            renewed, refreshed = await session.renew(known, kind)
+                            asking.set(type(request))
+                            try:
+                                renewed, refreshed = (
+                                    _blocked(session, partial(session.renew, known, kind))
+                                    if blocking
+                                    else await session.renew(known, kind)
+                                )
+                            except RefreshAuthError:
+                                if not self._returns:
+                                    raise
                             if renewed is None:
                                 return
                         else:
@@ -263,20 +333,28 @@ class RefreshAuth(AuthBase):
                     if renewed is not known:
                         before = known
                     known = renewed
-                    request = await self._again(response, known, recording)
                 case StepUp() as asked:
                     if not _PRESENTER.was_presented(request, known, response):
                         return
                     renewed = session.newer_than(known)
                     if renewed is None and sends < _MOST_SENDS:
                         await bodies.read_ahead(response)
-                        renewed = await session.look(known)
+                        renewed = (
+                            _blocked(session, partial(session.look, known))
+                            if blocking
+                            else await session.look(known)
+                        )
                     if renewed is None or sends == _MOST_SENDS:
+                        if self._returns:
+                            return
                         await bodies.give_up(response)
-                        await response.aread()
+                        await _read(response, blocking)
                         raise StepUpRequired.of(asked, granted_scope=known.scope, response=response)
                     known = renewed
-                    request = await self._again(response, known, recording)
+            again = await self._again(response, known, recording, blocking=blocking)
+            if again is None:
+                return
+            request = again
         if response.status_code == 403:
             response.extensions[GRANTED_SCOPE] = known.scope
         if recording is not None:
@@ -285,25 +363,138 @@ class RefreshAuth(AuthBase):
             session.accepted(known, _kind(response), after_refusal=refreshed)
 
     async def _again(
-        self, response: Response, known: Credential, recording: bodies.Recording | None
-    ) -> Request:
+        self,
+        response: Response,
+        known: Credential,
+        recording: bodies.Recording | bodies.BlockingRecording | None,
+        *,
+        blocking: bool,
+    ) -> Request | None:
         """Return the request to send again: the one that was refused, which is a redirect's where one led there.
 
-        What came before the redirect was accepted, and is not done a second time.
+        What came before the redirect was accepted, and is not done a second time. None if it cannot be sent again and
+        the response is to be handed on.
         """
         request = response.request
         self._origins.check(request.url)  # A hook of the client's may have changed it.
-        await bodies.give_up(response)
         if request.stream is recording and recording is not None and not recording.replayable:
-            await response.aread()
+            if self._returns:
+                return None
+            await bodies.give_up(response)
+            await _read(response, blocking)
             raise BodyNotReplayable(
                 "The API refused the token, and it has been refreshed; but this request's body is longer than "
                 "replay_limit and cannot be sent a second time. Nothing of it was. Send the request again with a new "
                 "body: it will carry the new token. Or raise replay_limit.",
                 response=response,
             )
+        await bodies.give_up(response)
         _PRESENTER.present(request, known)
         return request
+
+
+class SyncCalls:
+    """What `RefreshAuth.sync` is: the calls of a `RefreshAuth`, for sync code. Each blocks its thread."""
+
+    __slots__ = ("_auth",)
+
+    def __init__(self, auth: RefreshAuth) -> None:
+        self._auth = auth
+
+    def __repr__(self) -> str:
+        return f"{self._auth!r}.sync"
+
+    def token(self) -> Token:
+        """Return a good token, see `RefreshAuth.token`."""
+        session = self._auth._session
+        known = session.credential
+        if known is None or session.host.wall() >= known.renew_at:
+            self._check()
+            known = _good(session)
+        return known.token
+
+    def refresh(self, *, refused: Token | None = None) -> Token:
+        """Refresh now, and return the new token, see `RefreshAuth.refresh`."""
+        return self._run(partial(self._auth.refresh, refused=refused))
+
+    def set_token(self, token: Token) -> None:
+        """Put a token into the store after a login, and use it from now on, see `RefreshAuth.set_token`."""
+        self._run(partial(self._auth.set_token, token))
+
+    def aclose(self) -> None:
+        """Wait for a refresh that a sync caller has begun, and for its result to be saved."""
+        if own_loop.own_loop() is not None:
+            self._run(self._auth.aclose)
+
+    def _check(self) -> None:
+        if self._auth._async_only is not None:
+            raise RuntimeError(self._auth._async_only)
+
+    def _run(self, call: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        self._check()
+        return _blocked(self._auth._session, call)
+
+
+# -- where no event loop runs ------------------------------------------------------------------------------------------
+
+
+def _step(step: Coroutine[Any, Any, _T]) -> _T | None:
+    """Take one step of a send loop that never suspends; return what it yields, None once it has ended."""
+    try:
+        step.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # it is what the step returns
+    except StopAsyncIteration:
+        return None
+    raise AssertionError("a way of waiting that blocks has suspended")
+
+
+def _good(session: Session) -> Credential:
+    """Return a credential that holds, as `Session.good` does; wait only if there is none at hand."""
+    known = session.at_hand()
+    if known is None:
+        return _blocked(session, session.good)
+    if session.is_due(known, own_loop.own_loop()):
+        own_loop.soon(session.renew_ahead, seconds=session.longest)
+    return known
+
+
+def _blocked(session: Session, call: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    """Run `call` on the library's own event loop, and wait for it.
+
+    Raises:
+        RuntimeError: the event loop of this thread would have to go on for that.
+    """
+    here = loop_here()
+    if here is not None and session.is_hosted_on(here):
+        raise RuntimeError(
+            "This synchronous call is made on the thread of an event loop that is refreshing the very token it needs: "
+            "it would wait for itself. Nothing was sent to the token endpoint for it, and the API has taken no request "
+            "of it. Use an AsyncClient there, or make the call in a thread, as in anyio.to_thread.run_sync(call)."
+        )
+    try:
+        return own_loop.run(call, seconds=session.longest)
+    except own_loop.NoAnswer:
+        raise held_too_long(session.facts.name, session.longest, sent=True) from None
+
+
+async def _read(response: Response, blocking: bool) -> None:
+    if blocking:
+        response.read()
+    else:
+        await response.aread()
+
+
+def _async_only(source: object, store: object) -> str | None:
+    """Say why sync clients cannot be served, and what to do; None if they can."""
+    for what, one in (("The store", store), ("The client of the token endpoint", source)):
+        line = getattr(one, "one_loop", None)
+        if isinstance(line, str):
+            return (
+                f"{what} belongs to one event loop, and synchronous calls run on another one, the library's own: "
+                f"{one!r} cannot be used there. Nothing was sent. What works for sync and async clients alike: {line}"
+            )
+    return None
 
 
 def _kind(response: Response) -> str:

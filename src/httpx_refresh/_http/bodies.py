@@ -6,15 +6,22 @@ Knows nothing of tokens. What is read of a response is put back in front of the 
 from __future__ import annotations
 
 import sys
+import time
 import zlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio
 
 from .._errors import BodyNotReplayable
-from .libraries import ASYNC_STREAMS, BYTE_STREAMS, StreamBase
+from .libraries import (
+    ASYNC_STREAMS,
+    BLOCKING_STREAMS,
+    BYTE_STREAMS,
+    BlockingStreamBase,
+    StreamBase,
+)
 
 if TYPE_CHECKING:
     from .libraries import Request, Response
@@ -25,7 +32,7 @@ READ_LIMIT = 65_536
 """Bytes that are read of a response's body before the response is handed on."""
 
 READ_SECONDS = 2.0
-"""Seconds that reading them may take."""
+"""Seconds that reading them may take; with a sync client, seconds after which no further chunk is waited for."""
 
 DISCARD_LIMIT = 1_048_576
 """Bytes that are read and dropped of a body on HTTP/2: a stream that is closed earlier stalls its connection."""
@@ -38,17 +45,24 @@ _BUFFERED = 64  # chunks that may come without a wait
 # -- a request's body, sent again ----------------------------------------------------------------------------------
 
 
-class Recording(StreamBase):
-    """Passes a body through as it is sent, and keeps up to `limit` bytes of it to be sent again.
+_SENT_ALREADY = (
+    "This request's body was sent already, and is not kept: it is larger than replay_limit, or an API accepted it, or "
+    "it broke half-way. Nothing of it was sent a second time. Make a new request with a new body."
+)
 
-    A second pass yields what was recorded, and then what the body still has to give: an API that refuses a request
-    may do so before it took all of it. Past the limit nothing is kept, and a second pass is refused by `replayable`.
+
+class _Recorded:
+    """What a body has given so far.
+
+    Mutable: `_chunks`, up to `limit` bytes of it; `_size`, of all that it has given; `_rest`, what it has yet to give.
+    Invariant: `_chunks` is whole, or `_size` is more than the limit.
     """
+
+    _rest: Any = None
 
     def __init__(self, body: Any, limit: int) -> None:
         self._body = body
         self._limit = limit
-        self._rest: AsyncIterator[bytes] | None = None
         self._chunks: list[bytes] = []
         self._size = 0
 
@@ -57,14 +71,36 @@ class Recording(StreamBase):
         """Whether all that was sent so far is still here."""
         return self._size <= self._limit
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def forget(self) -> None:
+        """Let go of what was recorded: the body is not sent again, because it was accepted, or because it broke."""
+        self._chunks = []
+        self._size = self._limit + 1
+
+    def _recorded(self) -> list[bytes]:
+        """Return what a further pass begins with."""
         if not self.replayable:
-            raise BodyNotReplayable(
-                "This request's body was sent already, and is not kept: it is larger than replay_limit, or an API "
-                "accepted it, or it broke half-way. Nothing of it was sent a second time. Make a new request with a "
-                "new body."
-            )
-        for chunk in self._chunks:
+            raise BodyNotReplayable(_SENT_ALREADY)
+        return self._chunks
+
+    def _record(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self.replayable:
+            self._chunks.append(chunk)
+        else:
+            self._chunks.clear()
+
+
+class Recording(_Recorded, StreamBase):
+    """Passes a body through as it is sent, and keeps up to `limit` bytes of it to be sent again.
+
+    A second pass yields what was recorded, and then what the body still has to give: an API that refuses a request
+    may do so before it took all of it. Past the limit nothing is kept, and a second pass is refused by `replayable`.
+    """
+
+    records: ClassVar[tuple[type, ...]] = ASYNC_STREAMS
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self._recorded():
             yield chunk
         rest = self._rest
         if rest is None:
@@ -80,24 +116,45 @@ class Recording(StreamBase):
                 # A generator that raised has ended, and would pass for a body that is over.
                 self.forget()
                 raise
-            self._size += len(chunk)
-            if self.replayable:
-                self._chunks.append(chunk)
-            else:
-                self._chunks.clear()
+            self._record(chunk)
             yield chunk
 
     async def aclose(self) -> None:
         """Close the body."""
         await self._body.aclose()
 
-    def forget(self) -> None:
-        """Let go of what was recorded: the body is not sent again, because it was accepted, or because it broke."""
-        self._chunks = []
-        self._size = self._limit + 1
+
+class BlockingRecording(_Recorded, BlockingStreamBase):
+    """The same, for a body that a sync client sends."""
+
+    records: ClassVar[tuple[type, ...]] = BLOCKING_STREAMS
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._recorded()
+        rest = self._rest
+        if rest is None:
+            rest = self._rest = iter(self._body)
+        while True:
+            try:
+                chunk = next(rest)
+            except StopIteration:
+                return
+            except BaseException:
+                self.forget()
+                raise
+            self._record(chunk)
+            yield chunk
+
+    def close(self) -> None:
+        """Close the body."""
+        self._body.close()
 
 
-def record(request: Request, limit: int) -> Recording | None:
+def record(
+    request: Request,
+    limit: int,
+    kind: type[Recording] | type[BlockingRecording] = Recording,
+) -> Recording | BlockingRecording | None:
     """See to it that the request can be sent again; None if it can be as it is.
 
     Bytes, text, JSON and forms can, and so can a multipart body whose files can be sought. Everything else is
@@ -106,11 +163,11 @@ def record(request: Request, limit: int) -> Recording | None:
     stream = request.stream
     if isinstance(stream, BYTE_STREAMS) or _is_seekable_multipart(stream):
         return None
-    if isinstance(stream, Recording):
+    if isinstance(stream, (Recording, BlockingRecording)):
         return stream
-    if not isinstance(stream, ASYNC_STREAMS):
+    if not isinstance(stream, kind.records):
         return None  # The client says best that it cannot send this.
-    recording = Recording(stream, limit)
+    recording = kind(stream, limit)
     request.stream = recording
     return recording
 
@@ -133,16 +190,12 @@ def _is_seekable_multipart(stream: object) -> bool:
 # -- a response's body, read within bounds -------------------------------------------------------------------------
 
 
-class HeldBody(StreamBase):
+class _Held:
     """A response's body that is read ahead of its reader: what was read comes first, and then the rest.
 
     Mutable state, all of it the response's reader's: `chunks`, which were read and not handed on yet; `ended`, whether
     nothing comes after them; `_error`, what reading raised, which is raised again after them; `_is_closed`, whether
-    `_source`, the body as it came, was closed. Invariant: from `read_ahead` on, and until `_idle` is set, a task of
-    this object's own waits for the next chunk, and nobody else touches `_rest`. That task is needed because a wait
-    cannot be given up otherwise: a cancelled `__anext__` ends the generators below it, and the rest would be lost.
-
-    An iterator of its own and no async generator: one that is left half read needs no finalizer.
+    `_source`, the body as it came, was closed; `_started`, whether it was read ahead.
     """
 
     def __init__(self, source: Any) -> None:
@@ -150,12 +203,34 @@ class HeldBody(StreamBase):
         self.ended = False
         self._source = source
         self._is_closed = False
-        self._rest: AsyncIterator[bytes] = source.__aiter__()
         self._error: Exception | None = None
+        self._started = False
+
+    def replace(self, body: bytes) -> None:
+        """Put `body` in the place of the body."""
+        self.chunks = deque([body])
+        self.ended, self._error = True, None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+
+class HeldBody(_Held, StreamBase):
+    """Such a body of an async client's response.
+
+    Invariant: from `read_ahead` on, and until `_idle` is set, a task of this object's own waits for the next chunk, and
+    nobody else touches `_rest`. That task is needed because a wait cannot be given up otherwise: a cancelled
+    `__anext__` ends the generators below it, and the rest would be lost.
+
+    An iterator of its own and no async generator: one that is left half read needs no finalizer.
+    """
+
+    def __init__(self, source: Any) -> None:
+        super().__init__(source)
+        self._rest: AsyncIterator[bytes] = source.__aiter__()
         self._reads_on = True
         self._scope = anyio.CancelScope()
         self._idle = anyio.Event()
-        self._started = False
 
     async def read_ahead(self) -> None:
         """Read until the body ends, or it is longer than `READ_LIMIT`, or `READ_SECONDS` are over.
@@ -212,11 +287,6 @@ class HeldBody(StreamBase):
             except Exception as error:  # Nobody asked for the rest.
                 self._error = error
 
-    def replace(self, body: bytes) -> None:
-        """Put `body` in the place of the body."""
-        self.chunks = deque([body])
-        self.ended, self._error = True, None
-
     async def aclose(self) -> None:
         """Close the body; what was read of it can still be had."""
         if not self._is_closed:
@@ -236,12 +306,73 @@ class HeldBody(StreamBase):
         elif not self.ended and self._error is None:
             await drain(self._rest)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
+
+class BlockingHeldBody(_Held, BlockingStreamBase):
+    """Such a body of a sync client's response. Its coroutines never suspend, and so need no event loop.
+
+    A read that blocks cannot be given up: another thread that reads a socket which is closed under it may read
+    somebody else's. So a wait for one chunk is bounded by the client's own read timeout, and by nothing else.
+    """
+
+    def __init__(self, source: Any) -> None:
+        super().__init__(source)
+        self._rest: Iterator[bytes] = iter(source)
+
+    async def read_ahead(self) -> None:
+        """Read until the body ends, or it is longer than `READ_LIMIT`, or `READ_SECONDS` are over after a chunk.
+
+        A body that ended is closed, and its connection is free.
+        """
+        if not self._started:
+            self._started = True
+            self.chunks.extend(self._read(READ_LIMIT))
+            if self.ended:
+                self.close()
+
+    def _read(self, most: int) -> list[bytes]:
+        chunks: list[bytes] = []
+        size, until = 0, time.monotonic() + READ_SECONDS
+        try:
+            while size <= most and time.monotonic() < until:
+                chunk = next(self._rest)
+                chunks.append(chunk)
+                size += len(chunk)
+        except StopIteration:
+            self.ended = True
+        except Exception as error:  # Its reader gets it.
+            self._error = error
+        return chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self.chunks:
+            return self.chunks.popleft()
+        if self._error is not None:
+            raise self._error
+        if self.ended:
+            raise StopIteration
+        return next(self._rest)
+
+    async def discard(self) -> None:
+        """Read on, and drop what comes: up to `DISCARD_LIMIT`, for about `READ_SECONDS`."""
+        if self._error is None:
+            self._read(DISCARD_LIMIT)
+
+    async def aclose(self) -> None:
+        """Close the body; what was read of it can still be had."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the body; what was read of it can still be had."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._source.close()
 
 
-async def read_ahead(response: Response) -> HeldBody | None:
-    """Read the beginning of a response's body, and put it back.
+async def read_ahead(response: Response) -> HeldBody | BlockingHeldBody | None:
+    """Read the beginning of a response's body, and put it back; a sync client's without suspending.
 
     The connection is free afterwards if the body ended within the bounds. A second call does nothing.
 
@@ -251,8 +382,9 @@ async def read_ahead(response: Response) -> HeldBody | None:
     if response.is_stream_consumed:
         return None
     held = response.stream
-    if not isinstance(held, HeldBody):
-        held = response.stream = HeldBody(held)
+    if not isinstance(held, (HeldBody, BlockingHeldBody)):
+        kind = HeldBody if isinstance(held, ASYNC_STREAMS) else BlockingHeldBody
+        held = response.stream = kind(held)
     await held.read_ahead()
     return held
 
@@ -290,7 +422,7 @@ async def give_up(response: Response) -> None:
     held.replace((plain or b"")[:READ_LIMIT])
 
 
-def _unpacked(held: HeldBody, response: Response) -> bytes | None:
+def _unpacked(held: HeldBody | BlockingHeldBody, response: Response) -> bytes | None:
     encoding = response.headers.get("content-encoding", "")
     return unpacked(b"".join(held.chunks), encoding, READ_LIMIT)
 

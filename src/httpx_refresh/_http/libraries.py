@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -31,12 +32,19 @@ if TYPE_CHECKING:
 
     class StreamBase(httpx.AsyncByteStream, httpx2.AsyncByteStream):
         """The `AsyncByteStream` of every library that is installed."""
+
+    class BlockingStreamBase(httpx.SyncByteStream, httpx2.SyncByteStream):
+        """The `SyncByteStream` of every library that is installed."""
 else:
     AuthBase = type("AuthBase", _each("Auth"), {"__slots__": ()})
     StreamBase = type("StreamBase", _each("AsyncByteStream"), {"__slots__": ()})
+    BlockingStreamBase = type("BlockingStreamBase", _each("SyncByteStream"), {"__slots__": ()})
 
 ASYNC_STREAMS: tuple[type, ...] = _each("AsyncByteStream")
 """Bodies that an async client can send."""
+
+BLOCKING_STREAMS: tuple[type, ...] = _each("SyncByteStream")
+"""Bodies that a sync client can send."""
 
 BYTE_STREAMS: tuple[type, ...] = _each("ByteStream")
 """Bodies held in memory: they can be sent any number of times."""
@@ -48,3 +56,16 @@ NOT_SENT: tuple[type[Exception], ...] = _each(
 
 REQUEST_ERRORS: tuple[type[Exception], ...] = _each("RequestError")
 """Everything a client raises when an exchange fails."""
+
+asking: ContextVar[type[Any] | None] = ContextVar("httpx_refresh_asking", default=None)
+"""The class of the request that asked for a token last in this context: it tells whose client asks; None: none did."""
+
+
+def library_asking() -> Any:
+    """Return the library whose client asks for a token in this context: httpx where none does."""
+    asked = asking.get()
+    if asked is not None:
+        for library in LIBRARIES:
+            if issubclass(asked, library.Request):
+                return library
+    return httpx

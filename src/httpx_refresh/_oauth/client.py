@@ -22,6 +22,7 @@ from .authentication import Asked, ClientAuth, Method, Proof, Public, authentica
 from .exchange import exchange
 from .material import Text, Unusable
 from .redaction import redacted
+from .settings import CLIENTS
 
 if TYPE_CHECKING:
     import ssl
@@ -106,6 +107,15 @@ class Client:
     def is_public(self) -> bool:
         """Whether it has no credentials (RFC 6749 §2.1)."""
         return isinstance(self._auth, Public)
+
+    @property
+    def one_loop(self) -> str | None:
+        """How to pass a client that serves every event loop; None if what makes the requests does."""
+        if isinstance(self._source, CLIENTS):
+            return (
+                f"client=lambda: {type(self._source).__module__.partition('.')[0]}.AsyncClient(...)"
+            )
+        return None
 
     @property
     def fingerprint(self) -> str:

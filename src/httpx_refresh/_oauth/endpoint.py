@@ -205,6 +205,11 @@ class TokenEndpoint:
         """Tell credentials apart, as they were read last; see the class."""
         return self._client.fingerprint
 
+    @property
+    def one_loop(self) -> str | None:
+        """How to pass a client that serves every event loop; None if there is one, or none is passed."""
+        return self._client.one_loop
+
     def __repr__(self) -> str:
         # Some servers know a client by a key in the query.
         return (

@@ -5,7 +5,6 @@ It knows no OAuth: what is sent and what an answer means is decided elsewhere.
 
 from __future__ import annotations
 
-import functools
 import logging
 import ssl
 import weakref
@@ -18,7 +17,7 @@ import httpx
 
 from .._errors import cause_of
 from .._http.bodies import drain, read_some, unpacked
-from .._http.libraries import LIBRARIES, NOT_SENT
+from .._http.libraries import LIBRARIES, NOT_SENT, library_asking
 from .._threads import run_blocking
 from .answer import MOST, Answer, NoAnswer
 from .redaction import shown
@@ -47,7 +46,7 @@ async def exchange(
     Args:
         source: a client, which is not closed; or a callable that makes one, which is closed afterwards. Of a client's
             defaults (headers, params, cookies, auth, redirects) nothing but `User-Agent` is used. None: a client is
-            made for this request.
+            made for this request, of the library whose client asks.
         method: of the request.
         url: where it goes.
         headers: all that are sent, besides `Host`, `Content-Length` and `User-Agent`.
@@ -185,7 +184,8 @@ async def _client_of(source: Any, url: str) -> Any:
     if source is None:
         # A proxy would see what is sent in clear: from the environment one is taken for https only, which it tunnels.
         tunnelled = httpx.URL(url).scheme == "https"
-        return httpx.AsyncClient(verify=await _ssl_context(), trust_env=tunnelled)
+        library = library_asking()
+        return library.AsyncClient(verify=await _ssl_context(library), trust_env=tunnelled)
     if isinstance(source, CLIENTS):
         if source.is_closed:
             return _unfit(f"the client passed as client= is closed; {_FACTORY}")
@@ -207,13 +207,12 @@ def _unfit(why: str) -> NoAnswer:
     return NoAnswer(False, why, transient=False)
 
 
-async def _ssl_context() -> ssl.SSLContext:
-    """Return the context, made once and in a thread: reading the certificates takes many milliseconds."""
-    if _made_ssl_context.cache_info().currsize:
-        return _made_ssl_context()
-    return await run_blocking(_made_ssl_context, group=_made_ssl_context)
+async def _ssl_context(library: Any) -> ssl.SSLContext:
+    """Return the library's own context, made once and in a thread: reading the certificates takes many milliseconds."""
+    if library not in _ssl_contexts:
+        made = await run_blocking(library.create_ssl_context, group=_ssl_context)
+        return _ssl_contexts.setdefault(library, made)
+    return _ssl_contexts[library]
 
 
-@functools.lru_cache(maxsize=1)
-def _made_ssl_context() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
+_ssl_contexts: dict[Any, ssl.SSLContext] = {}

@@ -24,6 +24,7 @@ from threading import RLock
 from typing import Any, TypeVar
 
 from .._errors import cause_of
+from .._http.libraries import asking
 
 # asyncio is imported where it is used: whoever imports the library need not wait for it.
 
@@ -73,6 +74,14 @@ def current_loop() -> object:
     return asyncio.get_running_loop()
 
 
+def loop_here() -> object | None:
+    """Return the event loop that runs in this thread, as `current_loop` does; None if none does."""
+    import asyncio
+
+    trio = _trio()
+    return trio.lowlevel.current_trio_token() if trio is not None else asyncio._get_running_loop()
+
+
 def is_closed(loop: object) -> bool:
     """Whether an asyncio event loop was closed: nothing runs on it again, whatever it left unfinished.
 
@@ -113,7 +122,8 @@ def spawn(
     """Run `work` in a task that no caller owns, and for which the event loop waits before it ends.
 
     It runs in an empty context (trio: the system's): a caller's context variables (a database session, a request's log
-    fields) must neither leak into the work of all nor be kept alive by it. `work` must raise nothing.
+    fields) must neither leak into the work of all nor be kept alive by it. Only whose client asks goes along. `work`
+    must raise nothing.
 
     Args:
         work: runs to its end, unless the process dies or the loop is closed without cancelling its tasks.
@@ -123,11 +133,12 @@ def spawn(
         every: seconds between two calls of `tick` while `work` runs.
         tick: called then.
     """
-    trio = _trio()
+    trio, asked = _trio(), asking.get()
     if trio is not None:
         done = trio.Event()
 
         async def shielded() -> None:
+            asking.set(asked)
             try:
                 with trio.CancelScope(shield=True):
                     await _contained(work)
@@ -148,7 +159,14 @@ def spawn(
         trio.lowlevel.spawn_system_task(shielded)
         trio.lowlevel.spawn_system_task(guard)
         return
-    contextvars.Context().run(_spawn_guard, work, ending, never_ran, every, tick)
+    bare_context().run(_spawn_guard, work, ending, never_ran, every, tick)
+
+
+def bare_context() -> contextvars.Context:
+    """Return an empty context, but for whose client asks."""
+    context = contextvars.Context()
+    context.run(asking.set, asking.get())
+    return context
 
 
 async def _contained(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -259,9 +277,10 @@ async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
     outcome: list[tuple[bool, Any]] = []
     trio = _trio()
     if trio is not None:
-        done, scope = trio.Event(), trio.CancelScope(shield=True)
+        done, scope, asked = trio.Event(), trio.CancelScope(shield=True), asking.get()
 
         async def run_on_trio() -> None:
+            asking.set(asked)
             try:
                 with scope:
                     outcome.append((True, await call()))

@@ -22,7 +22,7 @@ from .._errors import (
     fresh,
 )
 from .._token import Token, lifetime
-from . import events
+from . import events, own_loop
 from .flight import Flight, Landing
 from .host import (
     CHANGING,
@@ -31,6 +31,7 @@ from .host import (
     bounded,
     current_loop,
     is_closed,
+    loop_here,
     pass_on_interrupt,
     spawn,
 )
@@ -209,26 +210,52 @@ class Session:
 
     # -- what callers ask --------------------------------------------------------------------------------------
 
+    @property
+    def longest(self) -> float:
+        """Seconds for which a caller is held at most."""
+        return 2.0 * self.slot.refresh_timeout
+
     async def good(self) -> Credential:
         """Return a credential that holds: at once while one does, after a refresh if none does.
 
         Raises:
             ReauthorizationRequired, RefreshUnavailable, StoreError: there is none to be had.
         """
-        known = self.credential or (None if self._flights else self._at_once())
+        known = self.at_hand()
         if known is None:
-            return await self._need(None)
-        now = self.host.wall()
-        if known.expired(now):
-            return await self._need(known.token)
-        if known.renew_at == -math.inf:
-            self._resume_saving(known, current_loop())
-            return known
-        if now >= known.renew_at and self.host.monotonic() >= self._ahead_at:
-            loop = current_loop()
-            if loop not in self._flights:
-                self._start(Flight(loop, known.token, need=Need.AHEAD))
+            expired = self.credential
+            return await self._need(None if expired is None else expired.token)
+        self.renew_ahead()
         return known
+
+    def at_hand(self) -> Credential | None:
+        """Return a credential that holds, without waiting; None if there is none."""
+        known = self.credential or (None if self._flights else self._at_once())
+        return None if known is None or known.expired(self.host.wall()) else known
+
+    def is_due(self, known: Credential, loop: object) -> bool:
+        """Whether there is something to do on `loop` for a credential that holds, see `renew_ahead`."""
+        return known.renew_at == -math.inf or (
+            self.host.wall() >= known.renew_at
+            and self.host.monotonic() >= self._ahead_at
+            and loop not in self._flights
+        )
+
+    def renew_ahead(self) -> None:
+        """Start what a credential that holds is in need of, on this event loop: a refresh ahead, or its saving."""
+        known, loop = self.at_hand(), current_loop()
+        if known is None or not self.is_due(known, loop):
+            return
+        if known.renew_at == -math.inf:
+            self._resume_saving(known, loop)
+        else:
+            self._start(Flight(loop, known.token, need=Need.AHEAD))
+
+    def is_hosted_on(self, loop: object) -> bool:
+        """Whether a refresh of this token runs on `loop`: whoever blocks that loop must not wait for it."""
+        return self.slot.is_claimed_on(loop) or any(
+            flight.loop is loop and flight.need > Need.LOOK for flight in self._flights.values()
+        )
 
     async def refresh(self, refused: Token | None) -> Credential:
         """Refresh now, whatever the store holds, or only if it still holds `refused`; share one that is under way."""
@@ -466,10 +493,8 @@ class Session:
 
         A flight of its own, which nobody waits for: losing it costs a token request, and no token.
         """
-        loop = current_loop()
-        flight = Flight(loop, None, need=Need.LOOK)
 
-        async def tell() -> None:
+        async def tell(_: Flight) -> None:
             try:
                 record = await self.slot.read()
                 refusals = change(record.refusals)
@@ -489,12 +514,25 @@ class Session:
                             self._learn(written, view.refusals_for)
             except StoreError as error:
                 self.emit(events.EndNotNoted(message=str(error)))
+
+        if loop_here() is None:
+            own_loop.soon(self._aside, tell, seconds=self.slot.refresh_timeout)
+        else:
+            self._aside(tell)
+
+    def _aside(self, work: Callable[[Flight], Coroutine[Any, Any, None]]) -> None:
+        """Do on this event loop what nobody waits for but its end and `aclose`: a flight beside the loop's own."""
+        flight = Flight(current_loop(), None, need=Need.LOOK)
+
+        async def fly() -> None:
+            try:
+                await work(flight)
             finally:
                 self._end(flight)
 
         self._list(flight, flight)
         spawn(
-            tell,
+            fly,
             ending=flight.closing.set,
             never_ran=lambda: self._end(flight),
             every=_NEVER,
@@ -527,7 +565,7 @@ class Session:
             RefreshAuthError: it failed, or it takes longer than anybody is held.
         """
         failure: RefreshAuthError
-        longest = 2.0 * self.slot.refresh_timeout
+        longest = self.longest
         if began is None:
             began = self.host.monotonic()
         while True:
@@ -546,7 +584,7 @@ class Session:
                 ):
                     break
             if landing is None:
-                failure = _held_too_long(self.facts.name, longest, sent=flight.sent)
+                failure = held_too_long(self.facts.name, longest, sent=flight.sent)
                 break
             if flight.serves(landing, stale, need, forced=forced):
                 if landing.error is None or need is Need.LOOK:
@@ -842,22 +880,7 @@ class Session:
             self.credential = replace(known, renew_at=self._renew_at(known.token, known.expires_at))
         if spending is None or any(flight.loop is loop for flight in self._flights.values()):
             return
-        flight = Flight(loop, None, need=Need.LOOK)
-
-        async def save_on() -> None:
-            try:
-                await self._save_on(flight, spending)
-            finally:
-                self._end(flight)
-
-        self._list(flight, flight)
-        spawn(
-            save_on,
-            ending=flight.closing.set,
-            never_ran=lambda: self._end(flight),
-            every=_NEVER,
-            tick=_nothing,
-        )
+        self._aside(lambda flight: self._save_on(flight, spending))
 
     def _saved(self, spending: Spending, record: Record) -> None:
         """Take what the store holds for the truth again, be it that token or a newer one."""
@@ -948,7 +971,7 @@ def _unforeseen(error: BaseException, outcome: object) -> RefreshUnavailable:
     )
 
 
-def _held_too_long(name: str, seconds: float, *, sent: bool) -> RefreshUnavailable:
+def held_too_long(name: str, seconds: float, *, sent: bool) -> RefreshUnavailable:
     return RefreshUnavailable(
         f"There is no new token for {name} after {seconds:g} s (twice refresh_timeout): another process holds the "
         "refresh token, or the store or the token endpoint does not answer. The refresh goes on. Try again: the next "

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import anyio
 
@@ -58,8 +58,16 @@ class View:
     refusals_for: float = 0.0
 
 
-# The claims of this process that stand, by nonce: on which event loop their owner runs, and the lock it holds.
-_standing: dict[str, tuple[object, Release | None]] = {}
+class _Owner(NamedTuple):
+    """Who made a claim: on which event loop it runs, the lock it holds beside the store, and the store."""
+
+    loop: object
+    hold: Release | None
+    store: TokenStore
+
+
+# The owners of the claims of this process that stand, by nonce.
+_standing: dict[str, _Owner] = {}
 
 
 class Slot:
@@ -166,7 +174,7 @@ class Slot:
         """
         patience = claim.patience or self.refresh_timeout
         standing = _standing.get(claim.nonce)
-        if standing is not None and is_closed(standing[0]):
+        if standing is not None and is_closed(standing.loop):
             # Remembered: whoever looks next finds no event loop beside the claim any more.
             self.give_up(claim, maybe_spent=True)
             return True
@@ -242,23 +250,34 @@ class Slot:
     def claim(self, hold: Release | None) -> Claim:
         """Make a claim that no other one equals. Its owner runs on this event loop."""
         host = self.host
-        for nonce, (loop, left) in list(_standing.items()):
-            if left is not None and is_closed(
-                loop
-            ):  # Closed under its claim: nothing of it goes on.
-                left.release()
-                _standing[nonce] = (loop, None)  # Still known, so that nobody waits for it.
+        for nonce, owner in list(_standing.items()):
+            if owner.hold is not None and is_closed(owner.loop):
+                # Closed under its claim: nothing of it goes on.
+                owner.hold.release()
+                _standing[nonce] = owner._replace(hold=None)  # Known, so that nobody waits for it.
         claim = Claim(
             host.name(), host.nonce(), host.wall(), self.refresh_timeout, hold is not None
         )
-        _standing[claim.nonce] = (current_loop(), hold)
+        _standing[claim.nonce] = _Owner(current_loop(), hold, self.store)
         return claim
 
     def release(self, claim: Claim) -> None:
         """Let go of what a claim of this process holds outside the store."""
-        _, hold = _standing.pop(claim.nonce, (None, None))
-        if hold is not None:
-            hold.release()
+        owner = _standing.pop(claim.nonce, None)
+        if owner is not None and owner.hold is not None:
+            owner.hold.release()
+
+    def is_claimed_on(self, loop: object) -> bool:
+        """Whether a claim on this store stands whose owner runs on `loop`, be it another object's."""
+        name = getattr(self.store, "slot", None)
+        return any(
+            owner.loop is loop
+            and (
+                owner.store is self.store
+                or (name is not None and name == getattr(owner.store, "slot", None))
+            )
+            for owner in list(_standing.values())
+        )
 
     def give_up(self, claim: Claim, *, maybe_spent: bool) -> None:
         """Remember that nothing more is done under this claim, should it still stand in the store."""

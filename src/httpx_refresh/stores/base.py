@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 __all__ = [
     "ClaimLock",
+    "OneLoop",
     "Release",
     "TokenStore",
     "WakingStore",
@@ -99,6 +100,19 @@ class WakingStore(Protocol):
         """Return when the slot may hold something else than `old`; it may be early, or wrong.
 
         It returns at once if the slot holds something else already.
+        """
+        ...
+
+
+@runtime_checkable
+class OneLoop(Protocol):
+    """What a store has in addition that may belong to one event loop, as its connections do."""
+
+    @property
+    def one_loop(self) -> str | None:
+        """The code that makes a store which serves every event loop; None if this one does.
+
+        Sync clients, whose refreshes run on an event loop of the library's own, are shown it.
         """
         ...
 

@@ -143,6 +143,12 @@ class EncryptedStore:
         """The names to which version 0.1 bound the texts; they are read, and not written."""
         return self._earlier
 
+    @property
+    def one_loop(self) -> str | None:
+        """How the store within is made to serve every event loop; None if it does."""
+        line: str | None = getattr(self._store, "one_loop", None)
+        return line
+
     @frameless
     async def load(self) -> str | None:
         """Return the text the slot holds, decrypted, or None if it holds nothing."""

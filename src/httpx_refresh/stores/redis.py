@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from .._errors import frameless
 from .base import (
@@ -116,6 +117,13 @@ class RedisStore:
         except Exception as error:  # of whatever client it is
             _withhold(error, [text.decode() for text in texts])
             raise
+
+    @property
+    def one_loop(self) -> str | None:
+        """How to make a store that serves every event loop; None if this one does: its client keeps no connection."""
+        if getattr(self._client, "serves_every_loop", False):
+            return None
+        return f'open_store("redis://host/0?key={quote(self._key)}")'
 
     def __repr__(self) -> str:
         return f"RedisStore({self._key!r})"

@@ -28,7 +28,7 @@ try:
     from sqlalchemy.dialects import mysql
     from sqlalchemy.exc import DBAPIError, IntegrityError
     from sqlalchemy.ext.asyncio import AsyncEngine
-    from sqlalchemy.pool import StaticPool
+    from sqlalchemy.pool import NullPool, StaticPool
 except ImportError:
     raise ImportError("SQLStore needs SQLAlchemy: pip install 'httpx-refresh[sql]'") from None
 
@@ -106,6 +106,13 @@ class SQLStore:
     def earlier_slots(self) -> tuple[str, ...]:
         """What version 0.1 took for the slot's name: the row's."""
         return (self._key,)
+
+    @property
+    def one_loop(self) -> str | None:
+        """How to make a store that serves every event loop; None if this one does, since its engine has no pool."""
+        if isinstance(self._backend.engine.pool, NullPool):
+            return None
+        return "SQLStore(create_async_engine(url, poolclass=sqlalchemy.NullPool), key), or open_store(url)"
 
     @property
     def metadata(self) -> MetaData:

@@ -130,6 +130,8 @@ def _redis_url(url: str) -> str:
 class _Redis:
     """A client of Redis that connects for each command: it belongs to no event loop, and is never left open."""
 
+    serves_every_loop = True
+
     def __init__(self, connect: Callable[[str], Any], url: str) -> None:
         self._connect = connect
         self._url = url

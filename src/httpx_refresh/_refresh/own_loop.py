@@ -1,0 +1,217 @@
+"""The event loop of callers who have none: it runs in a daemon thread of the library's own. It knows no token.
+
+It is made when it is first needed, and made anew in a forked child. When the interpreter ends, what runs on it is told
+so, as at the end of `asyncio.run`, and is waited for.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent import futures
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from .._threads import run_blocking
+from .host import bare_context
+
+# asyncio is imported where it is used: whoever imports the library need not wait for it.
+
+T = TypeVar("T")
+
+
+class NoAnswer(Exception):
+    """The loop did not come back in time, or the interpreter is ending: what was asked for may happen yet."""
+
+
+class _OwnLoop:
+    """One event loop and its thread.
+
+    Mutable, from any thread: `longest`, the seconds that work on it may take, for which the end of the interpreter
+    waits; it only grows.
+    """
+
+    def __init__(self) -> None:
+        self.loop = _make_loop()
+        self.longest = 0.0
+        self.thread = threading.Thread(target=self._run, name="httpx-refresh loop", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        import asyncio
+
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def finish(self) -> None:
+        """Tell what runs on the loop that it is to end, and wait for it."""
+        import asyncio
+
+        with suppress(futures.TimeoutError, futures.CancelledError, RuntimeError):
+            asyncio.run_coroutine_threadsafe(_end_tasks(), self.loop).result(self.longest)
+
+    def stop(self) -> None:
+        """Stop the loop, and close it."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(1.0)
+        if not self.thread.is_alive():
+            self.loop.close()
+
+
+def _make_loop() -> Any:
+    import asyncio
+
+    kind: Any = getattr(asyncio, "ProactorEventLoop", asyncio.SelectorEventLoop)
+
+    class Loop(kind):  # type: ignore[misc]  # the base differs by platform
+        """An asyncio loop whose name lookups need no executor: that of the interpreter ends before its last refresh."""
+
+        async def getaddrinfo(
+            self,
+            host: Any,
+            port: Any,
+            *,
+            family: int = 0,
+            type: int = 0,
+            proto: int = 0,
+            flags: int = 0,
+        ) -> Any:
+            look = partial(socket.getaddrinfo, host, port, family, type, proto, flags)
+            return await run_blocking(look, group=socket.getaddrinfo)
+
+    return Loop()
+
+
+async def _end_tasks() -> None:
+    """Cancel all tasks of this loop, and wait until they have ended."""
+    import asyncio
+
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+# -- one for each process ----------------------------------------------------------------------------------------------
+
+_lock = threading.Lock()
+_own: _OwnLoop | None = None
+_is_hooked = False
+_is_over = False
+"""The interpreter waits for nothing any more: nothing new is begun that nobody waits for."""
+
+
+def run(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, seconds: float) -> T:
+    """Run a coroutine function on the library's own event loop, and wait for it.
+
+    Interrupted, this cancels it and raises at once.
+
+    Args:
+        function: runs in an empty context, but for whose client asks: this thread's may be another event loop's.
+        args: its positional arguments.
+        seconds: how long it is waited for at most.
+
+    Raises:
+        NoAnswer: it is not back in time, or cannot be run since the interpreter is ending.
+    """
+    import asyncio
+
+    own = _get(seconds)
+    future = bare_context().run(asyncio.run_coroutine_threadsafe, function(*args), own.loop)
+    try:
+        return future.result(seconds)
+    except futures.CancelledError:
+        raise NoAnswer from None
+    except futures.TimeoutError:
+        if future.done():
+            raise
+        raise NoAnswer from None
+    finally:
+        future.cancel()
+
+
+def soon(function: Callable[..., object], *args: Any, seconds: float) -> None:
+    """Call `function` on the library's own event loop soon, and do not wait for it; not while the interpreter ends.
+
+    Args:
+        function: raises nothing.
+        args: its positional arguments.
+        seconds: how long what it begins may take.
+    """
+    if not _is_over:
+        with suppress(NoAnswer):
+            loop = _get(seconds).loop
+            loop.call_soon_threadsafe(partial(function, *args), context=bare_context())
+
+
+def own_loop() -> object | None:
+    """Return the library's own event loop; None if nobody has needed it yet."""
+    own = _own
+    return None if own is None else own.loop
+
+
+def _get(seconds: float) -> _OwnLoop:
+    global _own, _is_hooked
+    with _lock:
+        own = _own
+        if own is None:
+            try:
+                own = _own = _OwnLoop()
+            except RuntimeError:  # No thread can be started: the interpreter is ending.
+                raise NoAnswer from None
+            if not _is_hooked:
+                _is_hooked = True
+                _hook()
+        own.longest = max(own.longest, seconds)
+    return own
+
+
+def _hook() -> None:
+    """Have the interpreter wait at its end."""
+    # The executors' own end is registered when they are imported. What is registered later is called earlier, and name
+    # lookups of other loops' still work then.
+    import concurrent.futures.thread  # noqa: F401
+
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        with suppress(RuntimeError):  # The end has begun.
+            register(_main_thread_ended)
+    atexit.register(_interpreter_ends)
+
+
+def _main_thread_ended() -> None:
+    own = _own
+    others = [
+        one
+        for one in threading.enumerate()
+        if not one.daemon and one is not threading.main_thread()
+    ]
+    if own is not None and not others:  # Others go on working, and may need a token.
+        own.finish()
+
+
+def _interpreter_ends() -> None:
+    global _own, _is_over
+    own = _own
+    if own is not None:
+        own.finish()
+        _is_over = True
+        _own = None
+        own.stop()
+
+
+def _begin_anew() -> None:
+    """Drop the loop: after a fork it is the parent's."""
+    global _lock, _own, _is_over
+    _lock = threading.Lock()
+    _own = None
+    _is_over = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -1,0 +1,492 @@
+"""Sync clients: the same object, the same one refresh, on an event loop of the library's own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from httpx_refresh import (
+    BodyNotReplayable,
+    ExpiryRule,
+    FileStore,
+    MemoryStore,
+    OriginNotAllowed,
+    ReauthorizationRequired,
+    RefreshAuth,
+    RefreshUnavailable,
+    StoreError,
+    TokenEndpoint,
+)
+from httpx_refresh._http import bodies
+from httpx_refresh._refresh import own_loop
+from httpx_refresh.stores.urls import open_store
+from httpx_refresh.testing import Gate
+from tests.fakes import Api, Endpoint, both_libraries
+
+
+class SyncApi(Api):
+    """The same API for sync clients; it answers what `answers` makes of a request that it accepts."""
+
+    def __init__(self, accepts: Callable[[str], bool] = lambda _: True) -> None:
+        super().__init__(accepts)
+        self.bodies: list[bytes] = []
+        self.threads: set[int] = set()
+
+    def sync_client(self, auth: RefreshAuth, http: Any = httpx, **options: Any) -> Any:
+        def answer(_: Any, request: Any) -> Any:
+            self.threads.add(threading.get_ident())
+            token = request.headers["Authorization"].removeprefix("Bearer ")
+            self.seen.append(token)
+            # As a connection reads it: a mock transport would keep the body.
+            self.bodies.append(b"".join(request.stream))
+            if self.accepts(token):
+                return http.Response(200, json={"token": "good"})
+            return http.Response(401, json={"error": "expired"})
+
+        transport = type("Transport", (http.BaseTransport,), {"handle_request": answer})
+        return http.Client(auth=auth, transport=transport(), base_url="https://api.test", **options)
+
+
+def store_of(endpoint: Endpoint, **options: Any) -> MemoryStore:
+    return MemoryStore(endpoint.text(**options))
+
+
+def only_new(endpoint: Endpoint) -> Callable[[str], bool]:
+    return lambda token: token == endpoint.current.access_token and endpoint.issued > 0
+
+
+@both_libraries
+def test_a_good_token_goes_out_on_the_callers_thread_and_no_loop_is_made(http: Any) -> None:
+    endpoint, api = Endpoint(), SyncApi()
+    auth = RefreshAuth(endpoint, store_of(endpoint))
+    before = own_loop.own_loop()
+    with api.sync_client(auth, http) as client:
+        for _ in range(3):
+            assert client.get("/").status_code == 200
+    assert own_loop.own_loop() is before
+    assert api.seen == ["SECRET-a0"] * 3
+    assert api.threads == {threading.get_ident()}
+    assert endpoint.asked == []
+
+
+@both_libraries
+def test_a_refused_request_is_refreshed_once_and_sent_again_with_its_body(http: Any) -> None:
+    endpoint = Endpoint()
+    api = SyncApi(only_new(endpoint))
+    auth = RefreshAuth(endpoint, store_of(endpoint))
+
+    def body() -> Iterator[bytes]:
+        yield b"a"
+        yield b"b"
+
+    with api.sync_client(auth, http) as client:
+        assert client.post("/", content=body()).json() == {"token": "good"}
+    assert api.bodies == [b"ab", b"ab"]
+    assert endpoint.asked == ["SECRET-r0"]
+    assert api.threads == {threading.get_ident()}
+
+
+@both_libraries
+def test_a_multipart_body_whose_file_cannot_be_sought_is_sent_twice(http: Any) -> None:
+    class File:
+        def __init__(self) -> None:
+            self.pieces = [b"once"]
+
+        def read(self, _: int = -1) -> bytes:
+            return self.pieces.pop() if self.pieces else b""
+
+    endpoint = Endpoint()
+    api = SyncApi(only_new(endpoint))
+    with api.sync_client(RefreshAuth(endpoint, store_of(endpoint)), http) as client:
+        assert client.post("/", files={"file": ("name", File())}).status_code == 200
+    first, second = api.bodies
+    assert first == second
+    assert b"once" in first
+
+
+@both_libraries
+def test_a_body_past_the_limit_is_not_sent_a_second_time(http: Any) -> None:
+    endpoint = Endpoint()
+    api = SyncApi(only_new(endpoint))
+    auth = RefreshAuth(endpoint, store_of(endpoint), replay_limit=3)
+    with api.sync_client(auth, http) as client:
+        with pytest.raises(BodyNotReplayable) as raised:
+            client.post("/", content=iter([b"ab", b"cd"]))
+        assert raised.value.response.json() == {"error": "expired"}  # type: ignore[attr-defined]  # of either library
+        assert client.post("/", content=iter([b"ab", b"cd"])).status_code == 200
+    assert api.bodies == [b"abcd"] * 2
+
+
+def test_a_body_that_broke_half_way_is_not_taken_for_a_whole_one() -> None:
+    def body() -> Iterator[bytes]:
+        yield b"half"
+        raise OSError("the disk is gone")
+
+    request = httpx.Request("POST", "https://api.test/", content=body())
+    recording = bodies.record(request, 100, bodies.BlockingRecording)
+    assert isinstance(recording, bodies.BlockingRecording)
+    assert bodies.record(request, 100, bodies.BlockingRecording) is recording
+    with pytest.raises(OSError, match="the disk"):
+        list(recording)
+    with pytest.raises(BodyNotReplayable):
+        list(recording)
+    recording.close()
+
+
+def test_what_the_other_kind_of_client_sends_is_left_to_the_client_to_refuse() -> None:
+    async def body() -> Any:
+        yield b""  # pragma: no cover - nobody reads it
+
+    endpoint, api = Endpoint(), SyncApi()
+    with (
+        api.sync_client(RefreshAuth(endpoint, store_of(endpoint))) as client,
+        pytest.raises(RuntimeError, match="async"),
+    ):
+        client.post("/", content=body())
+
+
+@both_libraries
+def test_an_expired_token_is_refreshed_before_anything_is_sent(http: Any) -> None:
+    endpoint, api = Endpoint(), SyncApi()
+    with api.sync_client(RefreshAuth(endpoint, store_of(endpoint, expires_in=-5)), http) as client:
+        assert client.get("/").status_code == 200
+    assert api.seen == ["SECRET-a1"]
+
+
+def test_a_token_in_its_last_minute_is_refreshed_while_the_request_goes_on_with_it() -> None:
+    endpoint, api = Endpoint(), SyncApi()
+    endpoint.gate = Gate()
+    auth = RefreshAuth(endpoint, store_of(endpoint, expires_in=5))
+    with api.sync_client(auth) as client:
+        assert client.get("/").status_code == 200
+        own_loop.run(endpoint.gate.arrived, 1, seconds=10)
+        assert client.get("/").status_code == 200
+        assert api.seen == ["SECRET-a0"] * 2
+        own_loop.run(_call(endpoint.gate.release), seconds=10)
+        auth.sync.aclose()
+        assert client.get("/").status_code == 200
+    assert api.seen[-1] == "SECRET-a1"
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+def _call(function: Callable[[], object]) -> Callable[[], Any]:
+    async def call() -> None:
+        function()
+
+    return call
+
+
+def test_threads_and_event_loops_of_one_process_share_one_refresh(tmp_path: Any) -> None:
+    """As a Django project does: sync views in threads, async views on a loop, one object made at import time."""
+    endpoint = Endpoint()
+    api = SyncApi(only_new(endpoint))
+    store = FileStore(tmp_path / "token.json")
+    (tmp_path / "token.json").write_text(endpoint.text())
+    (tmp_path / "token.json").chmod(0o600)
+    auth = RefreshAuth(endpoint, store)
+    start = threading.Barrier(6)
+
+    def sync_view() -> int:
+        with api.sync_client(auth) as client:
+            start.wait()
+            return int(client.get("/").status_code)
+
+    def async_views() -> int:
+        async def view() -> int:
+            async with api.client(auth) as client:
+                start.wait()
+                return int((await client.get("/")).status_code)
+
+        return asyncio.run(view())
+
+    with ThreadPoolExecutor(6) as pool:
+        views = [pool.submit(one) for one in (*[sync_view] * 4, *[async_views] * 2)]
+        assert [view.result() for view in views] == [200] * 6
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+@both_libraries
+def test_a_body_that_says_expired_is_looked_into_and_still_there_for_its_reader(http: Any) -> None:
+    endpoint = Endpoint()
+    auth = RefreshAuth(
+        endpoint, store_of(endpoint), is_expired=ExpiryRule(lambda body: body["error"] == "gone")
+    )
+    said = deque_of({"error": "gone"}, {"error": "other"})
+
+    def answer(_: Any) -> Any:
+        return http.Response(401, content=iter([json.dumps(said.pop(0)).encode()]))
+
+    with http.Client(auth=auth, transport=http.MockTransport(answer)) as client:
+        assert client.get("https://api.test/").json() == {"error": "other"}
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+def deque_of(*values: Any) -> list[Any]:
+    return list(values)
+
+
+@both_libraries
+def test_of_a_401_no_more_than_its_bound_is_read_and_one_that_is_passed_on_is_whole(
+    http: Any,
+) -> None:
+    read: list[int] = []
+
+    class Body(http.SyncByteStream):  # type: ignore[misc]  # of either library
+        def __iter__(self) -> Iterator[bytes]:
+            for number in range(20):
+                read.append(number)
+                yield b"x" * 16_384
+
+    async def look() -> int:
+        response = http.Response(401, stream=Body(), request=http.Request("GET", "https://a.test"))
+        held = await bodies.read_ahead(response)
+        assert isinstance(held, bodies.BlockingHeldBody)
+        assert not held.ended
+        assert len(read) == 5
+        assert len(response.read()) == 20 * 16_384
+        return len(read)
+
+    assert _run_without_loop(look) == 20
+
+
+def _run_without_loop(call: Callable[[], Any]) -> Any:
+    try:
+        call().send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it suspended")
+
+
+def test_a_401_that_trickles_is_read_for_two_seconds_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    class Trickle(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            while True:
+                now[0] += 0.75
+                yield b"x"
+
+    async def look() -> bytes:
+        response = httpx.Response(
+            401, stream=Trickle(), request=httpx.Request("GET", "https://a.test")
+        )
+        await bodies.read_ahead(response)
+        assert now[0] == 2.25
+        await bodies.give_up(response)
+        return response.read()
+
+    assert _run_without_loop(look) == b"xxx"
+
+
+@both_libraries
+def test_a_401_that_breaks_is_no_reason_not_to_refresh(http: Any) -> None:
+    endpoint = Endpoint()
+
+    def broken() -> Iterator[bytes]:
+        yield b"a"
+        raise http.ReadError("gone")
+
+    def answer(request: Any) -> Any:
+        good = request.headers["Authorization"] == "Bearer SECRET-a1"
+        return http.Response(200) if good else http.Response(401, content=broken())
+
+    auth = RefreshAuth(endpoint, store_of(endpoint))
+    with http.Client(auth=auth, transport=http.MockTransport(answer)) as client:
+        assert client.get("https://api.test/").status_code == 200
+
+
+def test_an_api_that_learns_late_of_a_token_is_asked_a_second_time_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    endpoint = Endpoint()
+    accepted = iter([False, False, True])
+    api = SyncApi(lambda _: next(accepted))
+    with api.sync_client(RefreshAuth(endpoint, store_of(endpoint))) as client:
+        assert client.get("/").status_code == 200
+    assert api.seen == ["SECRET-a0", "SECRET-a1", "SECRET-a1"]
+    assert len(slept) == 1
+    assert 0.5 < slept[0] < 1.5
+
+
+def test_the_api_is_told_nothing_that_is_not_meant_for_it() -> None:
+    endpoint, api = Endpoint(), SyncApi()
+    with (
+        api.sync_client(RefreshAuth(endpoint, store_of(endpoint))) as client,
+        pytest.raises(OriginNotAllowed),
+    ):
+        client.get("https://elsewhere.test/")
+    assert api.seen == []
+
+
+@pytest.mark.parametrize(
+    "failure, kind",
+    [
+        (ReauthorizationRequired("no", error="invalid_grant"), ReauthorizationRequired),
+        (RefreshUnavailable("busy", outcome="refused"), RefreshUnavailable),
+    ],
+    ids=["dead", "refused"],
+)
+def test_a_sync_caller_hears_why_there_is_no_token(failure: Exception, kind: Any) -> None:
+    endpoint = Endpoint()
+    endpoint.always = failure
+    api = SyncApi(lambda _: False)
+    with (
+        api.sync_client(RefreshAuth(endpoint, store_of(endpoint))) as client,
+        pytest.raises(kind),
+    ):
+        client.get("/")
+
+
+def test_the_calls_without_a_request_have_a_sync_twin() -> None:
+    endpoint = Endpoint()
+    auth = RefreshAuth(endpoint, MemoryStore())
+    with pytest.raises(ReauthorizationRequired):
+        auth.sync.token()
+    auth.sync.set_token(endpoint.current)
+    first = auth.sync.token()
+    assert first.access_token == "SECRET-a0"
+    assert auth.sync.refresh(refused=first).access_token == "SECRET-a1"
+    assert auth.sync.refresh(refused=first).access_token == "SECRET-a1"
+    assert auth.sync.refresh().access_token == "SECRET-a2"
+    auth.sync.aclose()
+    assert repr(auth.sync) == f"{auth!r}.sync"
+    with pytest.raises(TypeError):
+        auth.sync.set_token("text")  # type: ignore[arg-type]  # that is the test
+
+
+def test_a_failing_store_is_a_store_error_for_sync_callers_too() -> None:
+    with pytest.raises(StoreError):
+        RefreshAuth(Endpoint(), MemoryStore("no JSON")).sync.token()
+
+
+# -- what cannot be served ---------------------------------------------------------------------------------------------
+
+
+@both_libraries
+def test_a_client_that_belongs_to_an_event_loop_is_refused_with_the_line_that_works(
+    http: Any,
+) -> None:
+    lent = http.AsyncClient()
+    endpoint = TokenEndpoint("https://as.test/token", "id", client=lent, origins="any")
+    api = SyncApi()
+    auth = RefreshAuth(endpoint, MemoryStore('{"access_token": "a", "refresh_token": "r"}'))
+    with api.sync_client(auth) as client:
+        for call in (lambda: client.get("/"), auth.sync.token, auth.sync.refresh):
+            with pytest.raises(
+                RuntimeError, match=rf"Nothing was sent.*client=lambda: {http.__name__}.AsyncClient"
+            ):
+                call()
+    assert api.seen == []
+    asyncio.run(lent.aclose())
+
+
+def test_a_redis_client_that_belongs_to_an_event_loop_is_refused_and_open_store_is_not() -> None:
+    import redis.asyncio
+
+    from httpx_refresh.stores.encrypted import EncryptedStore, generate_key
+    from httpx_refresh.stores.redis import RedisStore
+
+    store = RedisStore(redis.asyncio.Redis(), "a key")
+    for one in (store, EncryptedStore(store, [generate_key()])):
+        auth = RefreshAuth(Endpoint(), one)
+        with pytest.raises(RuntimeError, match=r'open_store\("redis://host/0\?key=a%20key"\)'):
+            auth.sync.token()
+    assert open_store("redis://host/0?key=name").one_loop is None  # type: ignore[attr-defined]  # RedisStore's
+
+
+def test_an_engine_with_a_pool_is_refused_and_one_without_is_not(tmp_path: Any) -> None:
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.pool import NullPool
+
+    from httpx_refresh.stores.sql import SQLStore
+
+    url = f"sqlite+aiosqlite:///{tmp_path}/tokens.db"
+    endpoint = Endpoint()
+    pooled = SQLStore(create_async_engine(url), "name")
+    with pytest.raises(RuntimeError, match="NullPool"):
+        RefreshAuth(endpoint, pooled).sync.token()
+    for store in (
+        SQLStore(create_async_engine(url, poolclass=NullPool), "name"),
+        open_store(f"{url}?key=other"),
+    ):
+        asyncio.run(store.create_table())  # type: ignore[attr-defined]  # SQLStore's
+        auth = RefreshAuth(endpoint, store)
+        auth.sync.set_token(endpoint.current)
+        auth.sync.refresh()
+        assert asyncio.run(auth.token()) == auth.sync.token()
+
+
+# -- on the thread of an event loop ------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_sync_request_on_the_loop_that_refreshes_raises_and_nothing_is_sent() -> None:
+    endpoint, api = Endpoint(), SyncApi()
+    endpoint.gate = Gate()
+    store = store_of(endpoint, expires_in=-5)
+    auth, other = RefreshAuth(endpoint, store), RefreshAuth(endpoint, store)
+    async with anyio.create_task_group() as tasks, api.client(auth) as waiting:
+        tasks.start_soon(waiting.get, "/")
+        await endpoint.gate.arrived()
+        for one in (
+            auth,
+            other,
+        ):  # Another object on the same store would wait for that very claim.
+            with (
+                api.sync_client(one) as client,
+                pytest.raises(RuntimeError, match="wait for itself"),
+            ):
+                client.get("/")
+            with pytest.raises(RuntimeError, match="wait for itself"):
+                one.sync.token()
+        assert api.seen == []
+        endpoint.gate.release()
+    assert endpoint.asked == ["SECRET-r0"]
+    with api.sync_client(auth) as client:
+        assert client.get("/").status_code == 200
+
+
+@pytest.mark.anyio
+async def test_a_sync_request_on_the_thread_of_a_loop_blocks_it_and_is_served() -> None:
+    endpoint, api = Endpoint(), SyncApi()
+    with api.sync_client(RefreshAuth(endpoint, store_of(endpoint, expires_in=-5))) as client:
+        assert client.get("/").status_code == 200
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+@pytest.mark.anyio
+async def test_a_sync_request_in_a_worker_thread_waits_for_the_refresh_of_the_loop() -> None:
+    endpoint, api = Endpoint(), SyncApi()
+    endpoint.gate = Gate()
+    auth = RefreshAuth(endpoint, store_of(endpoint, expires_in=-5))
+
+    def view() -> int:
+        with api.sync_client(auth) as client:
+            return int(client.get("/").status_code)
+
+    statuses: list[int] = []
+
+    async def in_thread() -> None:
+        statuses.append(await anyio.to_thread.run_sync(view))
+
+    async with anyio.create_task_group() as tasks, api.client(auth) as waiting:
+        tasks.start_soon(waiting.get, "/")
+        await endpoint.gate.arrived()
+        tasks.start_soon(in_thread)
+        endpoint.gate.release()
+    assert statuses == [200]
+    assert endpoint.asked == ["SECRET-r0"]
