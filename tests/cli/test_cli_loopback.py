@@ -171,6 +171,54 @@ async def test_a_connection_that_is_left_open_is_closed_after_a_while(
         assert (await browser.get(f"{uri}?code=b&state=STATE")).status_code == 200
 
 
+async def test_whoever_opens_many_connections_keeps_no_browser_out() -> None:
+    login = Login()
+    async with serving(login) as (uri, ended), client() as browser:
+        port = httpx.URL(uri).port
+        assert port is not None
+        opened = [await anyio.connect_tcp("127.0.0.1", port) for _ in range(3 * 32)]
+        for stream in opened:
+            await stream.send(b"GET /callback")
+        # The first are given up for the last.
+        for stream in opened[:64]:
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await stream.receive()
+        assert (await browser.get(f"{uri}?code=b&state=STATE")).status_code == 200
+        for stream in opened:
+            await stream.aclose()
+    assert ended == ["taken"]
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ECONNABORTED])
+async def test_a_connection_that_cannot_be_had_does_not_end_the_login(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = anyio.Event()
+    monkeypatch.setattr(loopback, "_ACCEPT_PAUSE", 0)
+    listen = loopback._listen
+
+    async def unlucky(address: str, port: int) -> object:
+        many = await listen(address, port)
+        (listener,) = many.listeners
+        accept = listener.accept
+
+        async def accept_later() -> object:
+            if not failed.is_set():
+                failed.set()
+                raise OSError(code, "no")
+            return await accept()
+
+        monkeypatch.setattr(listener, "accept", accept_later)
+        return many
+
+    monkeypatch.setattr(loopback, "_listen", unlucky)
+    login = Login()
+    async with serving(login) as (uri, ended), client() as browser:
+        await failed.wait()
+        assert (await browser.get(f"{uri}?code=b&state=STATE")).status_code == 200
+    assert ended == ["taken"]
+
+
 async def test_a_window_that_is_closed_while_the_code_is_redeemed_loses_nothing() -> None:
     gate = anyio.Event()
     login = Login(gate=gate)

@@ -28,6 +28,10 @@ from .console import Exit, Problem, warn
 
 _REQUEST_TIMEOUT = 10.0  # seconds for a browser to send its request
 _MOST = 65_536  # bytes of a request's head
+_MOST_WAITING = 32  # connections that have not sent their request yet; a browser opens a few
+_ACCEPT_PAUSE = (
+    0.1  # seconds until the next try, where the system has no descriptor for a connection
+)
 GRACE = 1.0
 """Seconds that a code which came at the last moment may take to be redeemed."""
 
@@ -74,7 +78,9 @@ class Loopback:
 
     `taken` becomes True when the redirect is there, and never False again: a second one is turned away. `_error` is
     what came of it, set before `_answered`, which says that the browser has its page. `_state` and `_complete` are
-    those of the login that is served, and do not change while it is.
+    those of the login that is served, and do not change while it is. `_waiting` holds a scope for each connection
+    that has not sent its request yet, the oldest first: past a limit that one is given up, so that whoever opens many
+    does not use up the descriptors of this process.
     """
 
     def __init__(self, place: Place) -> None:
@@ -82,6 +88,7 @@ class Loopback:
         self._stack = AsyncExitStack()
         self._state = b""
         self._warned = False
+        self._waiting: dict[anyio.CancelScope, None] = {}
         self.taken: bool = False
         self._answered = anyio.Event()
         self._error: RefreshAuthError | None = None
@@ -129,7 +136,8 @@ class Loopback:
         self._state = state.encode()
         self._complete = complete
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.listener.serve, self._handle)
+            for listener in self.listener.listeners:
+                tasks.start_soon(self._accept, listener, tasks)
             tasks.start_soon(begin)
             with anyio.move_on_after(timeout):
                 await self._answered.wait()
@@ -140,13 +148,44 @@ class Loopback:
         if self._error is not None:
             raise self._error
 
+    async def _accept(
+        self,
+        listener: anyio.abc.Listener[anyio.abc.SocketStream],
+        tasks: anyio.abc.TaskGroup,
+    ) -> None:
+        # Not the listener's own `serve`: it ends, and the login with it, at the first connection that cannot be had.
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError:
+                await anyio.sleep(_ACCEPT_PAUSE)
+            else:
+                tasks.start_soon(self._handle, stream)
+
+    async def _request(
+        self, stream: anyio.abc.ByteStream
+    ) -> tuple[h11.Connection, h11.Request] | None:
+        """Read a connection's request; None if it brings none. Browsers open some ahead of time, and leave them."""
+        if len(self._waiting) >= _MOST_WAITING:
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.cancel()
+        try:
+            with anyio.fail_after(_REQUEST_TIMEOUT) as scope:
+                self._waiting[scope] = None
+                try:
+                    return await _read(stream)
+                finally:
+                    self._waiting.pop(scope, None)
+        except (TimeoutError, anyio.BrokenResourceError, h11.ProtocolError):
+            return None
+        return None  # Given up for a newer one.
+
     async def _handle(self, stream: anyio.abc.ByteStream) -> None:
         async with stream:
-            try:
-                with anyio.fail_after(_REQUEST_TIMEOUT):
-                    request = await _read(stream)
-            except (TimeoutError, anyio.BrokenResourceError, h11.ProtocolError):
-                return  # Browsers open connections ahead of time, and leave them.
+            request = await self._request(stream)
+            if request is None:
+                return
             connection, head = request
             mine = self._refusal(head)
             status, body = mine or await self._redirected(head.target.decode("ascii", "replace"))

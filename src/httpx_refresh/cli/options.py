@@ -57,7 +57,7 @@ Store = Annotated[
     Hidden | None,
     _option(
         "--store",
-        help="Where the token is: file:token.json, redis://host/0?key=…, postgresql+asyncpg://host/db?key=…",
+        help="Where the token is: file:token.json, rediss://host/0?key=…, postgresql+asyncpg://host/db?ssl=verify-full&key=…",
         panel=_PLACE,
         env="STORE",
         parser=Hidden,

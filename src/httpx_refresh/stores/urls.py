@@ -28,8 +28,8 @@ def open_store(
 ) -> TokenStore:
     """Make the store that a URL names.
 
-    `file:xero.json`, `file:///var/lib/app/xero.json`; `redis://host/0?key=xero` (also `rediss`, `unix`);
-    `postgresql+asyncpg://user@host/db?key=xero`, `mariadb+aiomysql://…?key=xero`, `sqlite+aiosqlite:///app.db?key=xero`
+    `file:xero.json`, `file:///var/lib/app/xero.json`; `rediss://host/0?key=xero` (also `redis`, `unix`);
+    `postgresql+asyncpg://user@host/db?ssl=verify-full&key=xero`, `mariadb+aiomysql://…?key=xero`, `sqlite+aiosqlite:///app.db?key=xero`
     (and `&table=…`); `memory:`. What else stands in the query is the driver's.
 
     Nothing is connected to yet, and no connection is kept between two calls of the store, so there is nothing to
@@ -61,8 +61,8 @@ def _opened(url: str) -> TokenStore:
     scheme = scheme.lower()
     if not colon or not scheme or "/" in scheme or "\\" in scheme:
         raise ValueError(
-            f"a store is named by a URL: {_as_file(url)}, redis://host/0?key=name, "
-            "postgresql+asyncpg://user@host/db?key=name, or sqlite+aiosqlite:///app.db?key=name"
+            f"a store is named by a URL: {_as_file(url)}, rediss://host/0?key=name, "
+            "postgresql+asyncpg://user@host/db?ssl=verify-full&key=name, or sqlite+aiosqlite:///app.db?key=name"
         )
     if scheme == "file":
         return FileStore(_path(rest))
