@@ -198,6 +198,57 @@ async def test_in_earnest_what_root_writes_stays_the_services(tmp_path: Path) ->
 
 
 @pytest.mark.anyio
+async def test_a_file_that_root_makes_is_the_directorys_owners(
+    tmp_path: Path, owners: Owners, shared: Path
+) -> None:
+    owners.give(tmp_path, SERVICE)
+    owners.me = 0
+    assert await FileStore(tmp_path / "token.json").replace(None, "text")
+    assert owners.given == [
+        (f"{tmp_path}/token.json.lock", SERVICE),
+        (f"{tmp_path}/.token.json.tmp", SERVICE),
+    ]
+    # Where everybody may write, the directory's owner is no reason.
+    owners.given.clear()
+    owners.give(shared, SERVICE)
+    assert await FileStore(shared / "token.json").replace(None, "text")
+    assert owners.given == []
+
+
+@pytest.mark.anyio
+async def test_root_follows_a_users_link_only_to_what_is_that_users(
+    tmp_path: Path, owners: Owners
+) -> None:
+    for name in ("service", "root"):
+        (tmp_path / name).mkdir()
+    owners.give(tmp_path / "service", SERVICE)
+    owners.give(tmp_path / "root", 0)
+    for link, target in (
+        ("new", "root/new"),
+        ("old", "root/old"),
+        ("own", "service/file"),
+        ("nowhere", "absent/token"),
+    ):
+        (tmp_path / "service" / link).symlink_to(tmp_path / target)
+        owners.give(tmp_path / "service" / link, SERVICE)
+    (tmp_path / "root" / "old").write_text("root's")
+    owners.give(tmp_path / "root" / "old", 0)
+    owners.me = 0
+    for link in ("new", "old"):
+        store = FileStore(tmp_path / "service" / link)
+        for call in (store.load, lambda store=store: store.replace(None, "text"), store.hold):  # type: ignore[misc]  # mypy infers no lambda's default
+            with pytest.raises(PermissionError, match="leads to what is not theirs"):
+                await call()
+    assert [one.name for one in (tmp_path / "root").iterdir()] == ["old"]
+    with pytest.raises(FileNotFoundError):
+        await FileStore(tmp_path / "service" / "nowhere").load()
+    assert await FileStore(tmp_path / "service" / "own").replace(None, "text")
+    # A link of root's leads root anywhere.
+    owners.give(tmp_path / "service" / "new", 0)
+    assert await FileStore(tmp_path / "service" / "new").replace(None, "text")
+
+
+@pytest.mark.anyio
 async def test_who_cannot_keep_the_files_owner_writes_and_warns_once(
     tmp_path: Path, owners: Owners, caplog: pytest.LogCaptureFixture
 ) -> None:

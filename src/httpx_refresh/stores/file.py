@@ -56,8 +56,9 @@ class FileStore:
     synced. Writers exclude each other, threads and processes alike, by an advisory lock on
     `<file>.lock` beside it, which stays. All of it happens in a thread of the library's own.
 
-    The file has mode 0600 after every write, and root's writes leave it its owner. A file that
-    others can read is warned about once. A symbolic link stays one: what it points to is replaced.
+    The file has mode 0600 after every write, and root's writes leave it its owner; a new one gets
+    its directory's. A file that others can read is warned about once. A symbolic link stays one: what
+    it points to is replaced. Root follows another user's link only to what is that user's.
     In a directory that everybody may write to, such as `/tmp`, files, locks and links of another
     user are refused, for they may be planted; better is a directory of one's own, with mode 0700.
 
@@ -363,11 +364,13 @@ def _set_mode(descriptor: int) -> None:
 
 
 def _give_to_owner(descriptor: int, target: str) -> None:
-    """Make an open file the owner's of `target`, if there is one and it is not us."""
+    """Make an open file the owner's of `target`, if that is not us; a new one of root's is its directory's owner's."""
     try:
         owner = os.stat(target, follow_symlinks=False)
     except FileNotFoundError:
-        return
+        owner = os.stat(os.path.dirname(target))
+        if os.geteuid() != 0 or owner.st_mode & stat.S_IWOTH:
+            return
     if owner.st_uid == os.fstat(descriptor).st_uid:
         return
     try:
@@ -388,6 +391,7 @@ def _resolve(path: str) -> str:
     where = os.sep if os.path.isabs(path) else os.getcwd()
     ahead = path.split(os.sep)[::-1]
     links = 0
+    others: set[int] = set()
     while ahead:
         name = ahead.pop()
         if name in ("", os.curdir):
@@ -408,10 +412,33 @@ def _resolve(path: str) -> str:
         if links > _MOST_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
         _require_trusted(status, step)
+        others.add(status.st_uid)
         link = os.readlink(step)
         where = os.sep if os.path.isabs(link) else where
         ahead += link.split(os.sep)[::-1]
+    _require_right_of_links(others, where, path)
     return where
+
+
+def _require_right_of_links(owners: set[int], where: str, path: str) -> None:
+    """Refuse, as root, to follow another user's link to where that user might not write."""
+    owners -= {0}
+    if not owners or os.geteuid() != 0:
+        return
+    try:
+        found = os.lstat(where)
+    except (FileNotFoundError, NotADirectoryError):
+        try:
+            found = os.stat(os.path.dirname(where))
+        except (FileNotFoundError, NotADirectoryError):
+            return  # Whoever opens it gets the error.
+    if owners != {found.st_uid}:
+        raise PermissionError(
+            errno.EACCES,
+            f"a link of user {min(owners)} leads to what is not theirs, and root would write there for them. Run this "
+            "as that user, or let the link be root's",
+            path,
+        )
 
 
 def _require_trusted(status: os.stat_result, path: str) -> None:
