@@ -79,6 +79,8 @@ def test_https_is_secure_and_http_to_loopback(scheme: str, host: str, secure: bo
         "https://*.*.test",
         "https://*api.test",
         "https://api.test:port",
+        "https://api.test:65536",
+        "https://api.test:-1",
         "https://evil.test\\.api.test",
         "https://evil.test\\api.test",
         "https://*.evil.test\\.api.test",

@@ -7,6 +7,7 @@ network, or a cloud's metadata service. Knows nothing of what is asked.
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,11 +26,17 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def place_of(address: str) -> Place | None:
-    """Return where an IP address leads; None for what is no address."""
+    """Return where an IP address leads; None for what is no address.
+
+    `127.1`, `0x7f.1` and `2130706433` are addresses, too: who connects reads them as inet_aton(3) does.
+    """
     try:
         ip: Any = ipaddress.ip_address(address)
     except ValueError:
-        return None
+        try:
+            ip = ipaddress.IPv4Address(socket.inet_aton(address))
+        except (OSError, ValueError):
+            return None
     if ip.version == 6:
         inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None
         ip = inner or ip.ipv4_mapped or ip.sixtofour or ip
@@ -38,6 +45,12 @@ def place_of(address: str) -> Place | None:
     if ip.is_link_local:
         return "link-local"
     return "public" if ip.is_global and not ip.is_multicast else "private"
+
+
+def is_this_host(url: URL) -> bool:
+    """Return whether a URL leads to this machine, however it is written; names below `localhost` do (RFC 6761)."""
+    host = _name_of(url.raw_host)
+    return host == "localhost" or host.endswith(".localhost") or place_of(host) == "loopback"
 
 
 class Hosts:

@@ -191,6 +191,7 @@ def _parse(text: str, allow_http: bool) -> tuple[Origin, bool]:
         or url.query
         or url.fragment
         or url.path not in ("", "/")
+        or not (origin.port is None or 0 < origin.port < 65_536)
     ):
         raise ValueError(
             f"{text!r} is no origin: write scheme, host and port only, as in 'https://api.example.com' or "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from .._errors import frameless
-from .._http.origins import is_loopback
+from .._http.hosts import is_this_host
 from .authentication import MutualTLS
 from .documents import Documents, list_of, text_of
 from .endpoint import TokenEndpoint
@@ -142,7 +142,7 @@ def check_endpoint(issuer: str, url: str, name: str) -> None:
         endpoint, home = httpx.URL(url), httpx.URL(issuer)
     except httpx.InvalidURL:
         raise ValueError(f"the metadata of {issuer} names a {name} that is no URL") from None
-    if is_loopback(endpoint.host) and not is_loopback(home.host):
+    if is_this_host(endpoint) and not is_this_host(home):
         raise ValueError(
             f"the metadata of {issuer} names a {name} on this host, where that issuer is not: secrets of the client "
             "would go to whatever listens there"
