@@ -14,7 +14,8 @@ EXAMPLES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "examples").glob("*.py")),
-    *sorted((ROOT / "src").rglob("*.py")),
+    ROOT / "src/httpx_refresh/stores/urls.py",
+    *sorted((ROOT / "src/httpx_refresh/cli").glob("*.py")),
 ]
 
 

@@ -39,6 +39,17 @@ def cause_of(error: BaseException) -> str:
     return f"{name} ({raised_in.tb_frame.f_code.co_filename}, line {raised_in.tb_lineno})"
 
 
+def shown(text: str, most: int) -> str:
+    """Return others' words in one line, without what a terminal would obey, bounded.
+
+    Args:
+        text: the words, which hold no secret.
+        most: characters of the result.
+    """
+    line = "".join(one if one.isprintable() else " " for one in text[: most + 1])
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
 def frameless(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Let no frame of `function`, nor of what it calls, stay in an exception that leaves it.
 

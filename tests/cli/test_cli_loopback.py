@@ -7,7 +7,7 @@ import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import anyio
 import anyio.abc
@@ -199,7 +199,7 @@ async def test_a_connection_that_cannot_be_had_does_not_end_the_login(
 
     async def unlucky(address: str, port: int) -> object:
         many = await listen(address, port)
-        (listener,) = many.listeners
+        listener: Any = many.listeners[0]
         accept = listener.accept
 
         async def accept_later() -> object:

@@ -14,10 +14,11 @@ from urllib.parse import urlencode
 import pytest
 
 from httpx_refresh import INVALID_GRANT, Refusal, TokenEndpoint, providers
+from httpx_refresh._errors import shown
 from httpx_refresh._http.bodies import unpacked
 from httpx_refresh._oauth import redaction
 from httpx_refresh._oauth.answer import RFC6749, Answer, Meaning, Rules, meaning
-from httpx_refresh._oauth.redaction import redacted, shown
+from httpx_refresh._oauth.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -236,7 +236,7 @@ async def test_root_follows_a_users_link_only_to_what_is_that_users(
     owners.me = 0
     for link in ("new", "old"):
         store = FileStore(tmp_path / "service" / link)
-        for call in (store.load, lambda store=store: store.replace(None, "text"), store.hold):  # type: ignore[misc]  # mypy infers no lambda's default
+        for call in (store.load, lambda store=store: store.replace(None, "text"), store.hold):
             with pytest.raises(PermissionError, match="leads to what is not theirs"):
                 await call()
     assert [one.name for one in (tmp_path / "root").iterdir()] == ["old"]

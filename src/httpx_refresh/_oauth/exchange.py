@@ -15,12 +15,11 @@ import anyio
 import anyio.lowlevel
 import httpx
 
-from .._errors import cause_of
+from .._errors import cause_of, shown
 from .._http.bodies import drain, read_some, unpacked
 from .._http.libraries import LIBRARIES, NOT_SENT, library_asking
 from .._threads import run_blocking
 from .answer import MOST, Answer, NoAnswer
-from .redaction import shown
 from .settings import CLIENTS
 
 if TYPE_CHECKING:

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
+from .._errors import shown
+
 _PIECE = 8
 """Characters of a secret in a row that are recognised: servers repeat the beginning of what they refuse."""
 
@@ -49,21 +51,7 @@ def redacted(text: str | None, secrets: Iterable[str], most: int) -> str | None:
     for form in {form for secret in secrets if secret for form in _forms(secret)}:
         for start, end in _found(text, form):
             _hide(hidden, start, end)
-    return _cut("".join(_visible(text, hidden)), most)
-
-
-def shown(text: str, most: int) -> str:
-    """Return words in one line, without control characters, bounded.
-
-    Args:
-        text: the words, which hold no secret.
-        most: characters of the result.
-    """
-    return _cut("".join(one if one.isprintable() else " " for one in text[: most + 1]), most)
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return shown("".join(_visible(text, hidden)), most)
 
 
 def _hide(hidden: bytearray, start: int, end: int) -> None:

@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from .._errors import shown
+
 __all__ = [
     "Adopted",
     "CallbackFailed",
@@ -32,6 +34,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger("httpx_refresh")
+
+_LONGEST = 4_000  # characters of a log record
 
 Reason = Literal["ahead", "refused", "expired", "forced", "first"]
 """Why a token is refreshed.
@@ -301,4 +305,6 @@ def write_log(event: Event) -> None:
         text = _AHEAD_FAILED
     values = {one.name: getattr(event, one.name) for one in fields(event)}
     who = event.provider if event.label is None else f"{event.provider} [{event.label}]"
-    logger.log(level, "%s: %s", who, text.format(**values), extra={"httpx_refresh": event})
+    # Some of the words are a server's, or those of who can write to the store.
+    said = shown(f"{who}: {text.format(**values)}", _LONGEST)
+    logger.log(level, "%s", said, extra={"httpx_refresh": event})

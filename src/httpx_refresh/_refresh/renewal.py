@@ -13,7 +13,7 @@ from typing import Literal
 
 import anyio
 
-from .._errors import ReauthorizationRequired, RefreshAuthError, RefreshUnavailable, fresh
+from .._errors import ReauthorizationRequired, RefreshAuthError, RefreshUnavailable, fresh, shown
 from .._token import Token
 from ..stores.base import Release
 from . import events
@@ -367,8 +367,8 @@ def moment(epoch: float) -> str:
 
 def _interrupted(claim: Claim) -> str:
     return (
-        f" A refresh by {claim.by} at {moment(claim.since)} had been interrupted, and its outcome was never known: "
-        "the server most likely rotated the refresh token then, and the one that is left here was spent."
+        f" A refresh by {shown(claim.by, 100)} at {moment(claim.since)} had been interrupted, and its outcome was "
+        "never known: the server most likely rotated the refresh token then, and the one that is left here was spent."
     )
 
 
@@ -386,14 +386,17 @@ def reauthorization_required(record: Record, name: str, store: str) -> Reauthori
         )
     if dead is None:
         raise AssertionError("this token is not known to be dead")
-    said = dead.error or "no error code"
-    if dead.error_description:
-        said += f": {dead.error_description}"
+    # Whoever can write to the store has written these words.
+    error = dead.error and shown(dead.error, 64)
+    description = dead.error_description and shown(dead.error_description, 300)
+    said = error or "no error code"
+    if description:
+        said += f": {description}"
     interrupted = "" if record.uncertain is None else _interrupted(record.uncertain)
     return ReauthorizationRequired(
         f"{name} refused the refresh token in {store} for good, at {moment(dead.since)} ({said}).{interrupted} It is "
         f"kept as it is, and not sent again. {_NEXT_STEP}",
-        error=dead.error,
-        error_description=dead.error_description,
+        error=error,
+        error_description=description,
         since=dead.since,
     )

@@ -150,7 +150,7 @@ class Loopback:
 
     async def _accept(
         self,
-        listener: anyio.abc.Listener[anyio.abc.SocketStream],
+        listener: Any,  # a SocketListener, which the type of a MultiListener does not say
         tasks: anyio.abc.TaskGroup,
     ) -> None:
         # Not the listener's own `serve`: it ends, and the login with it, at the first connection that cannot be had.
