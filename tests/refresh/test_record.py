@@ -35,7 +35,7 @@ DEAD = Dead(fingerprint("r"), "invalid_grant", None, 1000.0)
 HELD = Token("a", "r", 2000.0, extra={"id_token": "kept", "expires_in": 60})
 PAUSE = Pause("p1", 30.0, 1030.0)
 FAILED = Failed("no answer", "unknown", False, 2, PAUSE)
-REFUSALS = Refusals(2, 1, ("k1", "k2"), 3, PAUSE)
+REFUSALS = Refusals(2, 1, ("k1", "k2"), 3, PAUSE, accepted=True)
 
 
 def written(token: Token | None = HELD, generation: int = 3, **notes: Any) -> Record:

@@ -279,6 +279,76 @@ async def test_a_token_that_the_api_learns_of_late_is_sent_again_and_not_refresh
 
 
 @marked
+async def test_a_token_that_one_part_of_the_api_accepts_is_sent_again_to_a_part_that_learns_late() -> (
+    None
+):
+    endpoint, _, auth = service()
+    known_at: dict[str, float] = {}
+
+    def knows(path: str, token: str) -> bool:
+        known = known_at.setdefault(token, anyio.current_time() + 0.9)
+        return path == "/health" or (token != "a0" and anyio.current_time() >= known)
+
+    api = Paths(knows)
+    async with api.client(auth) as client:
+        await auth.refresh()
+        assert (await client.get("/health")).status_code == 200
+        assert (await client.get("/orders")).status_code == 200
+    assert [token for _, token in api.seen] == ["a1", "a1", "a1"]
+    assert len(endpoint.asked) == 1
+
+
+@marked
+async def test_a_part_that_accepted_the_token_is_not_asked_again_with_it_but_served_another() -> (
+    None
+):
+    endpoint, _, auth = service()
+    ended: set[str] = {"a0"}
+    api = Paths(lambda _, token: token not in ended)
+    async with api.client(auth) as client:
+        assert (await client.get("/")).status_code == 200
+        ended.add("a1")
+        before = anyio.current_time()
+        assert (await client.get("/")).status_code == 200
+        assert anyio.current_time() == before
+    assert len(endpoint.asked) == 2
+
+
+@marked
+async def test_what_is_forbidden_stays_so_when_an_early_end_shows_that_refreshes_help() -> None:
+    endpoint, _, auth = service()
+    ended: set[str] = set()
+    api = Paths(lambda path, token: path != "/forbidden" and token not in ended)
+    async with api.client(auth) as client:
+        for _ in range(3):
+            for _ in range(20):
+                assert (await client.get("/items")).status_code == 200
+                assert (await client.get("/forbidden")).status_code == 401
+                await anyio.sleep(60)
+            ended.add(f"a{endpoint.issued}")
+        assert (await client.get("/items")).status_code == 200
+    # One for the forbidden part, and one for each end.
+    assert len(endpoint.asked) == 1 + 3
+
+
+@marked
+async def test_what_one_pod_had_accepted_in_doubt_spares_the_others_their_probes() -> None:
+    endpoint, store, first = service()
+    api = Paths(lambda path, _: path != "/forbidden")
+    async with api.client(first) as client:
+        assert (await client.get("/items")).status_code == 200
+        assert (await client.get("/forbidden")).status_code == 401
+        assert (await client.get("/items")).status_code == 200
+        await anyio.sleep(1)
+    asked = len(endpoint.asked)
+    for _ in range(8):
+        async with api.client(RefreshAuth(endpoint, store)) as client:
+            await anyio.sleep(301)  # Longer than any pause.
+            assert (await client.get("/forbidden")).status_code == 401
+    assert len(endpoint.asked) == asked == 1
+
+
+@marked
 async def test_an_early_end_in_doubt_on_paths_with_ids_refuses_at_most_three() -> None:
     endpoint, _, auth = service()
     ended: set[str] = set()

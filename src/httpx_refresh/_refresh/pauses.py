@@ -144,7 +144,8 @@ def held_back(need: Need, refusals: Refusals | None, left: float) -> float:
     if need is Need.REFUSED and refusals.futile:
         return math.inf
     if need is Need.PROBE and refusals.futile:
-        return left
+        # Some pod's requests are accepted with this token: what is refused is forbidden, and no refresh helps.
+        return math.inf if refusals.accepted else left
     return early_left(refusals, left)
 
 
@@ -193,11 +194,18 @@ def after_futile(
     return Refusals(early, futile, kinds[:MOST_KINDS_TOLD], generation, pause)
 
 
+def after_acceptance(refusals: Refusals | None, *, generation: int) -> Refusals | None:
+    """Return what is to be noted when a request is accepted with a token about which there is doubt."""
+    if refusals is None or not refusals.futile or refusals.generation != generation:
+        return refusals
+    return replace(refusals, accepted=True)
+
+
 def after_fruit(refusals: Refusals | None) -> Refusals | None:
     """Return what is left to be noted when a refreshed token was accepted where the one before was refused."""
     if refusals is None or not refusals.early:
         return None
-    return replace(refusals, futile=0, kinds=())
+    return replace(refusals, futile=0, kinds=(), accepted=False)
 
 
 _ID = re.compile(r"(?<=/)[^/]*[0-9%][^/]*|(?<=/)[^/]{25,}")
@@ -222,6 +230,7 @@ class Doubt:
     Mutable, by the session that owns it, under its lock: all of it, except `generation`. There is a new one for each
     token. Invariants: `kinds` holds at most `MOST_KINDS`, the oldest first; `strangers` holds the kinds refused since
     the last acceptance that were unknown then; it and `benefit` are spent when they make an end, which `ended` keeps.
+    `forbidden` holds keys of `kinds` whose value is False.
 
     Attributes:
         generation: the token's.
@@ -231,6 +240,7 @@ class Doubt:
         benefit: the next unknown kind that is refused counts as an end: what was accepted before is not known.
         ended: the token was found to have ended; requests under way with it are refused for that reason.
         here: the kinds that were refused with this very token; `kinds` may be carried over from the one before.
+        forbidden: the kinds that were refused while others were accepted, and have not been accepted since.
     """
 
     generation: int
@@ -240,6 +250,7 @@ class Doubt:
     benefit: bool = False
     ended: bool = False
     here: set[str] = field(default_factory=set)
+    forbidden: set[str] = field(default_factory=set)
 
     @classmethod
     def of(
@@ -251,7 +262,9 @@ class Doubt:
         benefit: bool = False,
     ) -> Doubt:
         """Begin to doubt, knowing what other processes told about this token."""
-        told = refusals.kinds if refusals is not None and refusals.generation == generation else ()
+        told: tuple[str, ...] = ()
+        if refusals is not None and refusals.generation == generation:
+            told, was_accepted = refusals.kinds, was_accepted or refusals.accepted
         kinds = dict.fromkeys(told, False)
         return cls(generation, kinds, set(), was_accepted, benefit, here=set(told))
 
@@ -282,13 +295,48 @@ class Doubt:
             self.strangers.clear()
             return "ended"
         self._keep(kind, False)
+        if others:
+            self.forbidden.add(kind)
         return "forbidden" if others else "probe"
+
+    def refused_kinds(self) -> dict[str, bool]:
+        """Return the kinds that were refused last."""
+        return {kind: False for kind, accepted in self.kinds.items() if not accepted}
+
+    def is_settled(self) -> bool:
+        """Whether every kind that is refused is known to be forbidden: nothing else is in doubt."""
+        return all(accepted or kind in self.forbidden for kind, accepted in self.kinds.items())
+
+    def after_fruit(self, kind: str) -> Doubt | None:
+        """Return what is left of the doubt when a refreshed token was accepted where the one before was refused.
+
+        The API honours refreshed tokens. What it forbids, it forbids still.
+
+        Args:
+            kind: what was accepted.
+        """
+        forbidden = self.forbidden - {kind}
+        if not forbidden:
+            return None
+        return Doubt(
+            self.generation,
+            dict.fromkeys(forbidden, False),
+            set(),
+            was_accepted=True,
+            benefit=True,
+            here=self.here & forbidden,
+            forbidden=forbidden,
+        )
 
     def _keep(self, kind: str, accepted: bool) -> None:
         self.kinds.pop(kind, None)
         self.kinds[kind] = accepted
+        if accepted:
+            self.forbidden.discard(kind)
         if len(self.kinds) > MOST_KINDS:
-            del self.kinds[next(iter(self.kinds))]
+            oldest = next(iter(self.kinds))
+            del self.kinds[oldest]
+            self.forbidden.discard(oldest)
 
 
 def told(kinds: Mapping[str, bool]) -> tuple[str, ...]:

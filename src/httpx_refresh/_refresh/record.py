@@ -110,6 +110,7 @@ class Refusals:
         kinds: hashes of the kinds of request that were refused with the token of `generation`.
         generation: which token the verdict is about.
         pause: how long refusals are passed on.
+        accepted: whether the API accepted another kind of request with the token of `generation`, while in doubt.
     """
 
     early: int
@@ -117,6 +118,7 @@ class Refusals:
     kinds: tuple[str, ...]
     generation: int
     pause: Pause
+    accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,7 @@ class Record:
         revoked: when the token was revoked (RFC 7009), in epoch seconds: a refresh under way must not bring it back.
         failed: what the endpoint answered last, if that was no token; one for each client that was refused.
         refusals: what the API's refusals came to.
+        issued: when a refresh brought the token, in epoch seconds; None if a login did.
         others: notes of other versions of this library, which are carried along.
     """
 
@@ -143,6 +146,7 @@ class Record:
     revoked: float | None = None
     failed: tuple[Failed, ...] = ()
     refusals: Refusals | None = None
+    issued: float | None = None
     others: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def is_dead(self) -> bool:
@@ -215,6 +219,7 @@ def parse(text: str | None) -> Record:
         revoked,
         _all_failed(notes.get("failed")),
         _refusals(notes.get("refusals")),
+        epoch(notes.get("issued")),
         others or _NO_OTHERS,
     )
 
@@ -229,6 +234,7 @@ _KNOWN = frozenset(
         "revoked",
         "failed",
         "refusals",
+        "issued",
     }
 )
 _NO_OTHERS: Mapping[str, Any] = MappingProxyType({})
@@ -323,7 +329,7 @@ def _refusals(note: Any) -> Refusals | None:
     ):
         return None
     names = tuple(kind for kind in kinds if isinstance(kind, str))
-    return Refusals(early, futile, names, generation, pause)
+    return Refusals(early, futile, names, generation, pause, note.get("accepted") is True)
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
@@ -372,8 +378,11 @@ def write(record: Record, *, rev: str) -> str:
             "futile": refusals.futile,
             "kinds": list(refusals.kinds),
             "generation": refusals.generation,
+            "accepted": refusals.accepted,
             **_pause_note(refusals.pause),
         }
+    if record.issued is not None:
+        notes["issued"] = record.issued
     if record.revoked is not None:
         notes["revoked"] = record.revoked
     token = record.token

@@ -43,6 +43,7 @@ from .pauses import (
     Doubt,
     Need,
     Trouble,
+    after_acceptance,
     after_fruit,
     after_futile,
     early_left,
@@ -138,7 +139,7 @@ class Session:
         _trouble: what the last flight failed with; None once one brought a token.
         _unsaved: the spending whose token the store does not have yet. What it brought is the truth then.
         _doubt: which kinds of request were accepted and refused with `credential`; None where nothing is in doubt.
-        _accepted: some request was accepted with `credential`.
+        _accepted: the kind of the first request that was accepted with `credential`; empty until then.
         _probe_at: when (monotonic) a refusal may be worth a refresh again although nothing is accepted.
         _end_at: when (monotonic) an early end may be worth a refresh again.
         _look_at: when (monotonic) the store may be looked at again because of a refusal that is passed on.
@@ -201,7 +202,7 @@ class Session:
         self._trouble: Trouble | None = None
         self._unsaved: Spending | None = None
         self._doubt: Doubt | None = None
-        self._accepted = False
+        self._accepted = ""
         self._probe_at = _LONG_AGO
         self._end_at = _LONG_AGO
         self._look_at = _LONG_AGO
@@ -367,12 +368,15 @@ class Session:
         It is if the API may not know the token yet. And it is if tokens have ended early so often in a row that a
         refusal is likely a fault, which comes and goes.
         """
-        if self._accepted:
-            return 0.0 if refused.early >= MANY_EARLY_ENDS - 1 else None
+        if self._accepted and refused.early >= MANY_EARLY_ENDS - 1:
+            return 0.0
         if self.host.monotonic() - refused.since + refused.age > LATE_LEARNER:
             return None
-        doubt = self._doubt
-        return self.host.jitter(LATE, 0.8) if doubt is None or kind() not in doubt.here else None
+        # Where one part of an API has accepted the token, another may not know it yet; the same part does.
+        refused_kind, doubt = kind(), self._doubt
+        if refused_kind == self._accepted or (doubt is not None and refused_kind in doubt.here):
+            return None
+        return self.host.jitter(LATE, 0.8)
 
     def is_new(self, credential: Credential) -> bool:
         """Whether a refusal of this token, too, says something of the API, and not of an old token in the store."""
@@ -390,20 +394,23 @@ class Session:
         if current is None or not current.same_as(credential):
             return
         with CHANGING:
-            self._accepted = True
-            doubt = self._doubt
+            first, self._accepted = not self._accepted, self._accepted or kind
+            doubt, ended = self._doubt, False
             if doubt is not None and after_refusal:
-                self._doubt = doubt = None
+                ended = not doubt.is_settled()
+                self._doubt = doubt = doubt.after_fruit(kind)
                 self._probe_at = _LONG_AGO
-                ended = True
-            else:
-                ended = False
             self.listening = doubt is not None
             if doubt is not None:
                 doubt.accepted(kind)
         if ended:
             self.emit(events.DoubtEnded())
             self._tell(credential, lambda refusals: after_fruit(refusals))
+        elif first and doubt is not None:
+            self._tell(
+                credential,
+                lambda refusals: after_acceptance(refusals, generation=credential.generation),
+            )
 
     def futile(self, credential: Credential, kind: str) -> None:
         """Take note that a request that was refused with another token was refused with this one, too."""
@@ -416,7 +423,7 @@ class Session:
             if doubt is None:
                 began = True
                 doubt = self._doubt = Doubt.of(
-                    credential.generation, was_accepted=self._accepted, benefit=True
+                    credential.generation, was_accepted=bool(self._accepted), benefit=True
                 )
             doubt.kinds[kind] = False
             doubt.here.add(kind)
@@ -476,10 +483,12 @@ class Session:
                 self._doubt = Doubt.of(
                     credential.generation,
                     refusals,
-                    was_accepted=self._accepted,
-                    benefit=self._accepted or refusals.futile == 1,
+                    was_accepted=bool(self._accepted),
+                    benefit=bool(self._accepted) or refusals.futile == 1,
                 )
                 self.listening = True
+            elif self._doubt is not None and refusals.generation == self._doubt.generation:
+                self._doubt.was_accepted = self._doubt.was_accepted or refusals.accepted
             now = self.host.monotonic()
             if refusals.futile:
                 self._probe_at = max(self._probe_at, now + pause)
@@ -789,11 +798,11 @@ class Session:
         with CHANGING:
             self.credential = credential
             self._observers.generation = generation
-            self._accepted = False
+            self._accepted = ""
             self.listening = True
             before = self._doubt
             if before is not None or (refusals is not None and refusals.futile):
-                # Only fruit ends doubt. What kinds came to is carried on: a kind that is forbidden stays so.
+                # Only fruit ends doubt. A kind that was refused stays so; what was accepted, was so with that token.
                 self._doubt = Doubt.of(
                     generation,
                     refusals,
@@ -802,7 +811,8 @@ class Session:
                     else refusals is not None and refusals.futile == 1,
                 )
                 if before is not None:
-                    self._doubt.kinds.update(before.kinds)
+                    self._doubt.kinds.update(before.refused_kinds())
+                    self._doubt.forbidden |= before.forbidden
         if record is not None and refusals is not None:
             if refusals.futile:
                 self._probe_at = self.host.monotonic() + self.slot.judge(record).refusals_for
@@ -833,11 +843,12 @@ class Session:
         )
 
     def _age(self, record: Record | None) -> float:
-        """Return how long ago (seconds) the stored token was refreshed because of a refusal; infinite if it was not."""
-        refusals = None if record is None else record.refusals
-        if refusals is None or record is None or refusals.generation != record.generation:
-            return math.inf
-        return max(0.0, self.host.wall() - (refusals.pause.until - refusals.pause.seconds))
+        """Return how long ago (seconds) the stored token was refreshed; infinite if its text does not tell.
+
+        A clock that is wrong makes a token look older or newer: that costs a request, no token.
+        """
+        issued = None if record is None else record.issued
+        return math.inf if issued is None else max(0.0, self.host.wall() - issued)
 
     # -- what the store does not take --------------------------------------------------------------------------
 

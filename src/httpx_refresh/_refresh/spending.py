@@ -288,6 +288,7 @@ class Spending:
                 generation,
                 failed=self._failed_of_others(),
                 refusals=refusals,
+                issued=host.wall(),
                 others=base.others,
             )
         uncertain = self._claim if outcome.maybe_spent else self._uncertain
