@@ -434,23 +434,24 @@ class Session:
             self.emit(events.DoubtBegan(pause=FIRST_DOUBT))
         if self._told != credential.generation:
             self._told = credential.generation
-            host = self.host
             self._tell(
                 credential,
-                lambda refusals: (
-                    refusals
-                    if refusals is not None
-                    and refusals.generation == credential.generation
-                    and refusals.kinds
-                    else after_futile(
-                        refusals,
-                        kinds,
-                        generation=credential.generation,
-                        now=host.wall(),
-                        nonce=host.nonce(),
-                    )
-                ),
+                lambda refusals: self._verdict(refusals, credential, kinds),
             )
+
+    def _verdict(
+        self, refusals: Refusals | None, credential: Credential, kinds: tuple[str, ...]
+    ) -> Refusals | None:
+        """Return what the store is to tell of a token that was refused, as the one before it was."""
+        generation, host = credential.generation, self.host
+        if refusals is None or refusals.generation != generation or not refusals.kinds:
+            refusals = after_futile(
+                refusals, kinds, generation=generation, now=host.wall(), nonce=host.nonce()
+            )
+        current = self.credential
+        if self._accepted and current is not None and current.same_as(credential):
+            return after_acceptance(refusals, generation=generation)
+        return refusals
 
     def _judge(self, kind: Callable[[], str]) -> Need:
         """Say what a refusal of the credential in use is worth."""
@@ -503,24 +504,24 @@ class Session:
         A flight of its own, which nobody waits for: losing it costs a token request, and no token.
         """
 
-        async def tell(_: Flight) -> None:
+        async def tell(flight: Flight) -> None:
             try:
-                record = await self.slot.read()
-                refusals = change(record.refusals)
-                if refusals is not None and refusals == record.refusals and refusals.futile:
-                    self._learn(record, self.slot.judge(record).refusals_for)
-                elif (
-                    record.token is not None
-                    and record.redeeming is None
-                    and record.token.access_token == credential.token.access_token
-                    and refusals != record.refusals
-                ):
-                    changed = replace(record, text=None, refusals=refusals)
-                    written = await self.slot.swap(record.text, changed)
-                    if written is not None:
-                        view = self.slot.judge(written)
+                # Once more if another was faster, or if more has become known meanwhile.
+                for _ in range(_MOST_TELLINGS):
+                    record = await self.slot.read()
+                    refusals = change(record.refusals)
+                    if refusals == record.refusals:
                         if refusals is not None and refusals.futile:
-                            self._learn(written, view.refusals_for)
+                            self._learn(record, self.slot.judge(record).refusals_for)
+                        return
+                    if (
+                        flight.closing.is_set()
+                        or record.token is None
+                        or record.redeeming is not None
+                        or record.token.access_token != credential.token.access_token
+                    ):
+                        return
+                    await self.slot.swap(record.text, replace(record, text=None, refusals=refusals))
             except StoreError as error:
                 self.emit(events.EndNotNoted(message=str(error)))
 
@@ -941,6 +942,9 @@ class Session:
         """Tell that a request is sent again with this credential; `renew` tells it itself."""
         self.emit(events.Replayed(generation=credential.generation))
 
+
+_MOST_TELLINGS = 4
+"""So often a verdict is tried to be written, where others write, too."""
 
 _NEVER = 86_400.0
 """Seconds between two ticks for those who need none."""
