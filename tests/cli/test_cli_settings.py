@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +19,8 @@ from httpx_refresh.cli.settings import (
     resolve,
     warn_of_readers,
 )
+from httpx_refresh.client_auth import PrivateKeyJWT
+from tests.oauth.pems import certificate, pem
 
 if TYPE_CHECKING:
     from httpx_refresh.testing import AuthorizationServer
@@ -374,3 +376,91 @@ def test_wrong_usage_ends_with_a_line_and_no_traceback(
 def test_a_port_of_a_redirect_uri_without_one_is_that_of_http() -> None:
     assert place_of("http://localhost", None) == (80, "/", "localhost")
     assert place_of(None, None) == (0, "/callback", "127.0.0.1")
+
+
+# -- a key instead of a secret ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def key_files(tmp_path: Path) -> dict[str, Any]:
+    """A client's key with a password, its certificate, and its password, in files."""
+    texts = {
+        "client_key_file": pem("RSA", b"s3cr3t"),
+        "client_certificate_file": certificate("RSA"),
+        "client_key_password_file": "s3cr3t\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    return {name: str(tmp_path / name) for name in texts}
+
+
+@pytest.mark.parametrize("of", [{"provider": "xero"}, {"token_url": "https://as.test/token"}])
+@pytest.mark.anyio
+async def test_a_client_may_have_a_key_instead_of_a_secret(
+    of: dict[str, Any], key_files: dict[str, Any]
+) -> None:
+    settings = Settings(client_id="c", client_key_algorithm="PS256", **of, **key_files)
+    assert (await settings.endpoint()).client_auth == "private_key_jwt"
+    assert isinstance(settings.client_auth(), PrivateKeyJWT)
+
+
+@pytest.mark.parametrize("method", ["tls_client_auth", "self_signed_tls_client_auth"])
+@pytest.mark.anyio
+async def test_a_client_may_show_a_certificate(method: str, key_files: dict[str, Any]) -> None:
+    settings = Settings(provider="xero", client_id="c", auth_method=method, **key_files)
+    assert (await settings.endpoint()).client_auth == "tls_client_auth"
+
+
+def test_the_password_of_a_key_may_be_in_a_variable(
+    monkeypatch: pytest.MonkeyPatch, key_files: dict[str, Any]
+) -> None:
+    del key_files["client_key_password_file"]
+    settings = Settings(client_key_password_env="KEY_PASSWORD", **key_files)
+    with pytest.raises(Problem, match="KEY_PASSWORD is not set"):
+        settings.client_auth()
+    monkeypatch.setenv("KEY_PASSWORD", "s3cr3t")
+    assert isinstance(settings.client_auth(), PrivateKeyJWT)
+
+
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        ({"client_secret": "s"}, "a key or a secret, not both"),
+        ({"client_secret_env": "S"}, "a key or a secret, not both"),
+        ({"auth_method": "client_secret_post"}, "'client_secret_post' uses no key"),
+        ({"auth_method": "tls_client_auth", "client_certificate_file": None}, "needs client_cert"),
+        ({"client_key_file": None}, "client_certificate_file needs client_key_file"),
+        ({"client_key_file": "absent.pem"}, "passed as key cannot be read: No such file"),
+        ({"client_key_password_file": None}, "key is encrypted, and no password"),
+        ({"client_key_algorithm": "HS256"}, "algorithm must be one of"),
+        ({"client_key_algorithm": "ES256"}, "key is of the wrong kind"),
+    ],
+)
+@pytest.mark.anyio
+async def test_a_key_that_cannot_be_used_is_a_problem(
+    more: dict[str, Any], said: str, key_files: dict[str, Any]
+) -> None:
+    settings = Settings(**{"provider": "xero", "client_id": "c", **key_files, **more})
+    with pytest.raises(Problem, match=said):
+        await settings.endpoint()
+
+
+def test_a_key_on_the_command_line_replaces_the_files_secret_and_the_other_way_round() -> None:
+    base = Settings(name="books", client_secret_env="OLD", client_key_id="old")
+    found = resolve("books", {"client_key_file": "key.pem"}, {"books": base})
+    assert (found.client_key_file, found.client_secret_env, found.client_key_id) == (
+        "key.pem",
+        None,
+        None,
+    )
+    found = resolve("books", {"client_secret": "s"}, {"books": found})
+    assert (found.client_secret, found.client_key_file) == ("s", None)
+
+
+def test_others_who_may_read_a_key_are_warned_of(
+    key_files: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(key_files["client_key_file"]).chmod(0o644)
+    Settings(**key_files).client_auth()
+    assert "holds the client's private key, and others may read it" in capsys.readouterr().err

@@ -100,11 +100,57 @@ SecretFile = Annotated[
 AskSecret = Annotated[
     bool, _option("--ask-secret", help="Ask for the client's secret.", panel=_CLIENT)
 ]
+ClientKeyFile = Annotated[
+    str | None,
+    _option(
+        "--client-key-file",
+        help="A file with the client's private key (PEM or JWK), instead of a secret.",
+        panel=_CLIENT,
+        env="CLIENT_KEY_FILE",
+    ),
+]
+ClientKeyPasswordFile = Annotated[
+    str | None,
+    _option(
+        "--client-key-password-file",
+        help="A file with the password of that key.",
+        panel=_CLIENT,
+        env="CLIENT_KEY_PASSWORD_FILE",
+    ),
+]
+ClientKeyId = Annotated[
+    str | None,
+    _option(
+        "--client-key-id",
+        help="The id that the provider knows the key by.",
+        panel=_CLIENT,
+        env="CLIENT_KEY_ID",
+    ),
+]
+ClientKeyAlgorithm = Annotated[
+    str | None,
+    _option(
+        "--client-key-algorithm",
+        help="How the key signs: RS256 (if not given), PS256, ES256, Ed25519, …",
+        panel=_CLIENT,
+        env="CLIENT_KEY_ALGORITHM",
+    ),
+]
+ClientCertificateFile = Annotated[
+    str | None,
+    _option(
+        "--client-certificate-file",
+        help="A file with the certificate of that key.",
+        panel=_CLIENT,
+        env="CLIENT_CERTIFICATE_FILE",
+    ),
+]
 AuthMethod = Annotated[
     str | None,
     _option(
         "--auth-method",
-        help="How the client authenticates: client_secret_basic, client_secret_post, none, …",
+        help="How the client authenticates: client_secret_basic, client_secret_post, none, private_key_jwt, "
+        "tls_client_auth, …",
         panel=_CLIENT,
         env="AUTH_METHOD",
     ),

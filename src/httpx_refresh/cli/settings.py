@@ -16,6 +16,7 @@ import typer
 from .. import providers
 from .._oauth.discovery import discover
 from .._oauth.endpoint import TokenEndpoint
+from ..client_auth import ClientAuth, MutualTLS, PrivateKeyJWT
 from .console import Problem, warn
 from .extra import TOML
 
@@ -44,9 +45,21 @@ _OVERRIDES = {
     "authorization_url": "authorization_endpoint",
     "device_authorization_url": "device_authorization_endpoint",
     "revocation_url": "revocation_endpoint",
-    "auth_method": "client_auth",
     "pkce": "pkce",
 }
+
+
+# The methods that show a certificate (RFC 8705 §2): to a client they are one.
+_TLS_METHODS = ("tls_client_auth", "self_signed_tls_client_auth")
+
+# What is said of the client's key beside its file.
+_KEY_SETTINGS = (
+    "client_key_password_env",
+    "client_key_password_file",
+    "client_key_id",
+    "client_key_algorithm",
+    "client_certificate_file",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +72,12 @@ class Settings:
     client_secret: str | None = field(default=None, repr=False)
     client_secret_env: str | None = None
     client_secret_file: str | None = None
+    client_key_file: str | None = None
+    client_key_password_env: str | None = None
+    client_key_password_file: str | None = None
+    client_key_id: str | None = None
+    client_key_algorithm: str | None = None
+    client_certificate_file: str | None = None
     store: str | None = field(default=None, repr=False)  # There may be a password in it.
     encrypt_key_file: str | None = None
     scope: str | None = None
@@ -92,6 +111,45 @@ class Settings:
             warn_of_readers(self.client_secret_file, "the client's secret")
             return read_text(self.client_secret_file, "client secret file").strip()
         return None
+
+    def client_auth(self) -> ClientAuth | str | None:
+        """Return how the client authenticates: with its key if there is one, else by a method's name."""
+        if self.client_key_file is None:
+            stray = [name for name in _KEY_SETTINGS if getattr(self, name) is not None]
+            if stray:
+                raise Problem(f"{', '.join(stray)} needs client_key_file (--client-key-file)")
+            return self.auth_method
+        if self.client_secret or self.client_secret_env or self.client_secret_file:
+            raise Problem("a client has a key or a secret, not both: leave one of them out")
+        warn_of_readers(self.client_key_file, "the client's private key")
+        key, certificate = Path(self.client_key_file), _path(self.client_certificate_file)
+        if self.auth_method in (None, "private_key_jwt"):
+            algorithm: Any = self.client_key_algorithm or "RS256"
+            return PrivateKeyJWT(
+                key,
+                algorithm=algorithm,
+                key_id=self.client_key_id,
+                certificate=certificate,
+                password=self._key_password(),
+            )
+        if self.auth_method not in _TLS_METHODS:
+            raise Problem(
+                f"auth_method {self.auth_method!r} uses no key; those that do are private_key_jwt, "
+                + ", ".join(_TLS_METHODS)
+            )
+        if certificate is None:
+            raise Problem(f"{self.auth_method} needs client_certificate_file")
+        return MutualTLS(certificate, key, self._key_password())
+
+    def _key_password(self) -> str | Path | None:
+        """Return the password of the client's key, or where it is kept."""
+        if self.client_key_password_env is not None:
+            if self.client_key_password_env not in os.environ:
+                raise Problem(f"the environment variable {self.client_key_password_env} is not set")
+            return os.environ[self.client_key_password_env]
+        if self.client_key_password_file is not None:
+            warn_of_readers(self.client_key_password_file, "the password of the client's key")
+        return _path(self.client_key_password_file)
 
     def overrides(self) -> dict[str, Any]:
         """Return what the endpoint is to be told beside its provider's facts."""
@@ -133,6 +191,9 @@ class Settings:
             )
         overrides = {**self.overrides(), **self._parameters()}
         try:
+            client_auth = self.client_auth()
+            if client_auth is not None:
+                overrides["client_auth"] = client_auth
             found = await self._endpoint(self.client_id, self.secret(), overrides)
         except ValueError as error:
             raise Problem(str(error)) from None
@@ -161,6 +222,10 @@ class Settings:
         """Return the seconds after which the provider's refresh tokens die of disuse, where that is known."""
         preset = self.preset()
         return None if preset is None else preset.provider.idle_lifetime
+
+
+def _path(path: str | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
 def read_text(path: str, what: str) -> str:
@@ -258,9 +323,18 @@ def resolve(
         return Settings(**given)
     if name in config:
         base = config[name]
-        if "client_secret" in given or "client_secret_file" in given:
+        if given.keys() & {"client_secret", "client_secret_file", "client_key_file"}:
             base = replace(
-                base, client_secret=None, client_secret_env=None, client_secret_file=None
+                base,
+                client_secret=None,
+                client_secret_env=None,
+                client_secret_file=None,
+                client_key_file=None,
+                client_key_password_env=None,
+                client_key_password_file=None,
+                client_key_id=None,
+                client_key_algorithm=None,
+                client_certificate_file=None,
             )
         return replace(base, **given)
     if _spelled(name) in PRESETS:
