@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from httpx_refresh.testing import ApiEvent, AuthorizationServer
+from tests.oauth.pems import certificate, pem
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -178,3 +179,39 @@ def test_the_table_of_many_tenants_makes_one_object_a_tenant() -> None:
     example = run(snippets(ROOT / "docs" / "stores.md", under="Many tenants")[0], "tenants")
     assert example["auth_of"]("a") is example["auth_of"]("a")
     assert example["auth_of"]("a") is not example["auth_of"]("b")
+
+
+def test_the_examples_of_client_authentication_make_endpoints(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    blocks = snippets(ROOT / "docs" / "client-auth.md")
+    for name, text in (("key.pem", pem("RSA")), ("cert.pem", certificate("RSA"))):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "token").write_text("assertion")
+    (tmp_path / "client").write_text("secret")
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(blocks)
+    for path, name in (
+        ("/var/run/secrets/azure/tokens/azure-identity-token", "token"),
+        ("/run/secrets/client", "client"),
+    ):
+        assert path in code
+        code = code.replace(path, name)
+    example = run(code, "client-auth")
+    assert example["endpoint"].client_auth == "client_secret_basic"
+    assert "assertion" in repr(example["federated"]).lower()
+
+
+@pytest.mark.parametrize(
+    "which, method",
+    [(0, "private_key_jwt"), (1, "private_key_jwt"), (3, "tls_client_auth")],
+)
+def test_each_example_of_client_authentication_is_what_its_heading_says(
+    which: int, method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    blocks = snippets(ROOT / "docs" / "client-auth.md")
+    for name, text in (("key.pem", pem("RSA")), ("cert.pem", certificate("RSA"))):
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(dict.fromkeys([blocks[0], blocks[which]]))
+    assert run(code, "client-auth")["endpoint"].client_auth == method
