@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import care
+from . import care, facts
 from .console import (
     Problem,
     at_terminal,
@@ -252,6 +252,21 @@ def keep_alive(
         days = None if within is None else within * 86_400.0
         code = run(partial(care.keep_alive, slots, within=days, verbose=verbose))
     raise typer.Exit(code)
+
+
+@app.command("providers")
+def list_providers(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PROVIDER]", help="One of them; all if not given.", show_default=False
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, for scripts.")] = False,
+) -> None:
+    """List the providers that are known by name, and their ways: rotation, grace, lifetimes, quirks, sources."""
+    with reporting():
+        facts.show(name, as_json=as_json)
 
 
 @app.command("generate-key")

@@ -163,6 +163,7 @@ _SALESFORCE = Provider(
     rotation="setting",
     grace=0.0,
     client_auth="client_secret_post",
+    access_token_lifetime=2 * HOUR,
     idle_lifetime=30 * DAY,
     quirks=(
         "answers do not say how long a token lives: two hours are taken, the default of its sessions, and a 401 counts "

@@ -249,8 +249,7 @@ def servicenow(
         overrides: see this package.
 
     Sources:
-        NangoHQ/nango providers.yaml: URLs, client authentication, and its guide how-to-register-your-own-servicenow-
-        oauth-app.mdx: lifetimes, the count.
+        NangoHQ/nango providers.yaml: URLs, client authentication, and its guide for ServiceNow: lifetimes, the count.
     """
     return _SERVICENOW.endpoint(client_id, client_secret, overrides, host=_host("host", host))
 

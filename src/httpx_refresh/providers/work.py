@@ -163,9 +163,9 @@ def airtable(
     """Airtable: a new refresh token every time, and a refresh ends the earlier access token.
 
     Sources:
-        airtable.com/developers/web/api/oauth-reference: login, PKCE; nango.dev/blog/airtable-oauth-refresh-token-
-        invalid-grant: rotation, 60 days, what a refresh ends; NangoHQ/nango providers.yaml: URLs, client
-        authentication, the API's address.
+        airtable.com/developers/web/api/oauth-reference: login, PKCE;
+        nango.dev/blog/airtable-oauth-refresh-token-invalid-grant: rotation, 60 days, what a refresh ends;
+        NangoHQ/nango providers.yaml: URLs, client authentication, the API's address.
     """
     return _AIRTABLE.endpoint(client_id, client_secret, overrides)
 
