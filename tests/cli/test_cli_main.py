@@ -31,7 +31,17 @@ from httpx_refresh.cli.console import Exit, Problem
 if TYPE_CHECKING:
     from tests.cli.conftest import Run
 
-COMMANDS = ["login", "status", "refresh", "revoke", "watch", "keep-alive", "generate-key", "demo"]
+COMMANDS = [
+    "login",
+    "status",
+    "refresh",
+    "revoke",
+    "watch",
+    "keep-alive",
+    "providers",
+    "generate-key",
+    "demo",
+]
 
 
 def test_the_help_names_every_command_and_explains_the_exit_codes(run: Run) -> None:

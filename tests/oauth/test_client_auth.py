@@ -188,6 +188,16 @@ async def test_basic_can_name_the_client_in_the_body_as_well() -> None:
     assert (server.basic, server.form) == ("the+id:s", {"client_id": "the id"})
 
 
+async def test_a_secret_can_be_the_user_and_another_word_can_stand_before_it() -> None:
+    server = await sent(ClientSecretBasic("s:e/c", secret_as_user=True))
+    assert (server.basic, server.form) == ("s%3Ae%2Fc:", {})
+    server = await sent(ClientSecretBasic(scheme="ID"), "s")
+    assert server.requests[0].headers["authorization"].startswith("ID ")
+    for wrong, error in ((5, TypeError), ("two words", ValueError)):
+        with pytest.raises(error, match="scheme"):
+            ClientSecretBasic("s", scheme=wrong)  # type: ignore[arg-type]  # what cannot be meant
+
+
 async def test_an_object_without_a_secret_takes_the_endpoint_s() -> None:
     assert (await sent(ClientSecretBasic(form_encoded=False), "a+b")).basic == "the id:a+b"
     assert (await sent(ClientSecretPost(), "a+b")).form["client_secret"] == "a+b"

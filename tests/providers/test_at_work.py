@@ -15,6 +15,7 @@ from httpx_refresh.providers import PRESETS
 from httpx_refresh.testing import AuthorizationServer, LostAnswer
 from tests.fakes import loop_wall, use_loop_time
 from tests.providers.needed import needed
+from tests.providers.test_providers import method_of
 from tests.virtual_time import virtual_time
 
 if TYPE_CHECKING:
@@ -88,9 +89,10 @@ def server_like(name: str, provider: Provider) -> AuthorizationServer:
     options = provider.options
     grace = math.inf if provider.grace == "stays_valid" else provider.grace
     rotate: dict[str, bool | Literal["same"]] = {"never": False, "sometimes": "same"}
+    secret_as_user = getattr(provider.client_auth, "secret_as_user", False)
     return AuthorizationServer(
-        clients={"id": "s:e/c+r%t"},
-        auth_methods=[provider.client_auth or "client_secret_basic"],
+        clients={"s:e/c+r%t": ""} if secret_as_user else {"id": "s:e/c+r%t"},
+        auth_methods=[method_of(provider)],
         lifetime=provider.access_token_lifetime or 3600.0,
         send_expires_in="default_lifetime" not in options,
         rotate=rotate.get(provider.rotation, True),
@@ -180,7 +182,7 @@ async def test_one_token_request_an_expiry_as_the_provider_wants_it(name: str) -
         assert await world.call_from_many() == [200] * 10
         assert server.token_requests == expiry
     call, held = server.token_calls[-1], await world.held()
-    uses_basic = (provider.client_auth or "client_secret_basic") == "client_secret_basic"
+    uses_basic = method_of(provider) == "client_secret_basic"
     assert ("authorization" in call.headers) == uses_basic
     assert held["expires_at"] > loop_wall()
     if server.rotate is True:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from httpx_refresh import TokenEndpoint
+    from httpx_refresh.providers import Provider
 
 BASIC, POST = "client_secret_basic", "client_secret_post"
 
@@ -31,6 +32,12 @@ def preset(name: str) -> Callable[..., TokenEndpoint]:
 
 def made(preset_name: str, *client: str, **overrides: Any) -> TokenEndpoint:
     return preset(preset_name)(*(client or ("id", "secret")), **needed(preset_name), **overrides)
+
+
+def method_of(provider: Provider) -> str:
+    """Return how its clients authenticate."""
+    auth = provider.client_auth or BASIC
+    return auth if isinstance(auth, str) else auth.method
 
 
 def test_every_preset_is_public_and_there_are_thirty_six_and_more() -> None:
@@ -47,7 +54,7 @@ def test_a_preset_is_what_is_known_of_its_provider(name: str) -> None:
     assert endpoint.name == provider.title
     assert endpoint.url.startswith("https://")
     assert "{" not in endpoint.url
-    assert endpoint.client_auth == (provider.client_auth or BASIC)
+    assert endpoint.client_auth == method_of(provider)
     assert endpoint.login.refresh_token_lifetime == provider.idle_lifetime
     grace = 86_400.0 if provider.grace == "stays_valid" else provider.grace
     assert endpoint.reuse_grace == (grace or 0.0)

@@ -34,6 +34,7 @@ from .keys import (
 )
 from .material import Secret, Text, Unusable, checked_source, is_called, read
 from .settings import is_sendable, seconds
+from .settings import scheme as checked_scheme
 
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 """The `client_assertion_type` of a JSON Web Token (RFC 7523 §2.2)."""
@@ -158,6 +159,8 @@ class ClientSecretBasic(_WithSecret):
             that do not decode them, of which Authlib's is one: it matters for secrets with other characters than
             letters, digits, `-`, `.`, `_` and `~`.
         client_id_in_body: whether the id is in the body as well, as servers of the MCP SDK want it.
+        secret_as_user: whether the secret is the user, with no password, and the id is not sent, as Stripe wants it.
+        scheme: the word before them in the header, for servers that want another one, as Workday does (`ID`).
 
     Raises:
         TypeError, ValueError: an argument cannot be meant.
@@ -172,18 +175,22 @@ class ClientSecretBasic(_WithSecret):
         *,
         form_encoded: bool = True,
         client_id_in_body: bool = False,
+        secret_as_user: bool = False,
+        scheme: str = "Basic",
     ) -> None:
         super().__init__(secret)
         self.form_encoded = form_encoded
         self.client_id_in_body = client_id_in_body
+        self.secret_as_user = secret_as_user
+        self.scheme = checked_scheme(scheme, "scheme")
 
     async def prove(self, asked: Asked) -> Proof:
         """Return the header."""
         client_id, secret = asked.client_id or "", await self._get()
-        pair = [client_id, secret]
+        pair = [secret, ""] if self.secret_as_user else [client_id, secret]
         if self.form_encoded:
             pair = [quote_plus(one) for one in pair]
-        header = "Basic " + base64.b64encode(":".join(pair).encode()).decode()
+        header = f"{self.scheme} " + base64.b64encode(":".join(pair).encode()).decode()
         return Proof(
             {"Authorization": header},
             {"client_id": client_id} if self.client_id_in_body else {},

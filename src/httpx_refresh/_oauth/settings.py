@@ -232,13 +232,13 @@ def audience(value: str | None) -> str | None:
     return value
 
 
-def scheme(value: str) -> str:
-    """Return the word before the token in an `Authorization` header (RFC 9110 §11.1)."""
+def scheme(value: str, name: str = "authorization_scheme") -> str:
+    """Return the word before the credentials in an `Authorization` header (RFC 9110 §11.1)."""
     if not isinstance(value, str):
-        raise TypeError("authorization_scheme must be a str")
+        raise TypeError(f"{name} must be a str")
     word = value.replace("-", "")
     if not (word.isascii() and word.isalnum()):
-        raise ValueError("authorization_scheme must be one word")
+        raise ValueError(f"{name} must be one word")
     return value
 
 

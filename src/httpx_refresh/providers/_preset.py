@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
 from .._errors import frameless
-from .._oauth.authentication import Method
+from .._oauth.authentication import ClientAuth, Method
 from .._oauth.endpoint import EndpointOptions, TokenEndpoint
 from .._oauth.material import Text
 from .._oauth.settings import no_others
@@ -57,8 +57,8 @@ class Provider:
             the app or the server says so; `none`: there are no refresh tokens.
         grace: seconds for which a refresh token that was spent is accepted again; `until_used`: until the new access
             token is used; `stays_valid`: for as long as it lives. None: not known, and nothing is taken for granted.
-        client_auth: how a confidential client authenticates (RFC 7591); None: not known, HTTP Basic is taken
-            (RFC 6749 §2.3.1).
+        client_auth: how a confidential client authenticates (RFC 7591), or an object of `httpx_refresh.client_auth`
+            that takes the client's secret; None: not known, HTTP Basic is taken (RFC 6749 §2.3.1).
         access_token_lifetime: in seconds; None: not known, or up to the provider's customers.
         idle_lifetime: seconds after which a refresh token that was not used is no longer good.
         absolute_lifetime: seconds after which a person must log in again, however often the token was refreshed.
@@ -73,7 +73,7 @@ class Provider:
     grants: tuple[GrantName, ...]
     rotation: Rotation
     grace: Grace = None
-    client_auth: Method | None = None
+    client_auth: Method | ClientAuth | None = None
     access_token_lifetime: float | None = None
     idle_lifetime: float | None = None
     absolute_lifetime: float | None = None
@@ -103,7 +103,8 @@ class Provider:
         }
         if self.grace is not None:
             facts["reuse_grace"] = _STAYS_VALID if self.grace == "stays_valid" else self.grace
-        if client_secret is not None:  # A public client has no use for it.
+        # A public client has no use for it, nor one with credentials of its own.
+        if client_secret is not None:
             facts["client_auth"] = self.client_auth
         if "url" in given:  # Another server, and another address for refreshes.
             facts.pop("refresh_url", None)

@@ -30,7 +30,7 @@ _ROTATION = {
 def as_dict(preset: Preset) -> dict[str, Any]:
     """Return what is known of a provider as values that JSON can carry; lifetimes are in seconds."""
     one = preset.provider
-    options = cast("dict[str, Any]", one.options)
+    options, auth = cast("dict[str, Any]", one.options), one.client_auth
     return {
         "preset": preset.name,
         "title": one.title,
@@ -38,7 +38,7 @@ def as_dict(preset: Preset) -> dict[str, Any]:
         "grants": list(one.grants),
         "rotation": one.rotation,
         "grace": one.grace,
-        "client_auth": one.client_auth,
+        "client_auth": auth if auth is None or isinstance(auth, str) else auth.method,
         "access_token_lifetime": one.access_token_lifetime,
         "idle_lifetime": one.idle_lifetime,
         "absolute_lifetime": one.absolute_lifetime,

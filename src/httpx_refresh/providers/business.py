@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .._http.challenge import ExpiryRule
 from .._oauth.answer import INVALID_GRANT, Refusal
+from .._oauth.authentication import ClientSecretBasic
 from ._preset import DAY, HOUR, Overrides, Provider, json_field, known
 
 if TYPE_CHECKING:
@@ -375,6 +376,44 @@ def gusto(
         client authentication.
     """
     return _GUSTO.endpoint(client_id, client_secret, overrides)
+
+
+_STRIPE = Provider(
+    title="Stripe Apps",
+    url="https://api.stripe.com/v1/oauth/token",
+    origins=("https://api.stripe.com",),
+    grants=("authorization_code", "refresh_token"),
+    rotation="unknown",
+    client_auth=ClientSecretBasic(secret_as_user=True),
+    access_token_lifetime=HOUR,
+    quirks=(
+        "the client's secret is the app developer's secret key: it is the user of HTTP Basic, without a password, and "
+        "the client's id is not sent",
+        "answers do not say how long a token lives: one hour is taken",
+    ),
+    unknown=("whether a refresh brings another refresh token", "how long a refresh token lives"),
+    options={
+        "authorization_endpoint": "https://marketplace.stripe.com/oauth/v2/authorize",
+        "default_lifetime": HOUR,
+    },
+)
+
+
+@known(_STRIPE)
+def stripe(
+    client_id: str, client_secret: Text | None = None, **overrides: Unpack[Overrides]
+) -> TokenEndpoint:
+    """Stripe Apps: the secret key is the user of HTTP Basic, and answers do not say how long a token lives.
+
+    Args:
+        client_id: the app's client id, for the login.
+        client_secret: the app developer's secret key.
+        overrides: see this package.
+
+    Sources:
+        NangoHQ/nango providers.yaml: URLs, client authentication, the API's address, and provider.client.ts: one hour.
+    """
+    return _STRIPE.endpoint(client_id, client_secret, overrides)
 
 
 _FOLLOW_UP_BOSS = Provider(
