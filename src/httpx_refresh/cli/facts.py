@@ -37,7 +37,7 @@ def show(name: str | None, *, as_json: bool) -> None:
     if as_json:
         say(json.dumps([table.as_dict(one) for one in presets]))
         return
-    rows = [table.HEADINGS[1:]]
+    rows: list[tuple[str, ...]] = [table.HEADINGS[1:]]
     rows += [(spelled[one.name], *(cell or "?" for cell in table.row(one)[2:])) for one in presets]
     widths = [max(len(one[column]) for one in rows) for column in range(len(rows[0]))]
     for cells in rows:
