@@ -363,7 +363,7 @@ def test_an_expiry_rule_is_no_callback() -> None:
     from httpx_refresh import ExpiryRule
 
     with pytest.raises(TypeError, match="on_unsaved must be callable"):
-        RefreshAuth(Endpoint(), MemoryStore(), on_unsaved=ExpiryRule(bool))  # type: ignore[arg-type]  # no callback, on purpose
+        RefreshAuth(Endpoint(), MemoryStore(), on_unsaved=ExpiryRule(bool))  # type: ignore[call-overload]  # no callback, on purpose
 
 
 def test_the_repr_names_endpoint_and_store_and_no_token() -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, overload
 
 import anyio
 
@@ -32,17 +32,35 @@ from ._refresh.pauses import kind_of
 from ._refresh.record import MOST_PATIENCE
 from ._refresh.session import Credential, Session, held_too_long
 from ._refresh.slot import Slot
-from ._refresh.source import TokenSource
+from ._refresh.source import Obtains, TokenSource, facts_of
 from ._token import Token
 from .stores.base import TokenStore
+from .stores.memory import OwnMemory
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ._http.libraries import Request, Response
 
 _MOST_SENDS = 3  # refused; adopted from the store and refused; refreshed
 _PRESENTER: Presenter = BEARER
 
 _T = TypeVar("_T")
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments that `RefreshAuth` takes."""
+
+    origins: Iterable[str] | str | None
+    refresh_before: float
+    refresh_timeout: float
+    replay_limit: int
+    is_expired: ExpiryRule | Callable[[Any], bool] | None
+    on_unsaved: Callable[[Token], object] | None
+    on_event: Observer | Iterable[Observer] | None
+    label: str | None
+    allow_http: bool
+    unauthorized: Literal["raise", "return"]
 
 
 class RefreshAuth(AuthBase):
@@ -60,8 +78,11 @@ class RefreshAuth(AuthBase):
 
     Args:
         source: spends the refresh token: a `TokenEndpoint`, a preset of `httpx_refresh.providers`, or anything with
-            `async refresh(token) -> Token`.
-        store: holds the token: a `FileStore`, a `MemoryStore`, one of `httpx_refresh.stores`, or your own.
+            `async refresh(token) -> Token`. Or gets a token from nothing: one of `httpx_refresh.grants`, or anything
+            with `async obtain(held) -> Token`.
+        store: holds the token: a `FileStore`, a `MemoryStore`, one of `httpx_refresh.stores`, or your own. It may be
+            left out (None) where the source starts from nothing, may be asked again, and does not end the last token
+            by giving a new one: then each process has a token of its own, in memory.
         origins: where the bearer token may go, such as `["https://api.example.com", "https://*.example.com"]`.
             `"any"`: every https origin, and loopback. None: where the endpoint says, as each preset does.
         refresh_before: seconds before its expiry from which on a token is refreshed while requests go on with it; a
@@ -89,7 +110,8 @@ class RefreshAuth(AuthBase):
             since a request without one might be answered as anybody's.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be meant, or nobody names the origins.
+        TypeError, ValueError: an argument that cannot be meant, the source needs a store and there is none, or nobody
+            names the origins.
 
     Requests raise `ReauthorizationRequired`, `RefreshUnavailable`, `StoreError`, `OriginNotAllowed`,
     `BodyNotReplayable` and `StepUpRequired`; those of a sync client also `RuntimeError`, see `sync`. Sources: RFC 6750
@@ -99,10 +121,20 @@ class RefreshAuth(AuthBase):
 
     __slots__ = ("_async_only", "_origins", "_replay_limit", "_returns", "_rule", "_session")
 
+    @overload
+    def __init__(
+        self, source: TokenSource, store: TokenStore, **options: Unpack[Options]
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self, source: Obtains, store: TokenStore | None = None, **options: Unpack[Options]
+    ) -> None: ...
+
     def __init__(
         self,
         source: TokenSource,
-        store: TokenStore,
+        store: TokenStore | None = None,
         *,
         origins: Iterable[str] | str | None = None,
         refresh_before: float = 60.0,
@@ -115,6 +147,8 @@ class RefreshAuth(AuthBase):
         allow_http: bool = False,
         unauthorized: Literal["raise", "return"] = "raise",
     ) -> None:
+        if store is None:
+            store = _own_memory(source)
         if isinstance(store, type) or not isinstance(store, TokenStore):
             raise TypeError("store must have the async methods load() and replace(old, new)")
         for name, seconds, least, most in (
@@ -495,6 +529,26 @@ def _async_only(source: object, store: object) -> str | None:
                 f"{one!r} cannot be used there. Nothing was sent. What works for sync and async clients alike: {line}"
             )
     return None
+
+
+def _own_memory(source: object) -> TokenStore:
+    """Return the store of a source that needs none; raise TypeError for one that does."""
+    facts = facts_of(source)
+    if not facts.needs_store:
+        return OwnMemory()
+    if facts.ends_previous:
+        why = (
+            "each token that it gives ends the last one, so all processes must share one: two with tokens of their own "
+            "would end each other's for ever"
+        )
+    elif not facts.starts:
+        why = "the refresh token that it spends has to outlive this process"
+    else:
+        why = "what it asks for cannot be asked for again, and has to outlive this process"
+    raise TypeError(
+        f"{facts.name} needs a store: {why}. Write RefreshAuth(source, FileStore('token.json'), ...), or take one of "
+        "httpx_refresh.stores for several hosts"
+    )
 
 
 def _kind(response: Response) -> str:

@@ -28,6 +28,7 @@ from httpx_refresh._refresh.record import (
 )
 from httpx_refresh._refresh.renewal import Step, decide
 from httpx_refresh._refresh.slot import View
+from httpx_refresh._refresh.source import Facts, purpose_of
 from httpx_refresh._token import Token
 
 CLAIM = Claim("host:1", "n1", 1000.0, 20.0)
@@ -36,6 +37,10 @@ HELD = Token("a", "r", 2000.0, extra={"id_token": "kept", "expires_in": 60})
 PAUSE = Pause("p1", 30.0, 1030.0)
 FAILED = Failed("no answer", "unknown", False, 2, PAUSE)
 REFUSALS = Refusals(2, 1, ("k1", "k2"), 3, PAUSE, accepted=True)
+FACTS = Facts("x")
+SERVICE = Facts("x", refreshes=False, starts=True, repeatable=True, purpose="reports")
+BOTH = Facts("x", refreshes=True, starts=True, repeatable=True, purpose="reports")
+LOGIN = Facts("x", purpose="reports")
 
 
 def written(token: Token | None = HELD, generation: int = 3, **notes: Any) -> Record:
@@ -421,7 +426,7 @@ def _view(
 )
 def test_each_text_calls_for_one_step(view: View, stale: Token | None, step: Step) -> None:
     assert (
-        decide(view, stale=stale, need=Need.RESULT, forced=False, client=None, now=1000.0) == step
+        decide(view, stale=stale, need=Need.RESULT, forced=False, facts=FACTS, now=1000.0) == step
     )
 
 
@@ -441,7 +446,14 @@ def test_a_refusal_of_the_client_binds_those_with_the_same_credentials(
     view = _view(_PAST, failed=((replace(FAILED, client=client), 9.0),))
 
     def said(*, forced: bool) -> Step:
-        return decide(view, stale=None, need=Need.RESULT, forced=forced, client=mine, now=1000.0)
+        return decide(
+            view,
+            stale=None,
+            need=Need.RESULT,
+            forced=forced,
+            facts=Facts("x", client_fingerprint=mine),
+            now=1000.0,
+        )
 
     assert said(forced=False) == step
     assert said(forced=True) == "spend"
@@ -474,5 +486,113 @@ def test_why_a_token_is_wanted_says_whether_a_pause_for_refusals_binds(
     # Fourteen early ends make a pause of 6.5 s, three futile refreshes one of two minutes.
     pause = Pause("p1", 120.0 if futile else 0.05 * 1.5**12, 1120.0)
     view = _view(_AHEAD, refusals=Refusals(early, futile, (), 3, pause), refusals_for=left)
-    assert decide(view, stale=_A, need=need, forced=False, client=None, now=1000.0) == step
-    assert decide(view, stale=_A, need=need, forced=True, client=None, now=1000.0) == "spend"
+    assert decide(view, stale=_A, need=need, forced=False, facts=FACTS, now=1000.0) == step
+    assert decide(view, stale=_A, need=need, forced=True, facts=FACTS, now=1000.0) == "spend"
+
+
+@pytest.mark.parametrize(
+    "view, facts, step",
+    [
+        # An empty slot is a beginning for those who can start.
+        (_view(None), SERVICE, "spend"),
+        (_view(None, "standing", redeeming=CLAIM), SERVICE, "wait"),
+        (_view(None, "abandoned", redeeming=CLAIM), SERVICE, "spend"),
+        (_view(None, failed=((FAILED, 9.0),)), SERVICE, "pause"),
+        (_view(None, revoked=900.0), SERVICE, "spend"),
+        (_view(None), LOGIN, "none"),
+        (_view(_AHEAD), SERVICE, "adopt"),
+        (_view(Token("a", None, 900.0)), SERVICE, "spend"),
+        (_view(_PAST, dead=DEAD), BOTH, "spend"),
+        # What names no purpose is adopted, as is what names the same.
+        (_view(_AHEAD, purpose="reports"), SERVICE, "adopt"),
+        (_view(_AHEAD, purpose="reports"), LOGIN, "adopt"),
+        (_view(_AHEAD, purpose="mail"), FACTS, "adopt"),
+        # A service gets another one, however good that is; nobody spends a login for something else.
+        (_view(Token("a", None, 2000.0), purpose="mail"), SERVICE, "spend"),
+        (
+            _view(Token("a", None, 2000.0), "standing", redeeming=CLAIM, purpose="mail"),
+            SERVICE,
+            "wait",
+        ),
+        (_view(_AHEAD, purpose="mail"), BOTH, "spend"),
+        (_view(_AHEAD, purpose="mail"), LOGIN, "for_another"),
+        (_view(Token("a", None, 2000.0), purpose="mail"), LOGIN, "for_another"),
+        # A service's token never takes the place of somebody's login.
+        (_view(_AHEAD, purpose="mail"), SERVICE, "for_another"),
+    ],
+)
+def test_a_source_that_can_start_needs_no_text_and_goes_on_with_none_for_something_else(
+    view: View, facts: Facts, step: Step
+) -> None:
+    assert decide(view, stale=None, need=Need.RESULT, forced=False, facts=facts, now=1000.0) == step
+
+
+def test_a_slot_in_which_no_token_was_yet_is_written_and_read() -> None:
+    record = written(None, 0, redeeming=CLAIM)
+    assert (record.token, record.redeeming, record.revoked) == (None, CLAIM, None)
+    assert record.same_base(Record(None))
+    assert not record.same_base(Record(None, revoked=1.0))
+    assert not record.same_base(written())
+    assert not written().same_base(record)
+
+
+def test_a_text_without_a_token_that_is_not_known_to_be_empty_is_damaged() -> None:
+    with pytest.raises(BadText, match="no access_token"):
+        parse('{"httpx_refresh": {"generation": 0, "rev": "v1"}}')
+
+
+def test_what_a_token_is_for_goes_with_it_through_a_claim_and_is_replaced_by_a_login() -> None:
+    record = written(purpose="reports", redeeming=CLAIM)
+    assert record.purpose == "reports"
+    assert parse(write(replace(record, redeeming=None), rev="v2")).purpose == "reports"
+    assert with_token(record, HELD, "mail").purpose == "mail"
+    assert with_token(record, HELD).purpose is None
+    assert without_token(record, since=1.0).purpose is None
+
+
+@pytest.mark.parametrize("value", [7, "", None, ["reports"], {}])
+def test_a_purpose_that_is_none_is_as_good_as_none(value: object) -> None:
+    text = json.dumps({"access_token": "a", "httpx_refresh": {"purpose": value}})
+    assert parse(text).purpose is None
+
+
+def test_a_failure_that_needs_a_person_is_remembered_as_one() -> None:
+    failed = replace(FAILED, person=True)
+    assert written(failed=(failed,)).failed == (failed,)
+
+
+def test_what_is_obtained_from_nothing_keeps_nothing_of_what_was_held() -> None:
+    assert merged(None, Token("b"), now=1.0) == Token("b")
+    assert merged(HELD, Token("b"), now=1.0).refresh_token == "r"
+
+
+def test_a_purpose_tells_apart_all_that_is_asked_for_and_shows_no_key_and_no_person() -> None:
+    url = "https://auth.test/token?key=SECRET"
+    said = purpose_of("client_credentials", url, "me", scope="b a", audience="x")
+    assert said.startswith(
+        "client_credentials at https://auth.test/token, client me, audience x, scope a b ["
+    )
+    assert said == purpose_of(
+        "client_credentials", url, "me", audience="x", scope="a b", subject=None
+    )
+    others = [
+        purpose_of("jwt-bearer", url, "me", scope="a b", audience="x"),
+        purpose_of(
+            "client_credentials",
+            "https://auth.test/token?key=other",
+            "me",
+            scope="a b",
+            audience="x",
+        ),
+        purpose_of("client_credentials", url, None, scope="a b", audience="x"),
+        purpose_of("client_credentials", url, "me", scope="a", audience="x"),
+        purpose_of("client_credentials", url, "me", scope="a b", resource="x"),
+        purpose_of(
+            "client_credentials", url, "me", scope="a b", audience="x", subject="ann@example.com"
+        ),
+    ]
+    assert len({said, *others}) == 7
+    assert not any("SECRET" in one or "ann" in one for one in others)
+    long = purpose_of("g", url, "me", scope="a\n" + "b" * 5000)
+    assert len(long) < 300
+    assert long.isprintable()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
@@ -14,6 +15,7 @@ import httpx
 from .._errors import ReauthorizationRequired, frameless
 from .._http.challenge import ExpiryRule, checked_rule
 from .._http.origins import compiled
+from .._refresh.source import purpose_of
 from .._token import Token
 from . import device as _device
 from . import settings as checked
@@ -21,6 +23,7 @@ from .answer import INVALID_GRANT, Refusal, Rules, refreshed
 from .authentication import ClientAuth, Method
 from .client import Client
 from .device import DeviceAuthorization
+from .granting import CONSENT_REQUIRED, Form, Granted, ask
 from .login import (
     AuthorizationRequest,
     authorization_request,
@@ -60,6 +63,7 @@ class EndpointOptions(LoginOptions, total=False):
     default_lifetime: float | None
     dead: Iterable[Refusal]
     transient: Iterable[Refusal]
+    consent: Iterable[Refusal]
     refresh_not_before_expiry: float | None
 
 
@@ -109,6 +113,7 @@ class TokenEndpoint:
         default_lifetime: seconds that an access token lives if the answer does not say; None: nobody knows.
         dead: the refusals that mean that a person must log in again.
         transient: the refusals that pass by themselves.
+        consent: the refusals of a grant without a person that mean that somebody has to agree first.
         refresh_not_before_expiry: seconds before its expiry up to which the server refuses to replace a token.
         login: what a login and a revocation need: `authorization_endpoint`, `revocation_endpoint`,
             `device_authorization_endpoint`, `issuer`, `scope`, and the rest of `LoginSettings`; `resource` goes with
@@ -118,6 +123,7 @@ class TokenEndpoint:
         client_auth: the name of how the client authenticates (RFC 7591 §2, RFC 8705 §2).
         client_fingerprint: tells credentials of clients apart: 8 hex digits, of which no secret can be made. Of keys
             and certificates it knows the public part; of what is read anew, what was read last.
+        purpose: what its tokens are for; a stored token for something else is not spent here.
 
     Raises:
         TypeError, ValueError: an argument that cannot be meant.
@@ -148,6 +154,7 @@ class TokenEndpoint:
         default_lifetime: float | None = None,
         dead: Iterable[Refusal] = (INVALID_GRANT,),
         transient: Iterable[Refusal] = (),
+        consent: Iterable[Refusal] = CONSENT_REQUIRED,
         refresh_not_before_expiry: float | None = None,
         **login: Unpack[LoginOptions],
     ) -> None:
@@ -195,6 +202,8 @@ class TokenEndpoint:
             fields=checked.fields(answer_fields),
             default_lifetime=checked.optional_seconds("default_lifetime", default_lifetime),
         )
+        self.consent: tuple[Refusal, ...] = checked.refusals("consent", consent)
+        self.purpose: str = purpose_of("login", url, client_id, resource=login.get("resource"))
         self.refresh_not_before_expiry: float | None = checked.optional_seconds(
             "refresh_not_before_expiry", refresh_not_before_expiry
         )
@@ -209,6 +218,11 @@ class TokenEndpoint:
     def one_loop(self) -> str | None:
         """How to pass a client that serves every event loop; None if there is one, or none is passed."""
         return self._client.one_loop
+
+    @property
+    def is_public(self) -> bool:
+        """Whether the client does not authenticate (RFC 6749 §2.1)."""
+        return self._client.is_public
 
     def __repr__(self) -> str:
         # Some servers know a client by a key in the query.
@@ -251,6 +265,27 @@ class TokenEndpoint:
         if isinstance(came, Token):
             return came
         raise came
+
+    async def granted(self, grant_type: str, form: Form, *, secrets: Iterable[str] = ()) -> Granted:
+        """Ask with a grant that no person takes part in; what came of it is returned, also if it is an error.
+
+        The sources of `httpx_refresh.grants` ask with this.
+
+        Args:
+            grant_type: the grant (RFC 6749 §4.5).
+            form: its parameters; they take precedence over `params`.
+            secrets: which of their values are secret, should the server repeat them.
+        """
+        named = {name for name, _ in form}
+        known = {**self.login.resource_params(), **self.params}
+        more = [(name, value) for name, value in known.items() if name not in named]
+        return await ask(
+            self._client,
+            [("grant_type", grant_type), *form, *more],
+            secrets=tuple(secrets),
+            # Nothing is lost by asking again: no refusal of a grant is its death.
+            rules=replace(self.rules, dead=self.consent),
+        )
 
     @frameless
     def authorization_url(

@@ -21,6 +21,7 @@ __all__ = [
     "HandedOver",
     "LoginRequired",
     "LoginSeen",
+    "NotShared",
     "Reason",
     "RefreshFailed",
     "RefreshRetried",
@@ -162,6 +163,13 @@ class Unsaved(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotShared(Event):
+    """A new token that can be had again is in use here, but not in the store: others ask for one of their own."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StillUnsaved(Event):
     """It is still not in the store."""
 
@@ -236,7 +244,7 @@ class StoreCalled(Event):
 
 
 LOG: dict[type[Event], tuple[int, str]] = {
-    RefreshStarted: (logging.DEBUG, "the refresh token is sent (reason: {reason})"),
+    RefreshStarted: (logging.DEBUG, "the token endpoint is asked (reason: {reason})"),
     Refreshed: (
         logging.INFO,
         "token refreshed (generation {generation}), {duration:.3f} s after it was needed",
@@ -264,6 +272,11 @@ LOG: dict[type[Event], tuple[int, str]] = {
         logging.ERROR,
         "the new token could not be saved: {message} It is in memory and in use, and saving is tried again. If this "
         "process ends before that, a person must log in again.",
+    ),
+    NotShared: (
+        logging.WARNING,
+        "the new token could not be saved: {message} It is in memory and in use, and saving is tried again. Other "
+        "processes may ask for tokens of their own meanwhile.",
     ),
     StillUnsaved: (logging.ERROR, "the new token is still not saved: {message}"),
     Saved: (logging.WARNING, "the new token is saved after all"),

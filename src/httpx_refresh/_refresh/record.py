@@ -90,6 +90,7 @@ class Failed:
     Attributes:
         failures: how many attempts failed in a row.
         client: the fingerprint of the client credentials that were refused; others may try. None: it binds everybody.
+        person: whether only a person can help, and the next try may find that somebody has.
     """
 
     message: str
@@ -98,6 +99,7 @@ class Failed:
     failures: int
     pause: Pause
     client: str | None = None
+    person: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ class Record:
         failed: what the endpoint answered last, if that was no token; one for each client that was refused.
         refusals: what the API's refusals came to.
         issued: when a refresh brought the token, in epoch seconds; None if a login did.
+        purpose: what the token is for, as its source declares it (see `Facts`); None where nobody said.
         others: notes of other versions of this library, which are carried along.
     """
 
@@ -147,6 +150,7 @@ class Record:
     failed: tuple[Failed, ...] = ()
     refusals: Refusals | None = None
     issued: float | None = None
+    purpose: str | None = None
     others: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def is_dead(self) -> bool:
@@ -158,13 +162,26 @@ class Record:
             and self.dead.refresh_token_sha256 == fingerprint(self.token.refresh_token)
         )
 
+    def is_for_another(self, purpose: str | None) -> bool:
+        """Whether the token held here is for something else than this; where either is not known, it is not."""
+        return (
+            self.token is not None
+            and self.purpose is not None
+            and purpose is not None
+            and self.purpose != purpose
+        )
+
     def same_base(self, other: Record) -> bool:
         """Whether no result came between these two: claims and other notes may have."""
         mine, its = self.token, other.token
+        if mine is None or its is None:
+            return (
+                mine is its
+                and self.generation == other.generation
+                and self.revoked == other.revoked
+            )
         return (
             self.generation == other.generation
-            and mine is not None
-            and its is not None
             and mine.access_token == its.access_token
             and mine.refresh_token == its.refresh_token
         )
@@ -206,12 +223,13 @@ def parse(text: str | None) -> Record:
     revoked = notes.get("revoked", 0.0) if "revoked" in notes else None
     if revoked is not None and not _is_number(revoked):
         revoked = 0.0
-    if "access_token" not in fields and revoked is None:
+    if "access_token" not in fields and revoked is None and notes.get("empty") is not True:
         raise BadText("it has no access_token")
+    purpose = notes.get("purpose")
     others = {name: note for name, note in notes.items() if name not in _KNOWN}
     return Record(
         text,
-        None if revoked is not None else _token(fields),
+        None if revoked is not None or "access_token" not in fields else _token(fields),
         generation,
         _claim(notes, "redeeming"),
         _claim(notes, "uncertain"),
@@ -220,6 +238,7 @@ def parse(text: str | None) -> Record:
         _all_failed(notes.get("failed")),
         _refusals(notes.get("refusals")),
         epoch(notes.get("issued")),
+        purpose if isinstance(purpose, str) and purpose else None,
         others or _NO_OTHERS,
     )
 
@@ -235,6 +254,8 @@ _KNOWN = frozenset(
         "failed",
         "refusals",
         "issued",
+        "purpose",
+        "empty",
     }
 )
 _NO_OTHERS: Mapping[str, Any] = MappingProxyType({})
@@ -314,7 +335,8 @@ def _failed(note: Any) -> Failed | None:
         or not (client is None or isinstance(client, str))
     ):
         return None
-    return Failed(message, outcome, note.get("transient") is True, failures, pause, client)
+    transient, person = note.get("transient") is True, note.get("person") is True
+    return Failed(message, outcome, transient, failures, pause, client, person)
 
 
 def _refusals(note: Any) -> Refusals | None:
@@ -368,6 +390,7 @@ def write(record: Record, *, rev: str) -> str:
                 "transient": one.transient,
                 "failures": one.failures,
                 **({} if one.client is None else {"client": one.client}),
+                **({"person": True} if one.person else {}),
                 **_pause_note(one.pause),
             }
             for one in record.failed
@@ -383,10 +406,15 @@ def write(record: Record, *, rev: str) -> str:
         }
     if record.issued is not None:
         notes["issued"] = record.issued
+    if record.purpose is not None:
+        notes["purpose"] = record.purpose
     if record.revoked is not None:
         notes["revoked"] = record.revoked
     token = record.token
     if token is None:
+        if record.revoked is None:
+            # No token was here yet, but a claim or a note of one that was asked for.
+            notes["empty"] = True
         return write_json({NOTES: notes})
     fields: dict[str, Any] = {
         "access_token": token.access_token,
@@ -413,19 +441,22 @@ def _pause_note(pause: Pause) -> dict[str, Any]:
     return {"nonce": pause.nonce, "pause": pause.seconds, "until": pause.until}
 
 
-def with_token(record: Record, token: Token) -> Record:
+def with_token(record: Record, token: Token, purpose: str | None = None) -> Record:
     """Return the record of a login: another token in the place of this one, and no note about the old one."""
-    return Record(None, token, record.next_generation(), others=record.others)
+    return Record(None, token, record.next_generation(), purpose=purpose, others=record.others)
 
 
-def merged(held: Token, new: Token, *, now: float) -> Token:
+def merged(held: Token | None, new: Token, *, now: float) -> Token:
     """Put a token response over the token it replaces: what was not sent again is kept (RFC 6749 §6).
+
+    Where a token was obtained from nothing, `held` is None, and nothing is kept.
 
     The lifetime is not kept: it was the old access token's. The new one's is told from `now` where it only has an end:
     else nobody who reads the text could tell a short-lived token from one that is about to expire. A token that has
     expired on its arrival, by this host's clock, is one of unknown lifetime.
     """
-    extra = {name: value for name, value in held.extra.items() if name not in _LIFETIME}
+    before = {} if held is None else held.extra
+    extra = {name: value for name, value in before.items() if name not in _LIFETIME}
     extra.update(new.extra)
     if not _fits(extra):
         extra = dict(new.extra) if _fits(new.extra) else {}
@@ -436,7 +467,7 @@ def merged(held: Token, new: Token, *, now: float) -> Token:
             extra.pop(name, None)
     if expires_at is not None and lifetime(extra) is None:
         extra["expires_in"] = expires_at - now
-    refresh_token = new.refresh_token or held.refresh_token
+    refresh_token = new.refresh_token or (None if held is None else held.refresh_token)
     return Token(new.access_token, refresh_token, expires_at, new.token_type, extra)
 
 

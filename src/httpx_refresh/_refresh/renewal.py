@@ -13,7 +13,14 @@ from typing import Literal
 
 import anyio
 
-from .._errors import ReauthorizationRequired, RefreshAuthError, RefreshUnavailable, fresh, shown
+from .._errors import (
+    ReauthorizationRequired,
+    RefreshAuthError,
+    RefreshUnavailable,
+    StoreError,
+    fresh,
+    shown,
+)
 from .._token import Token
 from ..stores.base import Release
 from . import events
@@ -25,7 +32,16 @@ from .source import Facts, TokenSource
 from .spending import NoToken, Outcome, Renewed, Spending, Unsent
 
 Step = Literal[
-    "adopt", "none", "no_refresh_token", "dead", "pass_on", "wait", "soon", "pause", "spend"
+    "adopt",
+    "none",
+    "no_refresh_token",
+    "dead",
+    "for_another",
+    "pass_on",
+    "wait",
+    "soon",
+    "pause",
+    "spend",
 ]
 
 _MOST_BEGINNINGS = 5
@@ -38,7 +54,7 @@ def decide(
     stale: Token | None,
     need: Need,
     forced: bool,
-    client: str | None,
+    facts: Facts,
     now: float,
     patience: float = LONGEST_EARLY_WAIT,
 ) -> Step:
@@ -49,30 +65,42 @@ def decide(
         stale: the token that will not do (it was refused, or it expires); None if any that holds will do.
         need: why another one is wanted.
         forced: it is wanted also within a pause.
-        client: the fingerprint of this process's client credentials.
+        facts: what this process's source declares.
         now: epoch seconds.
         patience: seconds for which a pause between early ends is waited out.
     """
     record = view.record
     token = record.token
-    if token is None:
-        return "none"
-    refused = stale is not None and token.access_token == stale.access_token
-    if not refused and (token.expires_at is None or token.expires_at > now):
-        return "adopt"
-    if token.refresh_token is None:
-        return "no_refresh_token"
-    if record.is_dead():
-        return "dead"
+    if record.purpose != facts.purpose and record.is_for_another(facts.purpose):
+        if is_a_login_to_keep(record, facts):
+            return "for_another"
+    elif token is not None:
+        refused = stale is not None and token.access_token == stale.access_token
+        if not refused and (token.expires_at is None or token.expires_at > now):
+            return "adopt"
+    if not facts.starts:
+        if token is None:
+            return "none"
+        if token.refresh_token is None:
+            return "no_refresh_token"
+        if record.is_dead():
+            return "dead"
     if view.claim == "standing":
         return "wait"
     wait = 0.0 if forced else held_back(need, record.refusals, view.refusals_for)
     if wait > 0:
         patient = need is not Need.PROBE and wait <= patience
         return "soon" if patient else "pass_on"
-    if not forced and failed_for(view, client)[1] > 0:
+    if not forced and failed_for(view, facts.client_fingerprint)[1] > 0:
         return "pause"
     return "spend"
+
+
+def is_a_login_to_keep(record: Record, facts: Facts) -> bool:
+    """Whether a token for something else must not be replaced: nobody can get it again, or this source no other."""
+    token = record.token
+    is_login = token is not None and token.refresh_token is not None
+    return not facts.starts or (is_login and not facts.refreshes)
 
 
 def failed_for(view: View, client: str | None) -> tuple[Failed | None, float]:
@@ -164,7 +192,7 @@ class Renewal:
                     stale=flight.stale,
                     need=need,
                     forced=flight.forced,
-                    client=self.facts.client_fingerprint,
+                    facts=self.facts,
                     now=host.wall(),
                     patience=min(LONGEST_EARLY_WAIT, timeout / 2),
                 )
@@ -206,7 +234,9 @@ class Renewal:
                         raise failed_like(failed, pause)
                     await self._sleep(min(pause, polls.next()))
                     continue
-                if token is None or step != "spend":
+                if step == "for_another":
+                    raise for_another(record, self.facts, repr(self.slot.store))
+                if step != "spend":
                     raise reauthorization_required(record, self.facts.name, repr(self.slot.store))
                 trouble = self.trouble
                 if trouble and not flight.forced and host.monotonic() < trouble.ask_at:
@@ -273,6 +303,8 @@ class Renewal:
                         continue  # Another took the claim over: what it brings is waited for.
                     if saved is None or not saved.is_dead():
                         raise fresh(outcome.error)
+                    if self.facts.starts:
+                        continue  # Another one is obtained from nothing.
                     raise reauthorization_required(saved, self.facts.name, repr(self.slot.store))
         finally:
             if hold is not None:
@@ -291,6 +323,11 @@ class Renewal:
         if saved.token is None:
             return None
         mine = saved.token.access_token == outcome.token.access_token
+        if not mine and saved.is_for_another(self.facts.purpose):
+            # Somebody uses this slot for something else. What came is good all the same, here.
+            return Landing(
+                need, outcome.token, None, spent=True, by_exchange=True, seen_at=claimed_at
+            )
         if mine:
             elapsed = self.slot.host.monotonic() - started
             self.emit(
@@ -317,7 +354,7 @@ class Renewal:
         if need in (Need.LOOK, Need.AHEAD):
             return Landing(need, record=record)
         raise RefreshUnavailable(
-            "The event loop ended, or the object was closed, before the refresh token was sent. Try again.",
+            "The event loop ended, or the object was closed, before anything was sent. Try again.",
             outcome="unknown" if self.flight.sent else "not_sent",
         )
 
@@ -342,6 +379,8 @@ def failed_like(failed: Failed | None, left: float) -> RefreshAuthError:
     """Return the error that whoever asked the endpoint got, for those who heed its pause."""
     if failed is None:
         raise AssertionError("nothing has failed")
+    if failed.person:
+        return ReauthorizationRequired(failed.message)
     return RefreshUnavailable(
         failed.message, outcome=failed.outcome, transient=failed.transient, retry_after=left
     )
@@ -351,8 +390,7 @@ def out_of_time(name: str, timeout: float, store: str) -> RefreshUnavailable:
     """Say that the time for a refresh went by before anything was sent."""
     return RefreshUnavailable(
         f"The time for a refresh of {name} (refresh_timeout, {timeout:g} s) went by while another process tried one, "
-        f"or while {store} was slow; there is no new token. This process did not send the refresh token. Try again "
-        "later.",
+        f"or while {store} was slow; there is no new token. This process did not send its request. Try again later.",
         outcome="not_sent",
     )
 
@@ -369,6 +407,16 @@ def _interrupted(claim: Claim) -> str:
     return (
         f" A refresh by {shown(claim.by, 100)} at {moment(claim.since)} had been interrupted, and its outcome was "
         "never known: the server most likely rotated the refresh token then, and the one that is left here was spent."
+    )
+
+
+def for_another(record: Record, facts: Facts, store: str) -> StoreError:
+    """Say that the store holds a token for something else, and what either is for."""
+    theirs = shown(record.purpose or "", 400)
+    return StoreError(
+        f"{store} holds a token for something else: it is for {theirs}, and {facts.name} is for "
+        f"{facts.purpose}. It was left as it is, and nothing was sent. Give this one a store (or a slot) of its own; "
+        "or, if the change is meant, log in again (`httpx-refresh login`, RefreshAuth.set_token)."
     )
 
 

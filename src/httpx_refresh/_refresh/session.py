@@ -323,7 +323,7 @@ class Session:
 
         async def put() -> None:
             try:
-                record = await self.slot.put(token)
+                record = await self.slot.put(token, self.facts.purpose)
                 self._unsaved = None
                 self._trouble = None
                 self._doubt = None
@@ -861,10 +861,17 @@ class Session:
 
     async def _save_on(self, flight: Flight, spending: Spending) -> None:
         """Save a token again and again, until it is saved or the flight has to end."""
-        self.emit(events.Unsaved(message=str(spending.unsaved)))
+        message = str(spending.unsaved)
+        self.emit(
+            events.NotShared(message=message)
+            if spending.repeatable
+            else events.Unsaved(message=message)
+        )
         last: list[Callable[[], Coroutine[Any, Any, None]]] = []
 
         def late() -> None:
+            if spending.repeatable:
+                return  # It can be had again: nobody needs to put it somewhere safe.
             hand_over = self._hand_over(spending)
             if hand_over is not None and flight.closing.is_set():
                 last.append(
@@ -898,7 +905,7 @@ class Session:
         """Take what the store holds for the truth again, be it that token or a newer one."""
         if self._unsaved is spending:
             self._unsaved = None
-            if record.token is not None:
+            if record.token is not None and not record.is_for_another(self.facts.purpose):
                 self._use(record.token, record, issued=False)
 
     def _hand_over(self, spending: Spending) -> Callable[[], Coroutine[Any, Any, None]] | None:
@@ -931,7 +938,7 @@ class Session:
             return None
         view = View(record)
         step = decide(
-            view, stale=None, need=Need.LOOK, forced=False, client=None, now=self.host.wall()
+            view, stale=None, need=Need.LOOK, forced=False, facts=self.facts, now=self.host.wall()
         )
         if step != "adopt":
             return None
@@ -962,7 +969,7 @@ def _nothing() -> None:
 
 def _no_landing(flight: Flight) -> Landing:
     error = RefreshUnavailable(
-        "The event loop ended during the refresh. What became of the refresh token is noted in the store; try again.",
+        "The event loop ended during the refresh. What became of it is noted in the store; try again.",
         outcome="unknown" if flight.sent else "not_sent",
     )
     return Landing(flight.need, error=error, spent=flight.sent)

@@ -209,8 +209,12 @@ class Slot:
             )
         return replace(record, text=text) if won else None
 
-    async def put(self, token: Token) -> Record:
+    async def put(self, token: Token, purpose: str | None = None) -> Record:
         """Put `token` in the place of whatever the store holds, readable or not; return what stands there then.
+
+        Args:
+            token: the token.
+            purpose: what it is for, see `Facts`.
 
         Raises:
             StoreError: the store failed, or others kept on changing it for `refresh_timeout`.
@@ -220,7 +224,7 @@ class Slot:
         while True:
             # A text that is damaged can be repaired by a login; its notes are lost.
             record = await self._readable_or_damaged()
-            written = await self.swap(record.text, with_token(record, token))
+            written = await self.swap(record.text, with_token(record, token, purpose))
             if written is not None:
                 if token.refresh_token is not None:
                     digest = fingerprint(token.refresh_token)
@@ -286,9 +290,13 @@ class Slot:
             self._over = (*others, (claim.nonce, maybe_spent))[-_REMEMBERED:]
         self.release(claim)
 
-    def exchanged(self, old: Token, new: Token) -> None:
+    def exchanged(self, old: Token | None, new: Token) -> None:
         """Remember that a refresh token was exchanged for another one, which is in the store; it is not sent again."""
-        if old.refresh_token is not None and old.refresh_token != new.refresh_token:
+        if (
+            old is not None
+            and old.refresh_token is not None
+            and old.refresh_token != new.refresh_token
+        ):
             with CHANGING:
                 self._spent = (*self._spent, fingerprint(old.refresh_token))[-_REMEMBERED:]
 

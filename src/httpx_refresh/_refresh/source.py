@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from .._token import Token
 
 
-class TokenSource(Protocol):
+class Refreshes(Protocol):
     """Anything with `async refresh(token) -> Token`: it spends `token.refresh_token` and returns what it got for it.
 
     It raises `ReauthorizationRequired` if the grant is dead, and `RefreshUnavailable`, with the `outcome` it knows, if
     there is no new token. Whatever else it raises counts as "unknown": the refresh token may have been spent.
-
-    A source may declare facts about itself as attributes, see `Facts`. They are read once, by `RefreshAuth`.
     """
 
     async def refresh(self, token: Token, /) -> Token:
         """Spend `token.refresh_token` and return what the server answered."""
         ...
+
+
+class Obtains(Protocol):
+    """Anything with `async obtain(held) -> Token`: it gets a token from nothing but what it is made of.
+
+    It raises `RefreshUnavailable`, with the `outcome` it knows, if there is no token to be had now, and
+    `ReauthorizationRequired` if only a person can help. An empty store is its beginning.
+    """
+
+    async def obtain(self, held: Token | None, /) -> Token:
+        """Ask for a token, and return what the server answered.
+
+        Args:
+            held: the token that will not do any more; None where there is none.
+        """
+        ...
+
+
+TokenSource: TypeAlias = Refreshes | Obtains
+"""What gives tokens. With both methods it starts with `obtain`, and refreshes while there is a refresh token.
+
+A source may declare facts about itself as attributes, see `Facts`. They are read once, by `RefreshAuth`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +61,13 @@ class Facts:
         refresh_not_before_expiry: seconds before its expiry up to which the server refuses to replace a token.
         client_fingerprint: a short hash of the client's credentials. A refusal of the client binds those who have the
             same one; None: everybody.
+        refreshes: whether it has `refresh`. Not declared.
+        starts: whether it can get a token from nothing. Default: whether it has `obtain`.
+        repeatable: whether `obtain` may be asked again although it may have been answered: that costs a request, and
+            no login. Default: whether it starts.
+        ends_previous: whether each new token ends the last one at once, so that all processes must share one.
+        purpose: what its tokens are for, as text without a secret, see `purpose_of`. The stored text names it, and a
+            text that names another is not adopted. None: it adopts any.
     """
 
     name: str
@@ -45,6 +75,20 @@ class Facts:
     authorization_scheme: str = "Bearer"
     refresh_not_before_expiry: float | None = None
     client_fingerprint: str | None = None
+    refreshes: bool = True
+    starts: bool = False
+    repeatable: bool = False
+    ends_previous: bool = False
+    purpose: str | None = None
+
+    @property
+    def needs_store(self) -> bool:
+        """Whether its tokens have to be kept where all processes find them.
+
+        A refresh token that only one process knows dies with it; and processes that end each other's tokens would
+        never be done.
+        """
+        return not (self.starts and self.repeatable) or self.ends_previous
 
 
 @lru_cache(maxsize=256)
@@ -58,26 +102,44 @@ def facts_of(source: object) -> Facts:
 
     Raises:
         TypeError: it is no source, or a fact is of another type than declared.
-        ValueError: a number of seconds is negative or not finite.
+        ValueError: a number of seconds is negative or not finite, or the purpose is too long to be kept.
     """
-    if isinstance(source, type) or not callable(getattr(source, "refresh", None)):
-        raise TypeError("source must have an async method refresh(token), as TokenEndpoint has")
+    refreshes = callable(getattr(source, "refresh", None))
+    obtains = callable(getattr(source, "obtain", None))
+    if isinstance(source, type) or not (refreshes or obtains):
+        raise TypeError(
+            "source must have an async method refresh(token), as TokenEndpoint has, or obtain(held), as the sources "
+            "of httpx_refresh.grants have"
+        )
     name = getattr(source, "name", None)
     scheme = getattr(source, "authorization_scheme", "Bearer")
     client = getattr(source, "client_fingerprint", None)
+    purpose = getattr(source, "purpose", None)
     if not (name is None or isinstance(name, str)):
         raise TypeError("the source's name must be a str or None")
     if not isinstance(scheme, str):
         raise TypeError("the source's authorization_scheme must be a str")
     if not (client is None or isinstance(client, str)):
         raise TypeError("the source's client_fingerprint must be a str or None")
+    if not (purpose is None or isinstance(purpose, str)):
+        raise TypeError("the source's purpose must be a str or None")
+    if purpose is not None and len(purpose) > MOST_PURPOSE:
+        raise ValueError(f"the source's purpose must not be longer than {MOST_PURPOSE} characters")
     not_before = getattr(source, "refresh_not_before_expiry", None)
+    starts = obtains and _yes_or_no(source, "starts", default=True)
+    if not (starts or refreshes):
+        raise ValueError("the source can neither start nor refresh")
     return _interned(
         name or type(source).__name__,
         _grace(getattr(source, "reuse_grace", 0.0)),
         scheme,
         None if not_before is None else _seconds("refresh_not_before_expiry", not_before),
         client,
+        refreshes,
+        starts,
+        starts and _yes_or_no(source, "repeatable", default=True),
+        _yes_or_no(source, "ends_previous", default=False),
+        purpose or None,
     )
 
 
@@ -91,3 +153,48 @@ def _seconds(name: str, value: object) -> float:
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"the source's {name} must be finite, and not negative")
     return float(value)
+
+
+def _yes_or_no(source: object, name: str, *, default: bool) -> bool:
+    value = getattr(source, name, default)
+    if not isinstance(value, bool):
+        raise TypeError(f"the source's {name} must be True or False")
+    return value
+
+
+# -- what tokens are for -----------------------------------------------------------------------------------------------
+
+MOST_PURPOSE = 1000
+"""Characters of a purpose that are kept in a store."""
+
+_MOST_WORDS = 200
+
+
+def purpose_of(grant: str, url: str, client_id: str | None, **asked: str | None) -> str:
+    """Say what tokens are for: in words, for people, and with a hash of all of it. No secret is in it.
+
+    Args:
+        grant: the grant's short name.
+        url: the token endpoint. Its query, which may hold a key, is in the hash only.
+        client_id: the client's identifier, where there is one.
+        asked: what was asked for, by the parameter's name: `scope`, `audience`, `resource`. That of `subject`, which
+            may be a person's address, is in the hash only.
+    """
+    named: Mapping[str, str] = {
+        # The order of its words does not matter (RFC 6749 §3.3).
+        name: " ".join(sorted(value.split())) if name == "scope" else value
+        for name, value in asked.items()
+        if value
+    }
+    parts = [grant, url, client_id or "", *(f"{name}={named[name]}" for name in sorted(named))]
+    digest = hashlib.sha256(
+        "\0".join(f"{len(part)} {part}" for part in parts).encode("utf-8", "replace")
+    ).hexdigest()
+    words = f"{grant} at {url.partition('?')[0]}"
+    if client_id:
+        words += f", client {client_id}"
+    words += "".join(f", {name} {named[name]}" for name in sorted(named) if name != "subject")
+    if len(words) > _MOST_WORDS:
+        words = f"{words[:_MOST_WORDS]}..."
+    printable = "".join(one if one.isprintable() else "?" for one in words)
+    return f"{printable} [{digest[:16]}]"

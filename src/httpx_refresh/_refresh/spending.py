@@ -1,12 +1,14 @@
-"""One spending of a refresh token: the claim before the request leaves, the request, and what came of it, saved.
+"""One spending: the claim before the request leaves, the request, and what came of it, saved.
 
-It knows no waiters and no event loop's end; whether to spend was decided before.
+What is spent is a refresh token; or nothing is, where a source obtains a token from nothing. It knows no waiters and no
+event loop's end; whether to spend was decided before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 import anyio
 
@@ -18,7 +20,7 @@ from .host import CallRaised, NotBack, bounded, pass_on_interrupt
 from .pauses import Backoff, Need, after_refresh, pause_after
 from .record import MOST_FAILED, Claim, Dead, Failed, Pause, Record, fingerprint, merged
 from .slot import Slot, View
-from .source import Facts, TokenSource
+from .source import Facts, Obtains, Refreshes, TokenSource
 
 LONGEST_HELD_PAUSE = 1.0
 """Seconds for which a claim is held while its owner waits to ask again."""
@@ -46,7 +48,7 @@ class NoToken:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The source refused the refresh token for good."""
+    """The source refused the refresh token for good; or, where nothing was spent, says that a person has to help."""
 
     error: ReauthorizationRequired
     maybe_spent: bool
@@ -64,7 +66,7 @@ Outcome = Unsent | NoToken | Refused | Renewed
 
 
 class Spending:
-    """Spends one refresh token under one claim.
+    """Spends one refresh token under one claim; or obtains a token under one, from nothing.
 
     Mutable, by the one task that runs it:
         outcome: what became of it; `Unsent` until something else is known. From the moment a request may leave it is
@@ -84,12 +86,14 @@ class Spending:
         "_facts",
         "_held",
         "_need",
+        "_obtains",
         "_slot",
         "_source",
         "_there",
         "_uncertain",
         "emit",
         "outcome",
+        "repeatable",
         "saved",
         "unsaved",
     )
@@ -100,13 +104,16 @@ class Spending:
         source: TokenSource,
         facts: Facts,
         view: View,
-        held: Token,
+        held: Token | None,
         *,
         need: Need,
         hold: Release | None,
         emit: Callable[[events.Event], None],
     ) -> None:
         base = view.record
+        self._obtains = not may_refresh(base, facts)
+        self.repeatable: bool = self._obtains and facts.repeatable
+        """Whether asking again costs a request and no token: then there is no doubt to be noted."""
         self.outcome: Outcome = Unsent()
         self.saved: Record | None = None
         self.unsaved: StoreError | None = None
@@ -121,7 +128,7 @@ class Spending:
         self._deadline = 0.0
         self._claim: Claim = slot.claim(hold)
         # A claim that is taken over: nobody knows how far its owner came, unless it is one of ours.
-        taken_over = base.redeeming is not None and not view.unsent
+        taken_over = base.redeeming is not None and not view.unsent and not self.repeatable
         self._uncertain = base.redeeming if taken_over else base.uncertain
 
     @property
@@ -189,22 +196,33 @@ class Spending:
         while (remaining := self._remaining()) > 0:  # Else it was held up for too long.
             # Should anything be raised from here on: it may have been sent.
             before = self.outcome
-            self.outcome = NoToken(_interrupted(self._facts.name), maybe_spent=True)
+            self.outcome = NoToken(
+                self._unknown(f"The refresh at {self._facts.name} was interrupted.", None),
+                maybe_spent=not self.repeatable,
+            )
             answer = await self._ask_once(remaining)
             if isinstance(answer, Unsent):
                 self.outcome = before
                 return
             if isinstance(answer, Token):
                 self.outcome = Renewed(answer)  # It is not lost, whatever is raised from here on.
-                self.outcome = Renewed(merged(self._held, answer, now=host.wall()))
+                kept = None if self._obtains else self._held
+                if not self._facts.refreshes:
+                    answer = replace(answer, refresh_token=None)  # RFC 6749 §4.4.3
+                self.outcome = Renewed(merged(kept, answer, now=host.wall()))
                 return
             if isinstance(answer, ReauthorizationRequired):
                 self.outcome = Refused(answer, maybe_spent)
                 return
-            maybe_spent = maybe_spent or answer.outcome == "unknown"
+            unknown = answer.outcome == "unknown"
+            if unknown and self.repeatable:
+                answer.transient = True  # Nothing is at stake.
+            maybe_spent = maybe_spent or (unknown and not self.repeatable)
             pause = max(min(answer.retry_after or 0.0, 300.0), backoff.next())
             self.outcome = NoToken(answer, maybe_spent, pause)
-            forgiven = host.monotonic() + pause - started < self._facts.reuse_grace
+            forgiven = (
+                not self._obtains and host.monotonic() + pause - started < self._facts.reuse_grace
+            )
             if pause >= self._remaining() or not self._may_ask_again(
                 answer, pause, maybe_spent=maybe_spent, forgiven=forgiven
             ):
@@ -242,14 +260,14 @@ class Spending:
         async def in_time() -> object:
             # In a task of its own: the process may have been held up before this, its first step, and by now the claim
             # may be another's.
-            return await self._source.refresh(self._held) if self._remaining() > 0 else Unsent()
+            return await self._call() if self._remaining() > 0 else Unsent()
 
         try:
             token: object = await bounded(in_time, remaining)
         except (ReauthorizationRequired, RefreshUnavailable) as error:
             return checked(error)
         except NotBack:
-            return _unknown(
+            return self._unknown(
                 f"{name} gave no answer within {self._slot.refresh_timeout:g} s (refresh_timeout).",
                 None,
             )
@@ -258,12 +276,35 @@ class Spending:
             raised = error.error if isinstance(error, CallRaised) else error
             if isinstance(raised, KeyboardInterrupt):
                 pass_on_interrupt()
-            return _unknown(
+            return self._unknown(
                 f"The refresh at {name} failed with {type(raised).__name__}.", cause_of(raised)
             )
         if not isinstance(token, Token):
-            return _unknown(f"{name} returned {type(token).__name__} where a Token belongs.", None)
+            return self._unknown(
+                f"{name} returned {type(token).__name__} where a Token belongs.", None
+            )
         return token
+
+    async def _call(self) -> object:
+        if self._obtains:
+            return await cast("Obtains", self._source).obtain(self._held)
+        if self._held is None:
+            raise AssertionError("what is refreshed is held")
+        return await cast("Refreshes", self._source).refresh(self._held)
+
+    def _unknown(self, what: str, caused_by: str | None) -> RefreshUnavailable:
+        if self.repeatable:
+            return RefreshUnavailable(
+                f"{what} Nothing is lost by that: it is tried again at the next need.",
+                outcome="unknown",
+                caused_by=caused_by,
+            )
+        return RefreshUnavailable(
+            f"{what} Whether the refresh token was spent is unknown; that is noted in the store. The token there is "
+            "kept, and is tried once more at the next need.",
+            outcome="unknown",
+            caused_by=caused_by,
+        )
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -275,8 +316,10 @@ class Spending:
             return unclaimed
         if isinstance(outcome, Renewed):
             generation = base.next_generation()
+            purpose = self._facts.purpose
+            other = base.purpose != purpose and base.is_for_another(purpose)
             refusals = after_refresh(
-                base.refusals,
+                None if other else base.refusals,
                 self._need,
                 generation=generation,
                 now=host.wall(),
@@ -289,10 +332,11 @@ class Spending:
                 failed=self._failed_of_others(),
                 refusals=refusals,
                 issued=host.wall(),
+                purpose=purpose,
                 others=base.others,
             )
         uncertain = self._claim if outcome.maybe_spent else self._uncertain
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, Refused) and not self._obtains and self._held is not None:
             refusal = outcome.error
             dead = Dead(
                 fingerprint(self._held.refresh_token or ""),
@@ -301,25 +345,31 @@ class Spending:
                 host.wall(),
             )
             return replace(unclaimed, uncertain=uncertain, dead=dead, failed=())
-        return replace(unclaimed, uncertain=uncertain, failed=self._failed(outcome))
+        failed = self._failed(outcome.error, maybe_spent=outcome.maybe_spent)
+        return replace(unclaimed, uncertain=uncertain, failed=failed)
 
     def _failed_before(self) -> Failed | None:
         """Return what was noted of a failure that this client was to heed, too."""
         mine = (None, self._facts.client_fingerprint)
         return next((one for one in self._base.failed if one.client in mine), None)
 
-    def _failed(self, outcome: NoToken) -> tuple[Failed, ...]:
+    def _failed(
+        self, error: RefreshUnavailable | ReauthorizationRequired, *, maybe_spent: bool
+    ) -> tuple[Failed, ...]:
         """Return the notes that let everybody heed the pause; what was never sent is this process's own affair."""
-        error, before, host = outcome.error, self._failed_before(), self._slot.host
-        if error.outcome == "not_sent" and not outcome.maybe_spent:
+        before, host = self._failed_before(), self._slot.host
+        person = isinstance(error, ReauthorizationRequired)
+        answered = "refused" if isinstance(error, ReauthorizationRequired) else error.outcome
+        if answered == "not_sent" and not maybe_spent:
             return self._base.failed
         failures = 0 if before is None else before.failures
         seconds = host.jitter(pause_after(failures, first=1.0, most=30.0), 0.6)
-        seconds = max(seconds, min(error.retry_after or 0.0, 300.0))
-        client = self._facts.client_fingerprint if error.outcome == "refused" else None
+        seconds = max(seconds, min(getattr(error, "retry_after", None) or 0.0, 300.0))
+        client = self._facts.client_fingerprint if answered == "refused" else None
         pause = Pause(host.nonce(), seconds, host.wall() + seconds)
+        transient = not isinstance(error, ReauthorizationRequired) and error.transient
         note = Failed(
-            str(error)[:1000], error.outcome, error.transient, failures + 1, pause, client
+            str(error)[:1000], answered, transient, failures + 1, pause, client, person=person
         )
         return (note, *self._failed_of_others())[:MOST_FAILED]
 
@@ -360,7 +410,8 @@ class Spending:
                 if last:
                     self._slot.give_up(self._claim, maybe_spent=True)
                     return False
-                self.emit(events.StillUnsaved(message=str(error)))
+                if not self.repeatable:
+                    self.emit(events.StillUnsaved(message=str(error)))
             else:
                 return True
 
@@ -425,7 +476,7 @@ class Spending:
         self.saved = written
         self._there = written.text
         if isinstance(self.outcome, Renewed):
-            self._slot.exchanged(self._held, self.outcome.token)
+            self._slot.exchanged(None if self._obtains else self._held, self.outcome.token)
         self._slot.give_up(self._claim, maybe_spent=not isinstance(self.outcome, Unsent))
         return written
 
@@ -453,6 +504,23 @@ class Spending:
         )
 
 
+def may_refresh(record: Record, facts: Facts) -> bool:
+    """Whether the token in this record is refreshed; else another one is obtained from nothing.
+
+    A token for something else, and a refresh token that was refused for good, are of no use to a source that can start.
+    """
+    token = record.token
+    if not facts.starts:
+        return True
+    return (
+        facts.refreshes
+        and token is not None
+        and token.refresh_token is not None
+        and not record.is_dead()
+        and not record.is_for_another(facts.purpose)
+    )
+
+
 def checked(
     error: RefreshUnavailable | ReauthorizationRequired,
 ) -> RefreshUnavailable | ReauthorizationRequired:
@@ -470,16 +538,3 @@ def checked(
             if not isinstance(getattr(error, name), str):
                 setattr(error, name, None)
     return error
-
-
-def _unknown(what: str, caused_by: str | None) -> RefreshUnavailable:
-    return RefreshUnavailable(
-        f"{what} Whether the refresh token was spent is unknown; that is noted in the store. The token there is kept, "
-        "and is tried once more at the next need.",
-        outcome="unknown",
-        caused_by=caused_by,
-    )
-
-
-def _interrupted(name: str) -> RefreshUnavailable:
-    return _unknown(f"The refresh at {name} was interrupted.", None)

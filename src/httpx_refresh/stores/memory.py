@@ -102,3 +102,18 @@ class MemoryStore:
 
     def __repr__(self) -> str:
         return "<MemoryStore, empty>" if self._text is None else "<MemoryStore, holding a text>"
+
+
+class OwnMemory(MemoryStore):
+    """The memory of one process, for tokens that can be asked for again: a forked child goes on with its copy.
+
+    That costs a token request a process, and no token.
+    """
+
+    __slots__ = ()
+
+    def _may_be_used(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return "<the memory of this process>"

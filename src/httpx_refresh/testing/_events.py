@@ -62,9 +62,9 @@ class ApiEvent(NamedTuple):
 
 
 class FamilyEvent(NamedTuple):
-    """A login began a family of tokens, or something ended it.
+    """A login or a grant without a person began a family of tokens, or something ended it.
 
-    `outcome`: `login`, `reuse`, `revocation` or `code reuse`.
+    `outcome`: `login`, `grant`, `reuse`, `revocation`, `code reuse` or `next grant`.
     """
 
     at: float

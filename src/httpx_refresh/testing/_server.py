@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._behaviour import Behaviour
 from ._events import ApiEvent, Event, Family, TokenEvent
+from ._grants import JWT_BEARER, GrantDesk
 from ._login import LoginDesk
 from ._settings import DEVICE_GRANT, Settings, authenticate, describe
 from ._tokens import Spent, TokenBook
@@ -68,6 +69,7 @@ class AuthorizationServer(Settings):
         self._lock = threading.RLock()
         self._book = TokenBook(self, self.events)
         self._desk = LoginDesk(self, self._book)
+        self._grants = GrantDesk(self, self._book)
         self._endpoints: dict[tuple[str, str], Callable[[Call], Reply]] = {
             ("POST", "/token"): self._token,
             ("POST", "/revoke"): self._revoke,
@@ -205,8 +207,11 @@ class AuthorizationServer(Settings):
                 raise Refusal("unsupported_grant_type", "not at this address")
             family, generation = self._book.known(form.get("refresh_token", ""))
             if served:
-                client_id = authenticate(call, form, self)
-                response, issued, outcome = self._grant(grant_type, form, client_id)
+                # RFC 7521 section 4.1: an assertion may be all that a client shows of itself.
+                nobody = "client_id" not in form and "authorization" not in call.headers
+                if not (grant_type == JWT_BEARER and nobody):
+                    client_id = authenticate(call, form, self)
+                response, issued, outcome = self._grant(grant_type, form, client_id or "")
                 reply = json_reply(self.answer(response))
             else:
                 outcome = "not served"
@@ -232,6 +237,8 @@ class AuthorizationServer(Settings):
             return Spent(self._desk.redeem_code(form, client_id), 0, "issued")
         if grant_type == DEVICE_GRANT:
             return Spent(self._desk.redeem_device(form, client_id), 0, "issued")
+        if self._grants.knows(grant_type):
+            return Spent(self._grants.grant(grant_type, form, client_id), 0, "issued")
         raise Refusal("unsupported_grant_type", "not one of this server's")
 
     def _api(self, call: Call) -> Reply:

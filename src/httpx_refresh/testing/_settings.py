@@ -9,7 +9,7 @@ import base64
 import binascii
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import unquote_plus
@@ -54,6 +54,13 @@ class Settings:
     - `pkce`: whether S256 (RFC 7636) is demanded, optional, or unknown to the server.
     - `send_iss`: whether the redirect names the issuer (RFC 9207). `redirect_fields`: what else is
       in it.
+    - `scopes`: the words that a grant without a person may ask for, and `targets`: the audiences and
+      resources (RFC 8707); None for any.
+    - `assertion_keys`: the public key of each issuer of assertions (RFC 7523), as a JWK.
+    - `subject_tokens`: the tokens besides its own that this server exchanges (RFC 8693).
+      `exchange_is_refreshable`: whether a refresh token comes with what it exchanges them for.
+    - `vendor_grants`: grants of its own, and the parameters that each must have.
+    - `grant_ends_previous`: a grant without a person ends what this client got by one before.
     - `clock`: the time in epoch seconds. `new_token`: makes every token, code and device code;
       each call must return another text.
     """
@@ -78,6 +85,17 @@ class Settings:
     pkce: Literal["required", "optional", "unsupported"] = "required"
     send_iss: bool = True
     redirect_fields: Mapping[str, str] = field(default_factory=dict[str, str])
+    scopes: Collection[str] | None = None
+    targets: Collection[str] | None = None
+    assertion_keys: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict[str, Mapping[str, Any]]
+    )
+    subject_tokens: Collection[str] = ()
+    exchange_is_refreshable: bool = False
+    vendor_grants: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict[str, Mapping[str, str]]
+    )
+    grant_ends_previous: bool = False
     clock: Callable[[], float] = time.time
     new_token: Callable[[], str] = lambda: secrets.token_urlsafe(24)
 
@@ -119,7 +137,15 @@ def describe(settings: Settings) -> dict[str, Any]:
         "revocation_endpoint": f"{issuer}/revoke",
         "device_authorization_endpoint": f"{issuer}/device_authorization",
         "response_types_supported": ["code"],
-        "grant_types_supported": ["authorization_code", "refresh_token", DEVICE_GRANT],
+        "grant_types_supported": [
+            "authorization_code",
+            "refresh_token",
+            DEVICE_GRANT,
+            "client_credentials",
+            "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            "urn:ietf:params:oauth:grant-type:token-exchange",
+            *settings.vendor_grants,
+        ],
         "token_endpoint_auth_methods_supported": list(settings.auth_methods),
         "authorization_response_iss_parameter_supported": settings.send_iss,
     }

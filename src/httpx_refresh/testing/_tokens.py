@@ -53,6 +53,7 @@ class TokenBook:
         self._settings = settings
         self._events = events
         self._families: list[Family] = []
+        self._granted: list[Family] = []
         self._access: dict[str, _Access] = {}
         self._refresh: dict[str, _Refresh] = {}
         # The newest generation of a family, by its number, of which a token was used.
@@ -74,6 +75,18 @@ class TokenBook:
         self._families.append(family)
         self._events.append(FamilyEvent(self._settings.clock(), family.number, "login"))
         return family, self._issue(family, self._new_refresh_token(family))
+
+    def grant(self, client_id: str, scope: str, *, refreshable: bool) -> dict[str, Any]:
+        """Begin a family that no person logged in for, and return its first token response."""
+        if self._settings.grant_ends_previous:
+            for earlier in self._granted:
+                if earlier.client_id == client_id:
+                    self.end(earlier, "next grant")
+        family = Family(len(self._families), client_id, scope)
+        self._families.append(family)
+        self._granted.append(family)
+        self._events.append(FamilyEvent(self._settings.clock(), family.number, "grant"))
+        return self._issue(family, self._new_refresh_token(family) if refreshable else None)
 
     def known(self, refresh_token: str) -> tuple[int | None, int | None]:
         """Find the family and generation of a refresh token, spent or not; None twice if unknown."""

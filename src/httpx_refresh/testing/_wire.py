@@ -178,10 +178,16 @@ def redirect_reply(location: str, status: int = 302) -> Reply:
 
 
 def read_fields(text: str) -> dict[str, str]:
-    """Read form or query fields, each at most once (RFC 6749 section 3.1), the empty ones not."""
+    """Read form or query fields, each at most once (RFC 6749 section 3.1), the empty ones not.
+
+    Of `resource` and `audience` there may be several (RFC 8707 section 2, RFC 8693 section 2.1):
+    they come with blanks between.
+    """
     fields: dict[str, str] = {}
     for name, value in parse_qsl(text):
-        if name in fields:
+        if name in fields and name in ("resource", "audience"):
+            value = f"{fields[name]} {value}"
+        elif name in fields:
             raise Refusal("invalid_request", f"the parameter {name!r} is there twice")
         fields[name] = value
     return fields

@@ -1,0 +1,162 @@
+"""Asking a token endpoint with a grant that no person takes part in, and what its answer means (RFC 6749 §4.4, §4.5).
+
+No refresh token is spent by it. It knows neither what the grant is made of nor who keeps the token.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlencode
+
+from .._errors import ReauthorizationRequired, RefreshUnavailable
+from .._token import Token
+from .answer import Answer, Meaning, NoAnswer, Refusal, Rules, meaning, words
+from .client import Client
+
+CONSENT_REQUIRED = (Refusal(error="consent_required"), Refusal(error="interaction_required"))
+"""OpenID Connect Core 1.0 §3.1.2.6: nobody has agreed yet to what is asked for."""
+
+Form = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What came of one request.
+
+    Attributes:
+        came: the token, or what to raise.
+        ahead: seconds by which the server's clock is ahead of this host's, as the answer's `Date` says (RFC 9110
+            §6.6.1), to a second or two; None where it does not.
+    """
+
+    came: Token | ReauthorizationRequired | RefreshUnavailable
+    ahead: float | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server turned the request down."""
+        return isinstance(self.came, RefreshUnavailable) and self.came.outcome == "refused"
+
+
+async def ask(
+    client: Client,
+    form: Form,
+    *,
+    secrets: Sequence[str],
+    rules: Rules,
+) -> Granted:
+    """Make one token request.
+
+    Args:
+        client: asks.
+        form: what is asked; a name may stand in it several times (RFC 8707 §2, `resource`).
+        secrets: what the server's words must not be shown with, should it repeat them.
+        rules: how the server's answers are to be read; `dead` are the refusals that mean that somebody has to agree
+            first.
+    """
+    asked_at = time.time()
+    answer = await client.post(urlencode(form))
+    if isinstance(answer, NoAnswer):
+        return Granted(_without_answer(answer, client.name))
+    answered_at = time.time()
+    means = meaning(answer, rules, now=asked_at)
+    if means.token is not None:
+        return Granted(means.token)
+    came = _refusal(answer, means, client, secrets)
+    return Granted(came, _ahead(answer, asked_at, answered_at))
+
+
+def _ahead(answer: Answer, asked_at: float, answered_at: float) -> float | None:
+    """Return by how much the server's clock is ahead, as far as the exchange's own time lets that be known."""
+    try:
+        date = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
+    except (ValueError, OverflowError, TypeError):
+        return None
+    # It was written at some moment between these two, and cut to a whole second.
+    if date < asked_at - 1.0:
+        return date - asked_at
+    return max(0.0, date - answered_at)
+
+
+def _refusal(
+    answer: Answer, means: Meaning, client: Client, secrets: Sequence[str]
+) -> ReauthorizationRequired | RefreshUnavailable:
+    error, description, said = words(
+        answer, means, lambda text, most: client.redact(text, most, *secrets)
+    )
+    name, who = client.name, f"client {client.client_id}" if client.client_id else "this client"
+    if means.kind == "dead":
+        return ReauthorizationRequired(
+            f"{name} gives no token to {who}, because nobody has agreed to it yet ({said}). An administrator must "
+            f"grant its consent to {who} at {name}, once, for all that is asked for. That is tried again by "
+            "itself; nothing needs to be restarted.",
+            error=error,
+            error_description=description,
+        )
+    wait = "" if means.retry_after is None else f", in {means.retry_after:.0f} s at the earliest"
+    message = f"{name}'s token endpoint "
+    if means.kind == "busy":
+        message += f"is busy ({said}). Try again later{wait}."
+    elif means.kind == "unavailable":
+        message += f"is unavailable ({said}). Try again later{wait}."
+    elif means.kind == "unknown":
+        what = "more than 1 MiB" if answer.cut else "no token"
+        message += (
+            f"answered with {what} ({said}). It is asked again at the next need. If that goes on, look whether the url "
+            "is the token endpoint's."
+        )
+    elif 300 <= answer.status < 400:
+        message += (
+            f"redirects ({said}), and a redirect is never followed with a secret. Set the endpoint's url to the "
+            "address that answers itself."
+        )
+    else:
+        message += f"refused this request ({said}). {_ADVICE.get(means.error or '', _OTHER_ADVICE)}"
+    if means.kind in ("busy", "refused"):
+        return RefreshUnavailable(message, outcome=means.kind, retry_after=means.retry_after)
+    return RefreshUnavailable(
+        message,
+        outcome="unknown",
+        transient=means.kind == "unavailable",
+        retry_after=means.retry_after,
+    )
+
+
+_OTHER_ADVICE = "Check what is asked for, the client's credentials, and the url."
+
+_ADVICE = {
+    "invalid_client": "Check client_id, the client's secret or key, and how it authenticates.",
+    "unauthorized_client": "This client may not use this grant: allow it where the client is registered.",
+    "unsupported_grant_type": "The server does not know this grant, or not at this url.",
+    "invalid_scope": "Check scope: what it names is not known, or not allowed to this client.",
+    "invalid_target": "Check resource and audience: the server gives no tokens for them (RFC 8707 §2, RFC 8693 "
+    "§2.2.2).",
+    "invalid_grant": "What was shown was not accepted: check the key, issuer, subject, audience, and the clocks.",
+    "invalid_request": "Something in it is wrong: for a token exchange most likely the subject or the actor token "
+    "(RFC 8693 §2.2.2).",
+}
+
+
+def _without_answer(answer: NoAnswer, name: str) -> RefreshUnavailable:
+    if answer.sent:
+        return RefreshUnavailable(
+            f"{name}'s token endpoint was asked and gave no answer ({answer.why}). Try again later.",
+            outcome="unknown",
+            caused_by=answer.caused_by,
+        )
+    if not answer.transient:
+        return RefreshUnavailable(
+            f"{name}'s token endpoint was not asked: {answer.why}. Check what is passed as client=.",
+            outcome="not_sent",
+            transient=False,
+            caused_by=answer.caused_by,
+        )
+    return RefreshUnavailable(
+        f"{name}'s token endpoint could not be reached ({answer.why}). Check the url, proxies and certificates, or try "
+        "again later.",
+        outcome="not_sent",
+        caused_by=answer.caused_by,
+    )

@@ -1,0 +1,137 @@
+"""Grants that no person takes part in: client credentials, assertions, token exchange, and vendors' own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ._settings import Settings
+from ._tokens import TokenBook
+from ._wire import Refusal
+
+CLIENT_CREDENTIALS = "client_credentials"
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+
+_ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+
+_LEEWAY = 5.0
+"""Seconds by which a clock may be wrong."""
+
+_LONGEST = 3600.0
+"""Seconds that an assertion may be good for."""
+
+
+class GrantDesk:
+    """Hands out tokens for what a client shows of itself, or of somebody else.
+
+    Mutable: `_shown`, the `jti` of each assertion that was taken, by its issuer.
+    """
+
+    def __init__(self, settings: Settings, book: TokenBook) -> None:
+        self._settings = settings
+        self._book = book
+        self._shown: set[tuple[str, str]] = set()
+
+    def knows(self, grant_type: str) -> bool:
+        """Whether it is one of these grants."""
+        known = (CLIENT_CREDENTIALS, JWT_BEARER, TOKEN_EXCHANGE, *self._settings.vendor_grants)
+        return grant_type in known
+
+    def grant(self, grant_type: str, form: Mapping[str, str], client_id: str) -> dict[str, Any]:
+        """Take a grant for a token; `client_id` is empty where none authenticated."""
+        scope = form.get("scope", "")
+        extra: dict[str, Any] = {}
+        refreshable = False
+        if grant_type == CLIENT_CREDENTIALS:
+            if self._settings.clients[client_id] is None:
+                raise Refusal("unauthorized_client", "a public client has no credentials")
+        elif grant_type == JWT_BEARER:
+            claims = self._assertion(form)
+            client_id = client_id or claims["iss"]
+            scope = scope or str(claims.get("scope", ""))
+        elif grant_type == TOKEN_EXCHANGE:
+            extra = self._exchange(form)
+            refreshable = self._settings.exchange_is_refreshable
+        else:
+            for name, value in self._settings.vendor_grants[grant_type].items():
+                if form.get(name) != value:
+                    raise Refusal("invalid_request", f"{name} is missing, or not known")
+        self._check_targets(form)
+        known = self._settings.scopes
+        if known is not None and not set(scope.split()) <= set(known):
+            raise Refusal("invalid_scope", "more than there is")
+        response = self._book.grant(client_id, scope, refreshable=refreshable)
+        return {**response, **extra}
+
+    def _check_targets(self, form: Mapping[str, str]) -> None:
+        """RFC 8707 section 2, RFC 8693 section 2.2.2."""
+        known = self._settings.targets
+        asked = f"{form.get('resource', '')} {form.get('audience', '')}".split()
+        if known is not None and not set(asked) <= set(known):
+            raise Refusal("invalid_target", "not one of this server's resources")
+
+    def _exchange(self, form: Mapping[str, str]) -> dict[str, Any]:
+        """RFC 8693 section 2.1 and 2.2.1."""
+        if "subject_token" not in form or "subject_token_type" not in form:
+            raise Refusal("invalid_request", "a subject_token and its type are needed")
+        if ("actor_token" in form) != ("actor_token_type" in form):
+            raise Refusal("invalid_request", "an actor_token and its type go together")
+        for name in ("subject_token", "actor_token"):
+            if name in form and not self._is_good(form[name]):
+                raise Refusal("invalid_request", f"the {name} is not valid")
+        kind = form.get("requested_token_type", _ACCESS_TOKEN)
+        extra = {"issued_token_type": kind}
+        return extra if kind == _ACCESS_TOKEN else {**extra, "token_type": "N_A"}
+
+    def _is_good(self, token: str) -> bool:
+        known = self._book.check(f"{self._settings.authorization_scheme} {token}")
+        return token in self._settings.subject_tokens or known.outcome == "accepted"
+
+    def _assertion(self, form: Mapping[str, str]) -> dict[str, Any]:
+        """RFC 7523 section 3: what an assertion must be, and is to be refused for."""
+        assertion = form.get("assertion")
+        if assertion is None:
+            raise Refusal("invalid_request", "assertion is missing")
+        claims = self._verified(assertion)
+        now, settings = self._settings.clock(), self._settings
+        for name in ("iat", "exp"):
+            if not isinstance(claims.get(name), (int, float)):
+                raise Refusal("invalid_grant", f"the assertion has no {name}")
+        if not isinstance(claims.get("sub"), str):
+            raise Refusal("invalid_grant", "the assertion has no sub")
+        audience = claims.get("aud")
+        audiences = audience if isinstance(audience, list) else [audience]
+        if not {settings.token_url, settings.issuer} & set(map(str, audiences)):
+            raise Refusal("invalid_grant", "the assertion is for somebody else")
+        if claims["iat"] > now + _LEEWAY:
+            raise Refusal("invalid_grant", "the assertion is from the future", outcome="clock")
+        if claims["exp"] <= now - _LEEWAY or claims["exp"] - claims["iat"] > _LONGEST:
+            raise Refusal(
+                "invalid_grant", "the assertion has expired, or lives too long", outcome="clock"
+            )
+        shown = (claims["iss"], str(claims.get("jti")))
+        if "jti" not in claims or shown in self._shown:
+            raise Refusal("invalid_grant", "the assertion has no jti, or was used before")
+        self._shown.add(shown)
+        return claims
+
+    def _verified(self, assertion: str) -> dict[str, Any]:
+        """Return the claims of an assertion that is signed with a key of its issuer."""
+        from joserfc import jws
+        from joserfc.errors import JoseError
+        from joserfc.jwk import import_key
+
+        refused = Refusal("invalid_grant", "the assertion is not signed by a known issuer")
+        try:
+            claims = json.loads(jws.extract_compact(assertion.encode()).payload)
+            key = import_key(dict(self._settings.assertion_keys[claims["iss"]]))
+            algorithm = str(jws.extract_compact(assertion.encode()).headers()["alg"])
+            jws.deserialize_compact(assertion, key, algorithms=[algorithm])
+        except (JoseError, ValueError, KeyError, TypeError):
+            # What is wrong with it may hold parts of it.
+            raise refused from None
+        if not isinstance(claims, dict):
+            raise refused
+        return claims
