@@ -254,7 +254,7 @@ async def test_a_claim_that_is_taken_over_names_its_owner(loop_time: None) -> No
     await RefreshAuth(endpoint, store, on_event=seen).token()
     assert seen.kinds() == ["ClaimWaited", "ClaimTakenOver", "RefreshStarted", "Refreshed"]
     assert seen.one(events.ClaimTakenOver).by == "elsewhere:1"
-    assert 2.9 < seen.one(events.ClaimWaited).duration < 5.5
+    assert 2.9 < seen.one(events.ClaimWaited).duration < 3.5
 
 
 @virtual_time

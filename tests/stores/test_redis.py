@@ -2,19 +2,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
+import anyio
 import pytest
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from httpx_refresh.stores.encrypted import EncryptedStore
 from httpx_refresh.stores.redis import RedisStore, _withhold
+from httpx_refresh.stores.urls import open_store
 from httpx_refresh.testing import check_store
 
 from .secrecy import everything_said, everything_shown
@@ -234,3 +236,158 @@ def test_the_repr_names_the_key_and_the_slot_is_the_key(offline: RedisStore) -> 
 def test_an_empty_key_is_refused() -> None:
     with pytest.raises(ValueError, match="key is empty"):
         RedisStore(Redis(), "")
+
+
+async def _listeners(client: Redis, key: str) -> int:
+    ((_, number),) = await client.pubsub_numsub(f"{key}:changed")
+    return int(number)
+
+
+async def _until(says: Callable[[], Awaitable[bool]]) -> None:
+    with anyio.fail_after(20):
+        while not await says():  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.01)
+
+
+@ASYNCIO
+@pytest.mark.anyio
+@pytest.mark.parametrize("decode", [False, True])
+async def test_who_waits_is_woken_by_another_client_s_swap_and_only_then_subscribed(
+    redis_url: str, key: str, decode: bool
+) -> None:
+    async with connected(redis_url, decode_responses=decode) as one, connected(redis_url) as two:
+        mine, its = RedisStore(one, key), RedisStore(two, key)
+        assert await mine.replace(None, "first")
+        waits = [asyncio.create_task(mine.changed("first")) for _ in range(3)]
+
+        async def subscribed() -> bool:
+            return await _listeners(two, key) == 1
+
+        await _until(subscribed)
+        assert not any(one.done() for one in waits)
+        assert await its.replace("first", "second")
+        with anyio.fail_after(5):
+            await asyncio.gather(*waits)
+
+        async def gone() -> bool:
+            return await _listeners(two, key) == 0
+
+        await _until(gone)
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_what_has_changed_already_is_not_waited_for(redis_url: str, key: str) -> None:
+    async with connected(redis_url) as client:
+        store = RedisStore(client, key)
+        assert await store.replace(None, "second")
+        with anyio.fail_after(5):
+            await store.changed("first")
+            await store.changed(None)
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_slots_of_one_client_share_one_connection_and_each_is_told_of_its_own(
+    redis_url: str, key: str
+) -> None:
+    async with connected(redis_url) as client, connected(redis_url) as other:
+        stores = [RedisStore(client, f"{key}-{number}") for number in range(3)]
+        for store in stores:
+            assert await store.replace(None, "first")
+        waits = [asyncio.create_task(store.changed("first")) for store in stores]
+
+        async def subscribed() -> bool:
+            return all([await _listeners(other, f"{key}-{number}") == 1 for number in range(3)])
+
+        await _until(subscribed)
+        listening = [one for one in await other.client_list() if one["sub"] != "0"]
+        assert [one["sub"] for one in listening] == ["3"]
+        assert await stores[1].replace("first", "second")
+        with anyio.fail_after(5):
+            await waits[1]
+        assert [one.done() for one in waits] == [False, True, False]
+        for wait in waits:
+            wait.cancel()
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_a_lost_connection_wakes_and_the_next_wait_subscribes_anew(
+    redis_url: str, key: str
+) -> None:
+    async with connected(redis_url) as client, connected(redis_url) as other:
+        store = RedisStore(client, key)
+        assert await store.replace(None, "first")
+
+        async def subscribed() -> bool:
+            return await _listeners(other, key) == 1
+
+        for _ in range(2):
+            wait = asyncio.create_task(store.changed("first"))
+            await _until(subscribed)
+
+            async def woken(wait: asyncio.Task[None] = wait) -> bool:
+                # One that is killed before it was confirmed has lost nothing: it waits on.
+                await other.client_kill_filter(_type="pubsub")
+                return wait.done()
+
+            await _until(woken)
+            await wait
+        wait = asyncio.create_task(store.changed("first"))
+        await _until(subscribed)
+        assert await RedisStore(other, key).replace("first", "second")
+        with anyio.fail_after(5):
+            await wait
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_a_user_without_channels_writes_all_the_same_and_cannot_wait(
+    redis_url: str, key: str
+) -> None:
+    async with connected(redis_url) as admin:
+        await admin.acl_setuser(
+            "narrow",
+            enabled=True,
+            reset=True,
+            passwords=["+sesame"],
+            keys=["*"],
+            commands=["+@all"],
+            reset_channels=True,
+        )
+        async with connected(redis_url, username="narrow", password="sesame") as client:
+            store = RedisStore(client, key)
+            assert await store.replace(None, "first") is True
+            assert await store.load() == "first"
+            with anyio.fail_after(5):
+                with pytest.raises(NoPermissionError):
+                    await store.changed("first")
+        await admin.acl_deluser("narrow")
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_a_client_that_knows_no_channels_has_a_store_without_changed(key: str) -> None:
+    class Plain:
+        execute_command = register_script = None
+
+    client: Any = Plain()
+    assert not hasattr(RedisStore(client, key), "changed")
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_a_store_by_url_is_woken_too(redis_url: str, key: str) -> None:
+    store: Any = open_store(f"{redis_url}?key={key}")
+    async with connected(redis_url) as other:
+        assert await store.replace(None, "first")
+        wait = asyncio.create_task(store.changed("first"))
+
+        async def subscribed() -> bool:
+            return await _listeners(other, key) == 1
+
+        await _until(subscribed)
+        assert await RedisStore(other, key).replace("first", "second")
+        with anyio.fail_after(5):
+            await wait

@@ -23,6 +23,8 @@ from functools import partial
 from threading import RLock
 from typing import Any, TypeVar
 
+import anyio
+
 from .._errors import cause_of
 from .._http.libraries import asking
 
@@ -317,6 +319,64 @@ async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
         # Told apart from what is raised because this very task is cancelled or closed.
         raise value if isinstance(value, Exception) else CallRaised(value)
     return value  # type: ignore[no-any-return]  # it is what `call` returned
+
+
+class Beside:
+    """A call of somebody else's code, in a task of its own: it ends by itself, or is cancelled.
+
+    Mutable, by that task:
+        done: set when it has ended, however.
+        failed: what it raised, as text; set before `done`.
+    """
+
+    __slots__ = ("_cancel", "done", "failed")
+
+    def __init__(self, call: Callable[[], Awaitable[object]], on_end: Callable[[], None]) -> None:
+        """Start it.
+
+        Args:
+            call: is called and awaited.
+            on_end: is called when it has ended.
+        """
+        self.done = anyio.Event()
+        self.failed: str | None = None
+        trio = _trio()
+        if trio is not None:
+            scope = trio.CancelScope()
+
+            async def run_on_trio() -> None:
+                with scope:
+                    await self._run(call, on_end, trio.Cancelled)
+
+            self._cancel: Callable[[], object] = scope.cancel
+            trio.lowlevel.spawn_system_task(run_on_trio)
+        else:
+            import asyncio
+
+            task = _hidden(asyncio.get_running_loop(), self._run(call, on_end, GeneratorExit))
+            self._cancel = task.cancel
+
+    async def _run(
+        self,
+        call: Callable[[], Awaitable[object]],
+        on_end: Callable[[], None],
+        passed_on: type[BaseException],
+    ) -> None:
+        try:
+            await call()
+        except passed_on:
+            raise
+        except BaseException as error:  # Nobody would hear of it; and on trio it would end the run.
+            if isinstance(error, KeyboardInterrupt):
+                pass_on_interrupt()
+            self.failed = cause_of(error)
+        finally:
+            self.done.set()
+            on_end()
+
+    def cancel(self) -> None:
+        """Ask it to end; it may not heed that."""
+        self._cancel()
 
 
 def pass_on_interrupt() -> None:

@@ -63,6 +63,33 @@ class Backoff:
         return self._host.jitter(pause, 0.6)
 
 
+class Polls:
+    """Pauses between two looks at what another process does: a tenth of what was waited so far, with jitter.
+
+    So whoever waits learns of the end at most a tenth later than it was there, and a wait of `t` seconds costs about
+    ten looks for the first tenth of a second, then ten for each time that it grows 2.7 times as long, and four for each
+    second after 2.5.
+
+    Mutable: when (monotonic) the wait began, by whoever waits.
+    """
+
+    __slots__ = ("_host", "_least", "_most", "_since")
+
+    def __init__(self, host: Host, *, least: float = 0.01, most: float = 0.25) -> None:
+        self._host = host
+        self._least = least
+        self._most = most
+        self._since: float | None = None
+
+    def next(self) -> float:
+        """Return the next pause in seconds; the first call is the beginning of the wait."""
+        now = self._host.monotonic()
+        if self._since is None:
+            self._since = now
+        pause = max(self._least, min((now - self._since) / 10, self._most))
+        return self._host.jitter(pause, 0.8)
+
+
 def pause_after(failures: int, *, first: float, most: float) -> float:
     """Return the pause in seconds after so many failures in a row before this one."""
     return float(min(first * 2.0 ** min(failures, 32), most))

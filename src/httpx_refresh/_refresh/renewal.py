@@ -5,6 +5,7 @@ The decision is a pure function of what was seen. It knows no waiters: how they 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -25,11 +26,12 @@ from .._token import Token
 from ..stores.base import Release
 from . import events
 from .flight import Flight, Landing
-from .pauses import LONGEST_EARLY_WAIT, Backoff, Need, Trouble, held_back
+from .pauses import LONGEST_EARLY_WAIT, Backoff, Need, Polls, Trouble, held_back
 from .record import Claim, Failed, Record
 from .slot import Slot, View
 from .source import Facts, TokenSource
 from .spending import NoToken, Outcome, Renewed, Spending, Unsent
+from .waking import Waiting
 
 Step = Literal[
     "adopt",
@@ -142,6 +144,7 @@ class Renewal:
     Mutable, by the one task that runs it:
         asked: whether it came so far that the refresh token was to be sent.
         spending: the spending whose token is not in the store yet; it is saved after the landing.
+        _waiting: the wait for another process, once there was one.
     """
 
     slot: Slot
@@ -155,6 +158,7 @@ class Renewal:
     trouble: Trouble | None = None
     asked: bool = field(default=False, init=False)
     spending: Spending | None = field(default=None, init=False)
+    _waiting: Waiting | None = field(default=None, init=False)
 
     async def run(self) -> Landing:
         """Renew the token.
@@ -162,8 +166,20 @@ class Renewal:
         Raises:
             RefreshAuthError: there is no token.
         """
+        try:
+            landing = await self._run()
+        except GeneratorExit:  # The loop was closed under it: nothing can be awaited any more.
+            raise
+        except BaseException:
+            if self._waiting is not None:
+                await self._waiting.end()
+            raise
+        if self._waiting is not None:
+            await self._waiting.end()
+        return landing
+
+    async def _run(self) -> Landing:
         host, flight, timeout = self.slot.host, self.flight, self.slot.refresh_timeout
-        polls = Backoff(host, 0.02, min(2.0, timeout / 8), factor=1.6)
         retries = Backoff(host, 0.25, 8.0)
         failure: RefreshUnavailable | None = None
         started = begun = host.monotonic()
@@ -214,7 +230,7 @@ class Renewal:
                         hold = await self.slot.hold()
                         if hold is not None:
                             continue  # The claim may have ended between the look and this.
-                    await self._sleep(polls.next())
+                    await self._pause(record)
                     continue
                 if step == "pass_on":
                     return Landing(
@@ -225,14 +241,14 @@ class Renewal:
                         spent=flight.sent,
                     )
                 if step == "soon":
-                    await self._sleep(polls.next())
+                    await self._pause(record)
                     continue
                 if step == "pause":
                     failed, pause = failed_for(view, self.facts.client_fingerprint)
                     left = begun + timeout - host.monotonic()
                     if failed is None or need is Need.AHEAD or not failed.transient or pause > left:
                         raise failed_like(failed, pause)
-                    await self._sleep(min(pause, polls.next()))
+                    await self._pause(record, pause)
                     continue
                 if step == "for_another":
                     raise for_another(record, self.facts, repr(self.slot.store))
@@ -268,7 +284,7 @@ class Renewal:
                 hold = None  # It is the claim's now.
                 claimed_at = host.monotonic()
                 if not await spending.claim():
-                    await self._sleep(polls.next())
+                    await self._pause(record)
                     continue
                 if view.claim == "abandoned" and record.redeeming is not None:
                     self.emit(events.ClaimTakenOver(by=record.redeeming.by))
@@ -357,6 +373,13 @@ class Renewal:
             "The event loop ended, or the object was closed, before anything was sent. Try again.",
             outcome="unknown" if self.flight.sent else "not_sent",
         )
+
+    async def _pause(self, seen: Record, most: float = math.inf) -> None:
+        """Wait until the store is worth another look, `most` seconds, or until the flight is to end."""
+        if self._waiting is None:
+            polls = Polls(self.slot.host, most=min(0.25, self.slot.refresh_timeout / 8))
+            self._waiting = Waiting(self.slot, polls, self.emit)
+        await self._waiting.pause(self.flight.closing, seen.text, most)
 
     async def _sleep(self, seconds: float) -> None:
         """Wait, unless the flight is to end.

@@ -16,7 +16,7 @@ from .._errors import StoreError, cause_of
 from .._token import Token
 from ..stores.base import Release, TokenStore
 from . import events
-from .host import CHANGING, CallRaised, Host, NotBack, bounded, current_loop, is_closed
+from .host import CHANGING, Beside, CallRaised, Host, NotBack, bounded, current_loop, is_closed
 from .pauses import Backoff
 from .record import (
     A_DAY,
@@ -81,21 +81,40 @@ class Slot:
             this process from spending the same refresh token.
         _spent: hashes of refresh tokens that were exchanged here for others. One of them in the store again is an old
             text that somebody put back; it is never sent.
+        hanging: a call of the store's `changed` that did not end when it was cancelled.
+        said: that such a call failed has been told.
         told: is told of each call of a store outside this process; set once, by the session.
         _stuck: calls of the store that did not come back in time; with four of them no further one is made.
     """
 
-    __slots__ = ("_over", "_seen", "_spent", "_stuck", "host", "refresh_timeout", "store", "told")
+    __slots__ = (
+        "_over",
+        "_seen",
+        "_spent",
+        "_stuck",
+        "hanging",
+        "host",
+        "refresh_timeout",
+        "said",
+        "store",
+        "told",
+    )
 
     def __init__(self, store: TokenStore, host: Host, *, refresh_timeout: float) -> None:
         self.store: TokenStore = store
         self.host: Host = host
         self.refresh_timeout: float = refresh_timeout
+        self.hanging: Beside | None = None
+        self.said = False
         self.told: Callable[[events.StoreCalled], None] | None = None
         self._seen: tuple[tuple[str, float], ...] = ()
         self._over: tuple[tuple[str, bool], ...] = ()
         self._spent: tuple[str, ...] = ()
         self._stuck: tuple[Callable[[], bool], ...] = ()
+
+    def hangs(self) -> bool:
+        """Whether a call of `changed` still has not ended."""
+        return self.hanging is not None and not self.hanging.done.is_set()
 
     # -- reading -----------------------------------------------------------------------------------------------
 

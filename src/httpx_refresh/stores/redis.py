@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -13,15 +13,18 @@ from .base import (
     quotes,
     require_asyncio,
 )
+from .redis_listening import listening
 
 __all__ = ["RedisClient", "RedisStore"]
 
-# Without ARGV[2] the key must be absent: GET answers false for that. The comparison is of bytes.
+# Without ARGV[3] the key must be absent: GET answers false for that. The comparison is of bytes. `pcall` hands back an
+# error where `call` raises it: who may not publish there has written all the same, and must not be told otherwise.
 _COMPARE_AND_SET = """
-if redis.call('GET', KEYS[1]) ~= (ARGV[2] or false) then
+if redis.call('GET', KEYS[1]) ~= (ARGV[3] or false) then
     return 0
 end
 redis.call('SET', KEYS[1], ARGV[1])
+redis.pcall('PUBLISH', ARGV[2], '')
 return 1
 """
 
@@ -66,6 +69,10 @@ class RedisStore:
     answer to the first was lost; the second may then answer False for a swap that was won. The
     slot holds `new` in that case: compare it before you believe that another has won.
 
+    Each swap that is won says so on the channel `<key>:changed`, and whoever waits for another process listens there,
+    with one connection for each client while somebody waits, and none else. A user whom the server's access control
+    keeps from that channel writes all the same, and polls.
+
     asyncio only. Raises RuntimeError under another event loop, and the client's own errors
     (`redis.RedisError`), also when the key holds another type than a string; ValueError when the
     key holds bytes that are no UTF-8. Errors come without frames and chain, which would hold the
@@ -78,7 +85,10 @@ class RedisStore:
         key: the key's name.
     """
 
-    __slots__ = ("__weakref__", "_client", "_key")
+    __slots__ = ("__weakref__", "_client", "_key", "changed")
+
+    changed: Callable[[str | None], Coroutine[Any, Any, None]]
+    """Returns when the key may hold something else than `old`; where the client can subscribe (see `WakingStore`)."""
 
     @frameless
     def __init__(self, client: RedisClient, key: str) -> None:
@@ -86,6 +96,8 @@ class RedisStore:
             raise ValueError("key is empty")
         self._client = client
         self._key = key
+        if callable(getattr(client, "pubsub", None)):
+            self.changed = self._changed
 
     @property
     def slot(self) -> str:
@@ -111,9 +123,10 @@ class RedisStore:
         """Write `new` if the key still holds exactly `old` (None: absent); else return False."""
         require_asyncio("RedisStore")
         texts = [encode_text(new)] if old is None else [encode_text(new), encode_text(old)]
+        told = (texts[0], self._channel, *texts[1:])
         swap = self._client.register_script(_COMPARE_AND_SET)  # computes a hash, sends nothing
         try:
-            return bool(await swap(keys=[self._key], args=texts))
+            return bool(await swap(keys=[self._key], args=told))
         except Exception as error:  # of whatever client it is
             _withhold(error, [text.decode() for text in texts])
             raise
@@ -124,6 +137,18 @@ class RedisStore:
         if getattr(self._client, "serves_every_loop", False):
             return None
         return f'open_store("redis://host/0?key={quote(self._key)}")'
+
+    @property
+    def _channel(self) -> str:
+        return f"{self._key}:changed"
+
+    @frameless
+    async def _changed(self, old: str | None) -> None:
+        require_asyncio("RedisStore")
+        async with listening(self._client, self._channel) as message:
+            # Asked once the server has confirmed that it will tell: nothing can come in between unseen.
+            if await self.load() == old:
+                await message
 
     def __repr__(self) -> str:
         return f"RedisStore({self._key!r})"

@@ -151,6 +151,10 @@ class _Redis:
 
         return run
 
+    def pubsub(self) -> Any:
+        """Return what subscribes, on a connection of its own, which closing it closes."""
+        return self._connect(self._url).pubsub()
+
 
 def _sql_store(scheme: str, address: str, taken: dict[str, str]) -> TokenStore:
     with _Needs("sql", f"a {scheme}: store"):
