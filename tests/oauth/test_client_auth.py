@@ -15,11 +15,13 @@ from urllib.parse import parse_qs, parse_qsl, unquote_plus
 
 import anyio
 import httpx
+import httpx2
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from httpx_refresh import RefreshUnavailable, Token, TokenEndpoint, discover
+from httpx_refresh._http.libraries import asking
 from httpx_refresh.client_auth import (
     ClientAssertion,
     ClientSecretBasic,
@@ -494,6 +496,24 @@ async def test_a_certificate_authenticates_the_connection(
     assert shown == der("RSA")
 
 
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_the_connection_is_made_by_the_library_whose_client_asks(
+    tls_server: tuple[str, type[Seen]], library: Any
+) -> None:
+    url, seen = tls_server
+    usual = MutualTLS(certificate("RSA"), pem("RSA"))
+    told = MutualTLS(certificate("RSA"), pem("RSA"), ca_certificates=certificate("P-256"))
+    token = asking.set(library.Request)
+    try:
+        await TokenEndpoint(f"{url}/token", "id", client_auth=told).refresh(HELD)
+        with pytest.raises(RefreshUnavailable) as caught:  # No usual authority knows this server.
+            await TokenEndpoint(f"{url}/token", "id", client_auth=usual).refresh(HELD)
+    finally:
+        asking.reset(token)
+    assert str(caught.value.caused_by).startswith(f"{library.__name__}.ConnectError")
+    assert [shown for _, shown in seen.requests] == [der("RSA")]
+
+
 async def test_a_certificate_and_its_key_are_read_before_each_token_request(
     tls_server: tuple[str, type[Seen]], tmp_path: Path
 ) -> None:
@@ -530,8 +550,8 @@ async def test_discovery_takes_the_endpoints_for_certificates(
 ) -> None:
     url, seen = tls_server
     (tmp_path / "ca.pem").write_text(certificate("P-256"))
-    known = ssl.create_default_context(cafile=tmp_path / "ca.pem")
-    monkeypatch.setattr("httpx_refresh._oauth.exchange._ssl_context", lambda: _done(known))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.setattr("httpx_refresh._oauth.exchange._ssl_contexts", {})
     auth = MutualTLS(certificate("RSA"), pem("RSA"), ca_certificates=certificate("P-256"))
     endpoint = await discover(url, "id", client_auth=auth)
     assert endpoint.url == f"{url}/mtls/token"
@@ -539,10 +559,6 @@ async def test_discovery_takes_the_endpoints_for_certificates(
     await endpoint.refresh(HELD)
     assert seen.requests[-1][1] == der("RSA")
     assert (await discover(url, "id")).url == "https://127.0.0.1:1/token"
-
-
-async def _done(value: Any) -> Any:
-    return value
 
 
 async def test_a_certificate_is_not_shown_in_clear(tls_server: tuple[str, type[Seen]]) -> None:

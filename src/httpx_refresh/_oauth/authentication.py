@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 from urllib.parse import quote_plus
 
-import httpx
-
 from .._errors import cause_of, frameless
+from .._http.libraries import library_asking
 from .._threads import run_blocking
 from .keys import (
     Algorithm,
@@ -576,7 +575,7 @@ class MutualTLS:
 
         chain, private = self._read()
         if self._ca_certificates is None:
-            context = httpx.create_ssl_context()
+            context: ssl.SSLContext = library_asking().create_ssl_context()
         else:
             known = read_certificates(self._ca_certificates, "ca_certificates")
             context = ssl.create_default_context(cadata=_pem(known).decode())

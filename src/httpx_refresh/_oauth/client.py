@@ -10,13 +10,14 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
 import anyio
 import httpx
 
 from .._errors import cause_of
+from .._http.libraries import library_asking
 from .answer import Answer, NoAnswer
 from .authentication import Asked, ClientAuth, Method, Proof, Public, authentication
 from .exchange import exchange
@@ -179,8 +180,8 @@ class Client:
         return redacted(text, [one for one in (*self._sent, *secrets) if one], most)
 
 
-def _client_with(context: ssl.SSLContext) -> httpx.AsyncClient:
-    return httpx.AsyncClient(verify=context)
+def _client_with(context: ssl.SSLContext) -> Any:
+    return library_asking().AsyncClient(verify=context)
 
 
 def _added(body: str, content_type: str, params: Mapping[str, str]) -> str:
