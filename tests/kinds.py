@@ -13,7 +13,11 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-KINDS = ("services", "processes", "simulation", "browser", "packaging")
+KINDS = ("services", "processes", "simulation", "browser", "packaging", "loops")
+
+# Event loops that differ from asyncio's own in when a task takes its steps. The protocol's tests need them always.
+_OTHER_LOOPS = {"asyncio+eager", "asyncio+uvloop"}
+_PROTOCOL = {"refresh", "test_auth_flow.py", "test_backends.py", "test_threads.py"}
 
 # Tests in these folders are of the kind that the folder is named after.
 _FOLDERS = {"processes", "simulation", "browser"}
@@ -46,6 +50,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(kind)
         if _SERVERS & {*getattr(item, "fixturenames", ()), *_words(item)}:
             item.add_marker("services")
+        callspec = getattr(item, "callspec", None)
+        loop = callspec.params.get("anyio_backend") if callspec else None
+        if loop in _OTHER_LOOPS and not _PROTOCOL.intersection(item.path.parts):
+            item.add_marker("loops")
 
 
 def _words(item: pytest.Item) -> Iterable[str]:

@@ -49,7 +49,7 @@ def suite(tmp_path: Path) -> Path:
     (folder / "test_worlds.py").write_text("def test_worlds(worlds): assert worlds == 7\n")
     (tmp_path / "test_kinds_of.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text(
-        "[pytest]\nmarkers = services\n  processes\n  simulation\n  browser\n  packaging\n  sample\n"
+        "[pytest]\nmarkers = services\n  processes\n  simulation\n  browser\n  packaging\n  loops\n  sample\n"
     )
     return tmp_path
 
@@ -81,6 +81,21 @@ def test_the_last_lines_say_what_became_of_each_kind(suite: Path, workers: int) 
         "packaging: 1 not selected",
     ]
     assert "4 passed, 1 skipped" in done.stdout.splitlines()[-1]
+
+
+def test_other_event_loops_are_a_kind_of_their_own_but_for_the_protocol(suite: Path) -> None:
+    cases = (
+        "import pytest\n"
+        "@pytest.mark.parametrize('anyio_backend', ['asyncio', 'asyncio+eager', 'asyncio+uvloop'])\n"
+        "def test_it(anyio_backend): ...\n"
+    )
+    (suite / "test_words.py").write_text(cases)
+    (suite / "refresh").mkdir()
+    (suite / "refresh" / "test_flights.py").write_text(cases)
+    done = run(suite)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "loops: 2 passed" in done.stdout.splitlines()
+    assert "10 passed, 1 skipped" in done.stdout.splitlines()[-1]
 
 
 def test_a_module_that_does_not_import_is_of_no_kind(suite: Path) -> None:
