@@ -215,3 +215,19 @@ def test_each_example_of_client_authentication_is_what_its_heading_says(
     monkeypatch.chdir(tmp_path)
     code = "\n".join(dict.fromkeys([blocks[0], blocks[which]]))
     assert run(code, "client-auth")["endpoint"].client_auth == method
+
+
+def test_the_examples_of_grants_make_sources_and_the_first_asks_once(
+    serve: Callable[[AuthorizationServer], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server = AuthorizationServer(clients={"client-id": "client-secret"})
+    serve(server)
+    (tmp_path / "key.pem").write_text(pem("RSA"))
+    example = run("\n".join(snippets(ROOT / "docs" / "grants.md")), "grants")
+    anyio.run(example["main"])
+    assert capsys.readouterr().out == "200\n"
+    assert (server.stats()["token_requests"], server.stats()["api_refused"]) == (1, 0)
+    assert anyio.run(example["auth_of_vault"].token).access_token == "what the vault says"

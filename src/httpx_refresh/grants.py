@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from ._errors import RefreshAuthError, RefreshUnavailable, cause_of, frameless
 from ._oauth import settings as checked
 from ._oauth.endpoint import TokenEndpoint
 from ._oauth.granting import Granted
+from ._oauth.keys import Algorithm, KeySource, SigningKey
+from ._oauth.material import Text
 from ._refresh.source import purpose_of
 from ._threads import run_blocking
 from ._token import Token
@@ -23,6 +28,7 @@ __all__ = [
     "SAML2",
     "ClientCredentials",
     "Grant",
+    "JWTBearer",
     "TokenExchange",
 ]
 
@@ -35,6 +41,7 @@ SAML1 = "urn:ietf:params:oauth:token-type:saml1"
 SAML2 = "urn:ietf:params:oauth:token-type:saml2"
 
 _CLIENT_CREDENTIALS = "client_credentials"
+_JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - the name of a grant
 
 
@@ -171,6 +178,159 @@ class ClientCredentials(_Source):
 
     async def _ask(self) -> Granted:
         return await self.endpoint.granted(_CLIENT_CREDENTIALS, self._form)
+
+
+_SKEW = 5.0
+"""Seconds by which the server's clock may differ before an assertion that was refused is made by that clock."""
+
+# What the library says in an assertion by itself (RFC 7523 §3).
+_OWN_CLAIMS = frozenset({"aud", "exp", "iat", "iss", "jti", "sub"})
+
+
+class JWTBearer(_Source):
+    """Get tokens for a signed assertion (RFC 7523 §2.1): of a service account, of an app, of a user it acts for.
+
+    Each request carries an assertion of its own, with a fresh `jti`, `iat` and `exp`, signed in a thread of the
+    library's. Where the server refuses it, and its `Date` says that the clocks differ, it is asked once more by the
+    server's clock, as are the requests after that.
+
+    Mutable: `_ahead`, the seconds by which the server's clock is taken to be ahead; replaced as a whole.
+
+    Args:
+        endpoint: asks. Its client id may be left out: the assertion says who asks.
+        key: the private key: PEM text or bytes, a JWK, a path, or a callable; files and callables are read before each
+            use. None where `assertion` is given.
+        issuer: who makes the assertion (`iss`).
+        subject: whom the token is for (`sub`); None: the issuer.
+        audience: whom the assertion is for (`aud`); None: the token endpoint.
+        scope: what the token may do: words with blanks between, or several texts.
+        scope_as: whether the scope is a parameter of the request, or a claim of the assertion, as Google has it.
+        algorithm: how the key signs.
+        key_id: the key's `kid`.
+        password: of an encrypted key.
+        lifetime: seconds for which an assertion is good.
+        issued_before: seconds by which `iat` is set back, for servers whose clock is behind.
+        claims: further claims.
+        assertion: in the place of a key: what returns an assertion, or a token, that others have signed, see `Secret`.
+            It is read anew for each request (Entra's on-behalf-of flow).
+        params: further parameters of the request.
+        ends_previous: whether each new token ends the last one; then all processes must share a store.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be meant, or no key of the algorithm's kind.
+    """
+
+    @frameless
+    def __init__(
+        self,
+        endpoint: TokenEndpoint,
+        key: KeySource | None = None,
+        *,
+        issuer: str | None = None,
+        subject: str | None = None,
+        audience: str | None = None,
+        scope: Words | None = None,
+        scope_as: Literal["parameter", "claim"] = "parameter",
+        algorithm: Algorithm = "RS256",
+        key_id: str | None = None,
+        password: Text | None = None,
+        lifetime: float = 60,
+        issued_before: float = 0,
+        claims: Mapping[str, Any] | None = None,
+        assertion: Secret | None = None,
+        params: Params | None = None,
+        ends_previous: bool = False,
+    ) -> None:
+        _check_endpoint(endpoint)
+        _check_secret(assertion, "assertion")
+        if (key is None) == (assertion is None):
+            raise ValueError("give either a key to sign assertions with, or assertion=")
+        if scope_as not in ("parameter", "claim"):
+            raise ValueError("scope_as must be 'parameter' or 'claim'")
+        own: Mapping[str, Any] = {} if claims is None else claims
+        if not isinstance(own, Mapping):
+            raise TypeError("claims must be a mapping, or None")
+        for name in own:
+            if name in _OWN_CLAIMS:
+                raise ValueError(f"claims must not hold {name!r}: the assertion says it by itself")
+        for name, value in (("issuer", issuer), ("subject", subject), ("audience", audience)):
+            if value is not None:
+                _text(value, name)
+        asked = _Asked(scope, None, None, params)
+        self._lifetime = checked.seconds("lifetime", lifetime)
+        self._issued_before = checked.seconds("issued_before", issued_before)
+        if not self._lifetime:
+            raise ValueError("lifetime must be more than 0 seconds")
+        self._form: _Pairs = asked.form
+        self._key: SigningKey | None = None
+        self._assertion = assertion
+        self._claims: dict[str, Any] = {}
+        self._ahead = 0.0
+        if key is not None:
+            if issuer is None:
+                raise ValueError("issuer is missing: who makes the assertion (RFC 7523 §3, iss)")
+            self._key = SigningKey(key, algorithm=algorithm, key_id=key_id, password=password)
+            self._claims = {
+                **own,
+                "iss": issuer,
+                "sub": subject or issuer,
+                "aud": audience or endpoint.url,
+            }
+            if scope_as == "claim" and scope is not None:
+                self._form = [pair for pair in asked.form if pair[0] != "scope"]
+                self._claims["scope"] = dict(asked.form)["scope"]
+        elif issuer or subject or audience or claims or key_id or scope_as == "claim":
+            raise ValueError(
+                "assertion= comes with all its claims: issuer, subject, audience, claims, key_id, scope_as "
+                "are for a key"
+            )
+        super().__init__(
+            endpoint,
+            purpose=asked.purpose(
+                "jwt-bearer", endpoint, endpoint.client_id or issuer, subject=subject or ""
+            ),
+            ends_previous=ends_previous,
+        )
+
+    @property
+    def client_fingerprint(self) -> str:
+        """Tell the client's credentials and the key apart: 8 hex digits."""
+        key = None if self._key is None else self._key.thumbprint
+        parts = f"{self.endpoint.client_fingerprint} {self._claims.get('iss')} {key}"
+        return hashlib.sha256(parts.encode("utf-8", "replace")).hexdigest()[:8]
+
+    async def _ask(self) -> Granted:
+        granted = await self._ask_once()
+        ahead = granted.ahead
+        if self._key is None or not granted.refused or ahead is None:
+            return granted
+        if abs(ahead - self._ahead) <= _SKEW:
+            return granted  # It was not the clock.
+        self._ahead = ahead
+        return await self._ask_once()
+
+    async def _ask_once(self) -> Granted:
+        try:
+            assertion = (
+                await _read(self._assertion, "assertion")
+                if self._key is None
+                else await self._signed(self._key)
+            )
+        except RefreshUnavailable as error:
+            return Granted(error)
+        form = [("assertion", assertion), *self._form]
+        return await self.endpoint.granted(_JWT_BEARER, form, secrets=[assertion])
+
+    async def _signed(self, key: SigningKey) -> str:
+        now = int(time.time() + self._ahead)
+        # Of its own for each request: servers refuse a `jti` that they have seen.
+        claims = {
+            **self._claims,
+            "jti": secrets.token_urlsafe(16),
+            "iat": int(now - self._issued_before),
+            "exp": int(now + self._lifetime),
+        }
+        return await key.sign(claims)
 
 
 class TokenExchange(_Source):
