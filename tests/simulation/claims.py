@@ -150,6 +150,33 @@ class Claims:
         self._sending.append(spending)
         return spending
 
+    def asks(self, process: Process) -> Spending:
+        """Judge whether a token may be asked for now, from nothing."""
+        world, plan, require = self._world, self._plan, self._world.require
+        claimed = next(
+            (self._claims[one] for one in reversed(_made_here.get()) if one in self._claims),
+            Claimed(process.name, "", -1.0, 0.0),
+        )
+        asking = Spending(process.name, claimed.nonce, "", claimed.made_at)
+        require(claimed.record is not None, "nothing is asked for without a claim", asking)
+        require(
+            self._apart or not claimed.taken_over,
+            "nothing is sent under a claim that was taken over",
+            asking,
+        )
+        late = world.now - claimed.made_at - claimed.refresh_timeout
+        require(late <= 1e-6 + world.now * plan.drift, "nothing is sent after its time", late)
+        for other in self._sending:
+            require(
+                self._apart
+                or (other.nonce != claimed.nonce and self._claims[other.nonce].replaced),
+                "no two requests for a token at once, but for a takeover",
+                other,
+                asking,
+            )
+        self._sending.append(asking)
+        return asking
+
     def has_sent(self, spending: Spending, outcome: str) -> None:
         """Take note of what the sender knows now."""
         self._sending.remove(spending)

@@ -70,6 +70,10 @@ class Endpoint:
             raise ReauthorizationRequired("refused", error="invalid_grant")
         return token_of(fields, process.wall())
 
+    def _answer(self, spending: Spending) -> dict[str, Any] | None:
+        """Do what the request asks for, at the server."""
+        return self._world.server.spend(spending)
+
     async def _exchange(self, spending: Spending) -> dict[str, Any] | None:
         world, process, plan = self._world, self._process, self._world.plan
         latency = plan.latency["server"] * process.refresh_timeout / plan.refresh_timeout
@@ -100,7 +104,7 @@ class Endpoint:
         process.hazard()
 
         def arrives() -> None:
-            fields = world.server.spend(spending)
+            fields = self._answer(spending)
             process.hazard()
             if fault == "garbage":
                 fields = {}
@@ -119,6 +123,35 @@ class Endpoint:
         fields: dict[str, Any] | None = await answer
         process.hazard()
         return fields
+
+
+class Service(Endpoint):
+    """What a service gets tokens with: nothing is spent, and asking again is safe."""
+
+    refresh = None  # type: ignore[assignment]  # it can only obtain
+
+    def __init__(self, world: World, process: Process) -> None:
+        super().__init__(world, process)
+        self.purpose = world.plan.purpose_of(process.number)
+
+    async def obtain(self, held: Token | None) -> Token:
+        world, process = self._world, self._process
+        world.budget.sends(process)
+        spending = world.watch.asks(process)
+        outcome = "unknown"
+        try:
+            fields = await self._exchange(spending)
+            outcome = "token"
+        except RefreshUnavailable as error:
+            outcome = error.outcome
+            raise
+        finally:
+            world.watch.has_sent(spending, outcome)
+        assert fields is not None
+        return token_of(fields, process.wall())
+
+    def _answer(self, spending: Spending) -> dict[str, Any] | None:
+        return self._world.server.grant(spending, self.purpose)
 
 
 def _error(world: World, fault: str) -> BaseException | None:

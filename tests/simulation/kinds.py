@@ -264,6 +264,34 @@ def early_and_late(chance: random.Random) -> Plan:
     )
 
 
+def services(chance: random.Random) -> Plan:
+    """Tokens come from nothing, whatever fails: nothing is ever in doubt, and nobody has to log in."""
+    faults = ["crash", "stop", "shutdown", "endpoint", "endpoint", "store", "cancel", "exit"]
+    some = chance.sample(faults, chance.choice([0, 1, 2, 3]))
+    return _plan(
+        _calm(chance, "services", *some),
+        lenient=True,
+        processes=chance.choice([1, 2, 4, 8]),
+        purposes=1,
+        endpoint_fails=chance.choice([0.1, 0.5]),
+        store_fails=chance.choice([0.02, 0.1]),
+        cancels=0.1,
+    )
+
+
+def purposes(chance: random.Random) -> Plan:
+    """Services with other scopes were given one slot: none of them gets what another asked for."""
+    common = _calm(chance, "purposes", *chance.choice([[], ["crash"], ["endpoint"], ["cancel"]]))
+    return _plan(
+        common,
+        lenient=True,
+        processes=chance.choice([2, 3, 4]),
+        purposes=chance.choice([2, 3]),
+        endpoint_fails=0.1,
+        cancels=0.1,
+    )
+
+
 # -- the API -------------------------------------------------------------------------------------------------------
 
 
@@ -377,6 +405,8 @@ KINDS: dict[str, Callable[[random.Random], Plan]] = {
     "stale secrets": stale_secrets,
     "hours of failure": hours_of_failure,
     "expired on arrival": early_and_late,
+    "services": services,
+    "purposes": purposes,
     "forbidden": forbidden,
     "refusing": refusing,
     "late": late,

@@ -314,6 +314,18 @@ odd_values_pass = edited(spending, "checked", "error = fresh(error)", "return fr
 """What a custom endpoint's errors hold is believed."""
 
 
+asking_again_is_never_safe = edited(
+    spending.Spending, "__init__", "self._obtains and facts.repeatable", "False"
+)
+"""What can be asked for again is treated like a refresh token that may be spent."""
+
+obtained_for_anything = edited(record.Record, "is_for_another", "self.purpose != purpose", "False")
+"""Nobody looks what a stored token is for."""
+
+purpose_not_written = edited(Spending, "next_record", "purpose=purpose,", "purpose=None,")
+"""The stored text does not say what its token is for."""
+
+
 # -- when a refusal is worth a refresh -----------------------------------------------------------------------------
 
 
@@ -385,6 +397,8 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
         "unsaved": "settled_save_goes_on",
         "logins": "late_acknowledgement_wins",
         "outage": "pause_of_one_process",
+        "services": "asking_again_is_never_safe",
+        "purposes": "obtained_for_anything purpose_not_written",
         "stale secrets": "refusal_binds_everybody",
         "hours of failure": "failures_overflow",
         "expired on arrival": "expired_on_arrival",

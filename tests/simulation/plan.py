@@ -97,6 +97,8 @@ class Plan:
     bounds: tuple[Bound, ...] = ()
     on_unsaved: str = ""
     """What the application does with a token that is not saved."""
+    purposes: int = 0
+    """For how many purposes services get tokens that need no person, in turn; none: all use one login."""
     absolute_expiry: bool = False
     """Whether the endpoint says when a token expires, by its own clock, and not how long it lives."""
 
@@ -105,6 +107,10 @@ class Plan:
         return (
             self.timeouts[process % len(self.timeouts)] if self.timeouts else self.refresh_timeout
         )
+
+    def purpose_of(self, process: int) -> str:
+        """Return what the tokens of the process with that number are for; nothing if they are a login's."""
+        return f"purpose {process % self.purposes}" if self.purposes else ""
 
     def has(self, fault: str) -> bool:
         return fault in self.faults

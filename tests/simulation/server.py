@@ -60,6 +60,8 @@ class Server:
         """Refresh tokens that were refused for good."""
         self.spent: dict[str, Spending] = {}
         """What each access token was got for, but those of logins."""
+        self.purposes: dict[str, str] = {}
+        """What each access token of a service is for."""
 
     def login(self) -> dict[str, Any]:
         """Begin a family, and return its first token response."""
@@ -90,6 +92,16 @@ class Server:
         fields = self._issue(held.family, spending, new_refresh_token=self._plan.rotates)
         self.spent[fields["access_token"]] = spending
         world.note("server", f"{spending.refresh_token} gives {fields['access_token']}")
+        return fields
+
+    def grant(self, spending: Spending, purpose: str) -> dict[str, Any]:
+        """Return a token response to a service."""
+        family = Family(len(self.families))
+        self.families.append(family)
+        fields = self._issue(family, spending, new_refresh_token=False)
+        self.spent[fields["access_token"]] = spending
+        self.purposes[fields["access_token"]] = purpose
+        self._world.note("server", f"grants {fields['access_token']} for {purpose}")
         return fields
 
     def accepts(self, access_token: str) -> bool:

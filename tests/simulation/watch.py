@@ -50,6 +50,9 @@ class Watch(Claims):
             self.claimed(before.redeeming.nonce).replaced = True
         if writer is None or after.text == before.text:
             return
+        if self._plan.purposes:
+            self._written_by_service(writer, before, after)
+            return
         assert (
             after.token is not None
         )  # Else the code under test sees the store fail, which is found as well.
@@ -65,6 +68,43 @@ class Watch(Claims):
             self._result_written(writer, before, after)
         else:
             self._release_written(writer, before, after)
+
+    def _written_by_service(self, writer: Process, before: Record, after: Record) -> None:
+        """Judge what a process writes whose tokens come from nothing."""
+        require, claim, purpose = self._world.require, after.redeeming, self._purpose_of(writer)
+        require(
+            after.uncertain is None,
+            "what can be asked for again is never in doubt",
+            after.uncertain,
+        )
+        if claim is not None:
+            claimed = self.claimed(claim.nonce)
+            require(claimed.by == writer.name == claim.by, "a claim is its writer's", claim)
+            require(after.same_base(before), "a claim changes nothing but the claim", claim)
+            require(
+                before.token is None
+                or before.purpose != purpose
+                or writer.forces
+                or self._is_needed(writer, before),
+                "no request without need",
+                claim,
+            )
+            if before.redeeming is not None:
+                self.claimed(before.redeeming.nonce).taken_over = True
+                self._require_free(writer, before.redeeming)
+            claimed.written_at, claimed.record = self._world.now, after
+        elif after.token is not None and (
+            before.token is None or after.token.access_token != before.token.access_token
+        ):
+            theirs = self._world.server.purposes.get(after.token.access_token)
+            require(theirs == after.purpose == purpose, "a token is for what its text says", theirs)
+            require(after.generation > before.generation, "the generation grows with a result")
+            self._require_free(writer, before.redeeming)
+        else:
+            require(after.same_base(before), "a release keeps the token")
+
+    def _purpose_of(self, process: Process) -> str:
+        return self._plan.purpose_of(process.number)
 
     def _claim_written(self, writer: Process, before: Record, after: Record, claim: Claim) -> None:
         require, claimed = self._world.require, self.claimed(claim.nonce)
@@ -178,6 +218,12 @@ class Watch(Claims):
         """Judge a token that a caller got."""
         spending = self._world.server.spent.get(access_token)
         unsaved = spending and spending.by == process.name and self._may_fail(process)
+        if self._plan.purposes:
+            theirs = self._world.server.purposes.get(access_token)
+            mine = self._purpose_of(process)
+            self._world.require(theirs == mine, "nobody gets a token for something else", theirs)
+            # One that lost the slot to another purpose is used all the same.
+            unsaved = unsaved or (self._plan.purposes > 1 and spending is not None)
         self._world.require(
             access_token in self._seen or access_token in process.unsaved or unsaved,
             "nobody gets a token that was not in the store",
@@ -222,6 +268,7 @@ class Watch(Claims):
             require(self._may_fail(process), "a store's failure is the store's", error)
             return
         if isinstance(error, ReauthorizationRequired):
+            require(not self._plan.purposes, "no person is asked to log in for a service", error)
             require(self.reasons, "a login is asked for with a reason from the list", error)
             cell, plan = self._world.cell, self._plan
             held_up = plan.faults & {"stop", "sleep", "slow store"}
@@ -248,6 +295,8 @@ class Watch(Claims):
         """Whether only a person can help, as things are in the store and at the server."""
         record, server = self._world.cell.record, self._world.server
         token = record.token
+        if self._plan.purposes:
+            return False
         if token is None or token.refresh_token is None:
             return True
         family = server.family_of(token.refresh_token)

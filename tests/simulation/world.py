@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.simulation.api import Api
 from tests.simulation.budget import Budget
-from tests.simulation.endpoint import Endpoint
+from tests.simulation.endpoint import Endpoint, Service
 from tests.simulation.plan import NEVER
 from tests.simulation.server import Server
 from tests.simulation.store import Cell, Store
@@ -55,7 +55,7 @@ class World:
 
     def endpoint_of(self, process: Process) -> Any:
         """Return what this process refreshes with."""
-        return Endpoint(self, process)
+        return Service(self, process) if self.plan.purposes else Endpoint(self, process)
 
     def store_of(self, process: Process) -> Any:
         """Return what this process keeps its token in."""
