@@ -38,6 +38,7 @@ from .options import (
     Device,
     DeviceUrl,
     Domain,
+    GrantName,
     Issuer,
     KeyFile,
     Name,
@@ -149,6 +150,37 @@ def refresh(
     """
     with reporting():
         run(partial(care.refresh, settings_of(context)))
+
+
+@app.command()
+def token(
+    context: typer.Context,
+    name: Name = None,
+    client_id: ClientId = None,
+    client_secret: ClientSecret = None,
+    client_secret_file: SecretFile = None,
+    ask_secret: AskSecret = False,
+    client_key_file: ClientKeyFile = None,
+    client_key_password_file: ClientKeyPasswordFile = None,
+    client_key_id: ClientKeyId = None,
+    client_key_algorithm: ClientKeyAlgorithm = None,
+    client_certificate_file: ClientCertificateFile = None,
+    auth_method: AuthMethod = None,
+    grant: GrantName = None,
+    store: Store = None,
+    encrypt_key_file: KeyFile = None,
+    config: Config = None,
+    issuer: Issuer = None,
+    token_url: TokenUrl = None,
+    domain: Domain = None,
+    scope: Scope = None,
+) -> None:
+    """Get a service's token into its store, without a person; a good one is left as it is.
+
+    The token is not shown.
+    """
+    with reporting():
+        run(partial(care.obtain, settings_of(context)))
 
 
 @app.command()

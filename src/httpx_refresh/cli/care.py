@@ -18,13 +18,14 @@ from .._refresh.record import Record
 from .._refresh.slot import Slot
 from .._token import Token
 from .console import EXPECTED, Exit, Problem, exit_code, moment, run, say, tell, warn
-from .settings import Settings
+from .settings import GRANTS, Settings
 from .slots import (
     NEEDS_LOGIN,
     describe,
     is_to_be_used,
     lines,
     open_slot,
+    prepare,
     refresh_token_expires_at,
     state_of,
 )
@@ -50,21 +51,37 @@ async def status(settings: Settings, *, as_json: bool) -> Exit:
     else:
         found = [("provider", settings.provider or "not named"), ("store", about["store"])]
         found += lines(about, now)
+        if settings.grant is not None and about["state"] in NEEDS_LOGIN:
+            found[2] = ("state", "no good token; one is asked for when it is needed")
         width = max(len(name) for name, _ in found)
         for name, value in found:
             style = _STYLES.get(about["state"], "red") if name == "state" else ""
             say(f"{name:<{width}}  {value}", style)
-    return Exit.LOG_IN if about["state"] in NEEDS_LOGIN else Exit.DONE
+    needs_login = about["state"] in NEEDS_LOGIN and settings.grant is None
+    return Exit.LOG_IN if needs_login else Exit.DONE
+
+
+async def obtain(settings: Settings) -> None:
+    """See that a service's slot holds a good token: one is asked for if there is none."""
+    if settings.grant is None:
+        raise Problem(
+            f"{settings.label} names no grant, so a person logs in for it: `httpx-refresh login`. A service's table of "
+            f"the configuration file says grant = {' or '.join(map(repr, GRANTS))}"
+        )
+    source, slot = await settings.source(), await prepare(settings)
+    # No origins: the commands send no request to the API.
+    async with RefreshAuth(source, slot.store, origins=(), refresh_timeout=REFRESH_TIMEOUT) as auth:
+        token = await auth.token()
+    until = "" if token.expires_at is None else f"; it holds until {moment(token.expires_at)}"
+    say(f"The token of {settings.label} is in {slot.store!r}{until}.", "green")
 
 
 async def refresh(settings: Settings) -> None:
     """Refresh now, through the same code as every service: with a claim, shared with whoever does it already."""
-    endpoint = await settings.endpoint()
+    source = await settings.source()
     slot = open_slot(settings)
     # No origins: the commands send no request to the API.
-    async with RefreshAuth(
-        endpoint, slot.store, origins=(), refresh_timeout=REFRESH_TIMEOUT
-    ) as auth:
+    async with RefreshAuth(source, slot.store, origins=(), refresh_timeout=REFRESH_TIMEOUT) as auth:
         token = await auth.refresh()
     record = await slot.read()
     until = (
@@ -181,6 +198,8 @@ _GRAVITY = (Exit.DONE, Exit.TRY_LATER, Exit.STORE, Exit.REFUSED, Exit.USAGE, Exi
 
 
 async def _keep_alive(settings: Settings, within: float | None) -> str:
+    if settings.grant is not None:
+        return "a service's, which needs no keeping alive"
     slot = open_slot(settings)
     record = await slot.read()
     now = time.time()

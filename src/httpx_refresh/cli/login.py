@@ -67,6 +67,11 @@ class _Deadline:
 
 def log_in(settings: Settings, how: How) -> None:
     """Log in and save the token; whatever fails, the token that was there stays."""
+    if settings.grant is not None:
+        raise Problem(
+            f"{settings.label} is a service (grant {settings.grant}): nobody logs in for it. `httpx-refresh token "
+            f"{settings.name or ''}` gets its token".rstrip()
+        )
     deadline = _Deadline(how.timeout)
     endpoint, slot = run(partial(_prepare, settings, deadline))
     _clear_environment(settings)

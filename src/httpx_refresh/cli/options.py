@@ -194,6 +194,15 @@ DeviceUrl = Annotated[
     str | None,
     typer.Option(help="The device authorization endpoint (RFC 8628).", show_default=False),
 ]
+GrantName = Annotated[
+    str | None,
+    typer.Option(
+        "--grant",
+        help="How a service gets its token: client_credentials, or jwt-bearer.",
+        envvar="HTTPX_REFRESH_GRANT",
+        show_default=False,
+    ),
+]
 Scope = Annotated[
     str | None,
     typer.Option(

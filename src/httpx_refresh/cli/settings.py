@@ -17,6 +17,7 @@ from .. import providers
 from .._oauth.discovery import discover
 from .._oauth.endpoint import TokenEndpoint
 from ..client_auth import ClientAuth, MutualTLS, PrivateKeyJWT
+from ..grants import ClientCredentials, JWTBearer
 from .console import Problem, warn
 from .extra import TOML
 
@@ -62,6 +63,12 @@ _KEY_SETTINGS = (
 )
 
 
+GRANTS = ("client_credentials", "jwt-bearer")
+"""The grants of services that a slot may have."""
+
+_GRANT_SETTINGS = ("audience", "resource", "subject")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What is known of one slot: who gives its token, to whom, and where it is kept."""
@@ -91,6 +98,10 @@ class Settings:
     redirect_uri: str | None = None
     port: int | None = None
     pkce: bool | None = None
+    grant: str | None = None
+    audience: str | None = None
+    resource: str | None = None
+    subject: str | None = None
 
     @property
     def label(self) -> str:
@@ -203,6 +214,52 @@ class Settings:
             "there is no provider: name one ("
             + ", ".join(PRESETS)
             + "), or a table of the configuration file, or give --issuer or --token-url"
+        )
+
+    async def source(self) -> TokenEndpoint | ClientCredentials | JWTBearer:
+        """Make what gives this slot's tokens: a service's grant if one is named, else the endpoint of a login."""
+        if self.grant is None:
+            stray = [name for name in _GRANT_SETTINGS if getattr(self, name) is not None]
+            if stray:
+                raise Problem(f"{', '.join(stray)} needs a grant: {' or '.join(GRANTS)}")
+            return await self.endpoint()
+        try:
+            if self.grant == "client_credentials":
+                if self.subject is not None:
+                    raise Problem("subject is for the grant jwt-bearer")
+                return ClientCredentials(
+                    await self.endpoint(),
+                    scope=self.scope,
+                    audience=self.audience,
+                    resource=self.resource,
+                )
+            if self.grant == "jwt-bearer":
+                return await self._jwt_bearer()
+        except (TypeError, ValueError) as error:
+            raise Problem(str(error)) from None
+        raise Problem(f"the grant {self.grant!r} is not one of {', '.join(GRANTS)}")
+
+    async def _jwt_bearer(self) -> JWTBearer:
+        if self.client_key_file is None:
+            raise Problem("the grant jwt-bearer needs client_key_file, which signs the assertion")
+        if self.resource is not None:
+            raise Problem("resource is for the grant client_credentials")
+        warn_of_readers(self.client_key_file, "the key of the assertion")
+        algorithm: Any = self.client_key_algorithm or "RS256"
+        # The key is the assertion's, not the client's.
+        endpoint = await replace(
+            self, client_key_file=None, **dict.fromkeys(_KEY_SETTINGS)
+        ).endpoint()
+        return JWTBearer(
+            endpoint,
+            Path(self.client_key_file),
+            issuer=self.client_id,
+            subject=self.subject,
+            audience=self.audience,
+            scope=self.scope,
+            algorithm=algorithm,
+            key_id=self.client_key_id,
+            password=self._key_password(),
         )
 
     async def _endpoint(
