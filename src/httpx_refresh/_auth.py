@@ -236,6 +236,33 @@ class RefreshAuth(AuthBase):
             raise TypeError("token must be a Token; make one with Token.from_response(mapping)")
         await self._session.set_token(token)
 
+    async def revoke(self) -> bool:
+        """Revoke the token at the authorization server (RFC 7009), then empty the store.
+
+        A refresh that is under way, in this process or another, is waited for: it would bring another token. All that
+        share the store learn of it by their next refusal or refresh, and need a new login. It goes on if the caller is
+        cancelled.
+
+        Returns:
+            Whether the server was asked: not if there is no token, nor for a refresh token that it refused for good.
+
+        Raises:
+            TypeError: the source has no method `revoke`, see `forget`.
+            ValueError: the endpoint knows no `revocation_endpoint`.
+            RevocationFailed, RefreshUnavailable, StoreError: the token is still there, and may still be good.
+        """
+        return await self._session.revoke(at_source=True)
+
+    async def forget(self) -> None:
+        """Empty the store, and leave the token as good as it is: for servers that do not revoke tokens.
+
+        Like `revoke`, but for the server, which is not asked.
+
+        Raises:
+            RefreshUnavailable, StoreError: the token is still there.
+        """
+        await self._session.revoke(at_source=False)
+
     async def aclose(self) -> None:
         """Wait for a refresh that is under way on this event loop, and for its result to be saved.
 
@@ -256,7 +283,7 @@ class RefreshAuth(AuthBase):
 
     @property
     def sync(self) -> SyncCalls:
-        """The same for sync code: `auth.sync.token()`, `refresh`, `set_token`, `aclose`.
+        """The same for sync code: `auth.sync.token()`, `refresh`, `set_token`, `revoke`, `forget`, `aclose`.
 
         They block the calling thread. On the thread of an event loop that runs they do so, too, and nothing else on
         that loop goes on meanwhile. Where that loop itself is refreshing this token, they raise `RuntimeError` at once,
@@ -454,6 +481,14 @@ class SyncCalls:
     def set_token(self, token: Token) -> None:
         """Put a token into the store after a login, and use it from now on, see `RefreshAuth.set_token`."""
         self._run(partial(self._auth.set_token, token))
+
+    def revoke(self) -> bool:
+        """Revoke the token at the authorization server, then empty the store, see `RefreshAuth.revoke`."""
+        return self._run(self._auth.revoke)
+
+    def forget(self) -> None:
+        """Empty the store, and leave the token as good as it is, see `RefreshAuth.forget`."""
+        self._run(self._auth.forget)
 
     def aclose(self) -> None:
         """Wait for a refresh that a sync caller has begun, and for its result to be saved."""

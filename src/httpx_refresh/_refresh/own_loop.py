@@ -7,8 +7,10 @@ so, as at the end of `asyncio.run`, and is waited for.
 from __future__ import annotations
 
 import atexit
+import contextvars
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent import futures
@@ -112,7 +114,7 @@ def run(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, seconds: fl
     Interrupted, this cancels it and raises at once.
 
     Args:
-        function: runs in an empty context, but for whose client asks: this thread's may be another event loop's.
+        function: runs in a copy of this context.
         args: its positional arguments.
         seconds: how long it is waited for at most.
 
@@ -122,7 +124,13 @@ def run(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, seconds: fl
     import asyncio
 
     own = _get(seconds)
-    future = bare_context().run(asyncio.run_coroutine_threadsafe, function(*args), own.loop)
+    context = contextvars.copy_context()
+    sniffio: Any = sys.modules.get("sniffio")
+    if (
+        sniffio is not None
+    ):  # What it is told here is of another event loop, which may run in this thread.
+        context.run(sniffio.current_async_library_cvar.set, None)
+    future = context.run(asyncio.run_coroutine_threadsafe, function(*args), own.loop)
     try:
         return future.result(seconds)
     except futures.CancelledError:
@@ -175,11 +183,11 @@ def _hook() -> None:
     """Have the interpreter wait at its end."""
     # The executors' own end is registered when they are imported. What is registered later is called earlier, and name
     # lookups of other loops' still work then.
-    import concurrent.futures.thread  # noqa: F401
+    with suppress(RuntimeError):  # The main thread has ended already.
+        import concurrent.futures.thread  # noqa: F401
 
-    register = getattr(threading, "_register_atexit", None)
-    if register is not None:
-        with suppress(RuntimeError):  # The end has begun.
+        register = getattr(threading, "_register_atexit", None)
+        if register is not None:
             register(_main_thread_ended)
     atexit.register(_interpreter_ends)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +18,7 @@ from .._errors import (
     ReauthorizationRequired,
     RefreshAuthError,
     RefreshUnavailable,
+    RevocationFailed,
     StoreError,
     cause_of,
     fresh,
@@ -28,6 +30,7 @@ from .host import (
     CHANGING,
     CallRaised,
     Host,
+    NotBack,
     bounded,
     current_loop,
     is_closed,
@@ -40,6 +43,7 @@ from .pauses import (
     FIRST_DOUBT,
     LOOK,
     MANY_EARLY_ENDS,
+    Backoff,
     Doubt,
     Need,
     Trouble,
@@ -50,7 +54,7 @@ from .pauses import (
     told,
     trouble_after,
 )
-from .record import Record, Refusals
+from .record import Record, Refusals, without_token
 from .renewal import Renewal, decide, reason_of
 from .slot import Slot, View
 from .source import Facts, TokenSource, facts_of
@@ -318,19 +322,101 @@ class Session:
 
         The write goes on if the caller is cancelled.
         """
-        done = anyio.Event()
-        failure: list[RefreshAuthError] = []
 
         async def put() -> None:
+            record = await self.slot.put(token, self.facts.purpose)
+            self._start_over()
+            self._use(token, record, issued=False)
+            self.emit(events.LoginSeen(generation=record.generation))
+
+        await self._to_the_end(put, "the token was written. Nothing was sent; set it again.")
+
+    async def revoke(self, *, at_source: bool) -> bool:
+        """Have the source revoke the token, and empty the store; return whether the source was asked.
+
+        It goes on if the caller is cancelled. A refresh under way, anywhere, is waited for: it would bring another
+        token. Revoked before the store is emptied: nobody would know the token any more if that failed.
+
+        Args:
+            at_source: False: only empty the store. A grant that is dead is not revoked either.
+
+        Raises:
+            TypeError: the source cannot revoke.
+            RevocationFailed, StoreError, RefreshUnavailable: the token is still there, and may still be good.
+        """
+        revoke: Callable[[Token], Awaitable[object]] | None = getattr(self.source, "revoke", None)
+        if at_source and not callable(revoke):
+            raise TypeError(
+                f"{self.facts.name} cannot revoke tokens: it has no method revoke(token). Nothing was sent; forget() "
+                "empties the store and leaves the token as good as it is"
+            )
+        asked: list[bool] = []
+
+        async def give_back() -> None:
+            host = self.host
+            polls, until = Backoff(host, 0.02, 1.0), host.monotonic() + self.longest
+            await self._save_unsaved()
+            while (record := await self.slot.read()).token is not None:
+                token = record.token
+                if self.slot.judge(record).claim == "standing":
+                    if host.monotonic() >= until:
+                        raise held_too_long(self.facts.name, self.longest, sent=False)
+                    await anyio.sleep(polls.next())
+                    continue
+                if revoke is not None and at_source and not record.is_dead():
+                    asked.append(True)
+                    await self._revoked(partial(revoke, token))
+                emptied = without_token(record, since=host.wall())
+                if await self.slot.swap(record.text, emptied) is None and host.monotonic() >= until:
+                    raise self.slot.keeps_changing()
+            with CHANGING:
+                self.credential = None
+                self._accepted = self.listening = False
+            self._start_over()
+
+        await self._to_the_end(give_back, "the token was revoked. Try again.")
+        return bool(asked)
+
+    async def _revoked(self, revoke: Callable[[], Awaitable[object]]) -> None:
+        """Await a source's own `revoke`, in bounded time."""
+        seconds, cause = self.slot.refresh_timeout, None
+        try:
+            await bounded(revoke, seconds)
+            return
+        except NotBack:
+            why = f"no answer within {seconds:g} s (refresh_timeout)"
+        except (RefreshAuthError, ValueError):
+            raise
+        except Exception as error:
+            raised = error.error if isinstance(error, CallRaised) else error
+            why, cause = type(raised).__name__, cause_of(raised)
+        raise RevocationFailed(
+            f"{self.facts.name} did not confirm that it revoked the token ({why}): it may still be good, and is still "
+            "in the store. Try again later.",
+            caused_by=cause,
+        )
+
+    def _start_over(self) -> None:
+        """Forget what was learnt of the token that is no longer there."""
+        self._unsaved = None
+        self._trouble = None
+        self._doubt = None
+        self._probe_at = self._end_at = _LONG_AGO
+
+    async def _to_the_end(self, work: Callable[[], Coroutine[Any, Any, None]], before: str) -> None:
+        """Do `work` in a task that no caller owns, and wait for it; raise what it raises, without its frames.
+
+        Args:
+            work: goes on if the caller is cancelled.
+            before: what was not reached if the event loop ends first, and what to do.
+        """
+        done = anyio.Event()
+        failure: list[Exception] = []
+
+        async def run() -> None:
             try:
-                record = await self.slot.put(token, self.facts.purpose)
-                self._unsaved = None
-                self._trouble = None
-                self._doubt = None
-                self._probe_at = self._end_at = _LONG_AGO
-                self._use(token, record, issued=False)
-                self.emit(events.LoginSeen(generation=record.generation))
-            except RefreshAuthError as error:
+                await work()
+            except (RefreshAuthError, ValueError) as error:
                 failure.append(fresh(error))
             except BaseException as error:
                 failure.append(_unforeseen(error, "not_sent"))
@@ -338,14 +424,10 @@ class Session:
                 done.set()
 
         def never_ran() -> None:
-            failure.append(
-                StoreError(
-                    "The event loop ended before the token was written. Nothing was sent; set it again."
-                )
-            )
+            failure.append(StoreError(f"The event loop ended before {before}"))
             done.set()
 
-        spawn(put, ending=_nothing, never_ran=never_ran, every=_NEVER, tick=_nothing)
+        spawn(run, ending=_nothing, never_ran=never_ran, every=_NEVER, tick=_nothing)
         await done.wait()
         if failure:
             raise failure[0]

@@ -12,8 +12,6 @@ import anyio
 from .._auth import RefreshAuth
 from .._errors import ReauthorizationRequired, StoreError
 from .._oauth.endpoint import TokenEndpoint
-from .._refresh import record as _record
-from .._refresh.pauses import Backoff
 from .._refresh.record import Record
 from .._refresh.slot import Slot
 from .._token import Token
@@ -118,19 +116,12 @@ async def _look_before(settings: Settings, slot: Slot) -> tuple[TokenEndpoint, R
 
 async def _revoke(endpoint: TokenEndpoint, slot: Slot) -> bool:
     """Empty the slot; return whether the provider has revoked what was in it."""
-    polls, revoked = Backoff(slot.host, 0.02, 1.0), False
-    record = await slot.read()
-    while record.token is not None:
-        # A refresh under way would bring another token: it is waited for, unless it is nobody's any more.
-        if slot.judge(record).claim == "standing":
-            await anyio.sleep(polls.next())
-        else:
-            if endpoint.login.revocation_endpoint is not None and not record.is_dead():
-                await endpoint.revoke(record.token)
-                revoked = True
-            await slot.swap(record.text, _record.without_token(record, since=time.time()))
-        record = await slot.read()
-    return revoked
+    # No origins: the commands send no request to the API.
+    auth = RefreshAuth(endpoint, slot.store, origins=(), refresh_timeout=REFRESH_TIMEOUT)
+    if endpoint.login.revocation_endpoint is not None:
+        return await auth.revoke()
+    await auth.forget()
+    return False
 
 
 async def watch(
