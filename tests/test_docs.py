@@ -37,9 +37,9 @@ def snippets(path: Path, *, under: str = "") -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def run(code: str, name: str) -> dict[str, Any]:
-    """Run a snippet as a module of its own."""
-    namespace: dict[str, Any] = {"__name__": name}
+def run(code: str, name: str, **given: Any) -> dict[str, Any]:
+    """Run a snippet as a module of its own, in which the names that are given are there."""
+    namespace: dict[str, Any] = {"__name__": name, **given}
     exec(compile(code, f"<{name}>", "exec"), namespace)  # noqa: S102 - our own documents
     return namespace
 
