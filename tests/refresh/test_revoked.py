@@ -96,7 +96,7 @@ async def test_a_server_that_does_not_answer_holds_nobody_for_ever() -> None:
     async def hangs(_: Token) -> None:
         await anyio.sleep_forever()
 
-    endpoint.revoke = hangs  # type: ignore[method-assign]  # it hangs
+    endpoint.revoke = hangs  # type: ignore[method-assign,assignment]  # it hangs
     auth = RefreshAuth(endpoint, Store(endpoint.text()), refresh_timeout=0.05)
     with pytest.raises(RevocationFailed, match="no answer within"):
         await auth.revoke()
@@ -206,4 +206,4 @@ async def test_a_body_that_cannot_be_sent_again_returns_the_401_too() -> None:
 
 def test_what_unauthorized_may_be() -> None:
     with pytest.raises(ValueError, match="unauthorized must be"):
-        RefreshAuth(Endpoint(), MemoryStore(), unauthorized="ignore")  # type: ignore[arg-type]
+        RefreshAuth(Endpoint(), MemoryStore(), unauthorized="ignore")  # type: ignore[call-overload]  # that is the test

@@ -20,11 +20,11 @@ from httpx_refresh import MemoryStore, RefreshAuth, TokenEndpoint
 from tests.test_docs import run, snippets
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sdks.md"
-LIBRARIES = [httpx]
+LIBRARIES: list[Any] = [httpx]
 if find_spec("httpx2") is not None:
     import httpx2
 
-    LIBRARIES.append(httpx2)  # type: ignore[arg-type]  # its names are the same
+    LIBRARIES.append(httpx2)
 
 
 def major(name: str) -> int:
@@ -35,7 +35,7 @@ def major(name: str) -> int:
         return 0
 
 
-def needs(name: str, least: int) -> Any:
+def needs(name: str, least: int) -> pytest.MarkDecorator:
     """An SDK of that major version, which its own dependency group installs: the two of MCP exclude each other."""
     found = major(name)
     return pytest.mark.skipif(
@@ -66,7 +66,12 @@ class Api:
 
     def _json(self, library: Any, path: str, request: Any) -> Any:
         if path == "/v1/models":
-            model = {"id": "m", "object": "model", "type": "model", "display_name": "M"}
+            model: dict[str, Any] = {
+                "id": "m",
+                "object": "model",
+                "type": "model",
+                "display_name": "M",
+            }
             model |= {"created": 1, "owned_by": "us", "created_at": "2026-01-01T00:00:00Z"}
             return library.Response(
                 200, json={"object": "list", "data": [model], "has_more": False}

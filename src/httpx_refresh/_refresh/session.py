@@ -371,7 +371,7 @@ class Session:
                     raise self.slot.keeps_changing()
             with CHANGING:
                 self.credential = None
-                self._accepted = self.listening = False
+                self._accepted, self.listening = "", False
             self._start_over()
 
         await self._to_the_end(give_back, "the token was revoked. Try again.")
