@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from httpx_refresh.cli.app import app
-from httpx_refresh.providers import PRESETS, _table
+from httpx_refresh.providers import PRESETS, SERVICES, _table
 from tests.fakes import both_libraries
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "providers.md"
@@ -38,7 +38,7 @@ def test_a_document_without_a_place_for_the_table_is_left_alone() -> None:
 
 def test_the_command_prints_a_line_for_each_provider() -> None:
     lines = printed().splitlines()
-    assert len(lines) == len(PRESETS) + 1
+    assert len(lines) == len(PRESETS) + len(SERVICES) + 1
     (xero,) = [line for line in lines if line.startswith("xero ")]
     assert xero.split("  ")[-1].strip() == "60 days unused"
     assert "30 minutes" in xero
@@ -60,7 +60,7 @@ def test_the_command_names_those_it_knows() -> None:
 
 def test_as_json_it_is_for_programs() -> None:
     every = json.loads(printed("--json"))
-    assert {one["preset"] for one in every} == set(PRESETS)
+    assert {one["preset"] for one in every} == {*PRESETS, *SERVICES}
     for one in every:
         assert one == json.loads(printed(one["preset"], "--json"))
         assert one["sources"]

@@ -23,7 +23,7 @@ from .answer import INVALID_GRANT, Refusal, Rules, refreshed
 from .authentication import ClientAuth, Method
 from .client import Client
 from .device import DeviceAuthorization
-from .granting import CONSENT_REQUIRED, Form, Granted, ask
+from .granting import CONSENT_REQUIRED, Form, Granted, ask, ask_with
 from .login import (
     AuthorizationRequest,
     authorization_request,
@@ -286,6 +286,16 @@ class TokenEndpoint:
             # Nothing is lost by asking again: no refusal of a grant is its death.
             rules=replace(self.rules, dead=self.consent),
         )
+
+    async def asked_with(self, body: str, content_type: str) -> Granted:
+        """Ask for a token where the server wants no grant but a body of its own, as GitHub does for its apps.
+
+        Args:
+            body: what is asked; no secret.
+            content_type: of the body.
+        """
+        rules = replace(self.rules, dead=self.consent)
+        return await ask_with(self._client, body, content_type, secrets=(), rules=rules)
 
     @frameless
     def authorization_url(

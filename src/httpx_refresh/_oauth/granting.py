@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from .._errors import ReauthorizationRequired, RefreshUnavailable
 from .._token import Token
 from .answer import Answer, Meaning, NoAnswer, Refusal, Rules, meaning, words
-from .client import Client
+from .client import FORM, Client
 
 CONSENT_REQUIRED = (Refusal(error="consent_required"), Refusal(error="interaction_required"))
 """OpenID Connect Core 1.0 §3.1.2.6: nobody has agreed yet to what is asked for."""
@@ -57,8 +57,15 @@ async def ask(
         rules: how the server's answers are to be read; `dead` are the refusals that mean that somebody has to agree
             first.
     """
+    return await ask_with(client, urlencode(form), FORM, secrets=secrets, rules=rules)
+
+
+async def ask_with(
+    client: Client, body: str, content_type: str, *, secrets: Sequence[str], rules: Rules
+) -> Granted:
+    """Make one request for a token whose body is no form, see `ask`."""
     asked_at = time.time()
-    answer = await client.post(urlencode(form))
+    answer = await client.post(body, content_type=content_type)
     if isinstance(answer, NoAnswer):
         return Granted(_without_answer(answer, client.name))
     answered_at = time.time()

@@ -16,12 +16,15 @@ def show(name: str | None, *, as_json: bool) -> None:
         name: the preset's name, as the command line or Python spells it; None: all.
         as_json: an object for one, an array for all.
     """
-    spelled = {one.name: key for key, one in PRESETS.items()}
+    presets = table.sorted_presets()
+    spelled = {one.name: one.name.replace("_", "-") for one in presets}
+    spelled.update({one.name: key for key, one in PRESETS.items()})
+    named = {spelled[one.name]: one for one in presets}
     if name is not None:
         wanted = name.lower().replace("_", "-")
-        preset = PRESETS.get("2ba" if wanted == "twoba" else wanted)
+        preset = named.get("2ba" if wanted == "twoba" else wanted)
         if preset is None:
-            raise Problem(f"{name!r} is not known; known are {', '.join(PRESETS)}")
+            raise Problem(f"{name!r} is not known; known are {', '.join(named)}")
         facts = table.as_dict(preset)
         if as_json:
             say(json.dumps(facts))
@@ -33,7 +36,6 @@ def show(name: str | None, *, as_json: bool) -> None:
             for one in [found] if isinstance(found, str) else found:
                 say(f"{key.replace('_', ' '):<21}  {one}")
         return
-    presets = table.sorted_presets()
     if as_json:
         say(json.dumps([table.as_dict(one) for one in presets]))
         return

@@ -3,12 +3,13 @@
 `(client_id, client_secret=None, **overrides) -> TokenEndpoint`; the overrides are `TokenEndpoint`'s keyword arguments,
 and `url`. What is known of a provider is data, see `Provider`: `PRESETS` holds it by the preset's name, and where each
 fact comes from stands in the preset's docstring. What is not known there is as in the RFCs, and can be overridden.
+`SERVICES` holds the presets that make a source which starts from nothing, for services with a key instead of a person.
 Each preset names the origins that its tokens may be sent to; `origins=` names others.
 """
 
 from __future__ import annotations
 
-from ._preset import PRESETS, Overrides, Preset, Provider
+from ._preset import PRESETS, SERVICES, Overrides, Preset, Provider
 from .business import (
     exact_online,
     follow_up_boss,
@@ -24,6 +25,12 @@ from .business import (
 )
 from .identity import auth0, databricks, keycloak, okta, servicenow, snowflake
 from .platforms import atlassian, box, dropbox, github, google, microsoft, slack
+from .services import (
+    GitHubInstallation,
+    GoogleServiceAccount,
+    github_installation,
+    google_service_account,
+)
 from .social import discord, fitbit, linkedin, reddit, spotify, strava, x
 from .work import (
     airtable,
@@ -39,6 +46,9 @@ from .work import (
 
 __all__ = [
     "PRESETS",
+    "SERVICES",
+    "GitHubInstallation",
+    "GoogleServiceAccount",
     "Overrides",
     "Preset",
     "Provider",
@@ -56,8 +66,10 @@ __all__ = [
     "fitbit",
     "follow_up_boss",
     "github",
+    "github_installation",
     "gitlab",
     "google",
+    "google_service_account",
     "gusto",
     "hubspot",
     "keycloak",

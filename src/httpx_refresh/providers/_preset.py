@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast
@@ -127,6 +128,12 @@ class Preset:
         return tuple(one.name for one in parameters if one.kind is one.KEYWORD_ONLY)
 
     @property
+    def leading(self) -> tuple[str, ...]:
+        """What it is told first, by position."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return tuple(one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD)
+
+    @property
     def required(self) -> frozenset[str]:
         """Those of its `parameters` that have no default."""
         parameters = inspect.signature(self.function).parameters
@@ -155,14 +162,17 @@ def _paragraphs(function: Callable[..., Any]) -> list[str]:
 PRESETS: dict[str, Preset] = {}
 """Every preset, by its name; in the order in which they were declared. `known` alone writes to it."""
 
+SERVICES: dict[str, Preset] = {}
+"""Those that make a source that starts from nothing, and are told more than a client. `known` alone writes to it."""
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def known(provider: Provider) -> Callable[[_F], _F]:
+def known(provider: Provider, among: dict[str, Preset] = PRESETS) -> Callable[[_F], _F]:
     """Make a function the preset of a provider."""
 
     def declare(function: _F) -> _F:
-        PRESETS[function.__name__] = Preset(function.__name__, provider, function)
+        among[function.__name__] = Preset(function.__name__, provider, function)
         return cast("_F", frameless(function))
 
     return declare
@@ -171,7 +181,8 @@ def known(provider: Provider) -> Callable[[_F], _F]:
 def _check_names(title: str, given: dict[str, Any]) -> None:
     if given.keys() <= Overrides.__optional_keys__:
         return
-    preset = next(one for one in PRESETS.values() if one.provider.title == title)
+    every = (*PRESETS.values(), *SERVICES.values())
+    preset = next(one for one in every if one.provider.title == title)
     no_others(preset.name, given, [*preset.parameters, *Overrides.__optional_keys__])
 
 
@@ -183,6 +194,13 @@ def _filled(value: Any, parts: dict[str, str]) -> Any:
         for name, text in parts.items():
             value = value.replace(f"{{{name}}}", text)
     return value
+
+
+def host_of(name: str, value: str) -> str:
+    """Return the name of a host, and its port, as it stands in an address."""
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d+)?", value.lower()):
+        raise ValueError(f"{name} must be the name of a host")
+    return value.lower()
 
 
 def json_field(value: Any, *path: str | int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from ._preset import DAY, HOUR, PRESETS, Grace, Preset
+from ._preset import DAY, HOUR, PRESETS, SERVICES, Grace, Preset
 
 _GRANTS = {
     "authorization_code": "login",
@@ -104,7 +104,9 @@ HEADINGS = (
 
 def sorted_presets() -> list[Preset]:
     """Return all presets by their providers' names."""
-    return sorted(PRESETS.values(), key=lambda one: one.provider.title.casefold())
+    return sorted(
+        [*PRESETS.values(), *SERVICES.values()], key=lambda one: one.provider.title.casefold()
+    )
 
 
 def markdown() -> str:
@@ -125,8 +127,8 @@ def _anchor(title: str) -> str:
 
 def _section(preset: Preset) -> list[str]:
     one = preset.provider
-    told = "".join(f", {name}=" for name in preset.parameters)
-    lines = [f"### {one.title}", "", f"`{preset.name}(client_id, client_secret{told})`"]
+    told = ", ".join([*preset.leading, *(f"{name}=" for name in preset.parameters)])
+    lines = [f"### {one.title}", "", f"`{preset.name}({told})`"]
     origins = ", ".join(f"`{origin}`" for origin in one.origins) or "none: `origins=` must be said"
     lines += ["", f"- Its tokens go to: {origins}."]
     lines += [f"- {_sentence(quirk)}" for quirk in one.quirks]

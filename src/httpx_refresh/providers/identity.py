@@ -5,20 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ._preset import DAY, HOUR, Overrides, Provider, known
+from ._preset import DAY, HOUR, Overrides, Provider, host_of, known
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .._oauth.endpoint import TokenEndpoint
     from .._oauth.material import Text
-
-
-def _host(name: str, value: str) -> str:
-    """Return the name of a host, and its port, as it stands in an address."""
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d+)?", value.lower()):
-        raise ValueError(f"{name} must be the name of a host")
-    return value.lower()
 
 
 _OKTA = Provider(
@@ -65,7 +58,7 @@ def okta(
         jwt.py and dpop.py, okta-sdk-nodejs issue 424: service apps, one hour, DPoP; developer.okta.com's API of users'
         tokens: offline_access; NangoHQ/nango providers.yaml: URLs, client authentication, the API's address.
     """
-    return _OKTA.endpoint(client_id, client_secret, overrides, domain=_host("domain", domain))
+    return _OKTA.endpoint(client_id, client_secret, overrides, domain=host_of("domain", domain))
 
 
 _AUTH0 = Provider(
@@ -114,7 +107,7 @@ def auth0(
         rotation does not extend; auth0-python client_authentication.py: assertions; anthropics/claude-code issue 84440:
         what a second use ends; NangoHQ/nango providers.yaml: URLs, JSON, client authentication.
     """
-    return _AUTH0.endpoint(client_id, client_secret, overrides, domain=_host("domain", domain))
+    return _AUTH0.endpoint(client_id, client_secret, overrides, domain=host_of("domain", domain))
 
 
 _KEYCLOAK = Provider(
@@ -211,7 +204,7 @@ def snowflake(
         connection_config.py: rotation, roles; docs.snowflake.com/user-guide/oauth-custom and OpenInt's connector for
         Snowflake: the scope that brings a refresh token.
     """
-    return _SNOWFLAKE.endpoint(client_id, client_secret, overrides, host=_host("host", host))
+    return _SNOWFLAKE.endpoint(client_id, client_secret, overrides, host=host_of("host", host))
 
 
 _SERVICENOW = Provider(
@@ -251,7 +244,7 @@ def servicenow(
     Sources:
         NangoHQ/nango providers.yaml: URLs, client authentication, and its guide for ServiceNow: lifetimes, the count.
     """
-    return _SERVICENOW.endpoint(client_id, client_secret, overrides, host=_host("host", host))
+    return _SERVICENOW.endpoint(client_id, client_secret, overrides, host=host_of("host", host))
 
 
 _DATABRICKS = Provider(
@@ -286,4 +279,4 @@ def databricks(
         databricks-sdk credentials_provider.py and oauth.py: client authentication, scope; NangoHQ/nango providers.yaml:
         URL, the API's address.
     """
-    return _DATABRICKS.endpoint(client_id, client_secret, overrides, host=_host("host", host))
+    return _DATABRICKS.endpoint(client_id, client_secret, overrides, host=host_of("host", host))
