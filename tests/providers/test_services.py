@@ -58,7 +58,10 @@ class Server:
         self.requests.append(request)
         if request.url.host == "api.github.com":
             assertion = request.headers["authorization"].removeprefix("Bearer ")
-            token = {"token": f"ghs_{len(self.requests)}", "expires_at": "2099-01-01T00:00:00Z"}
+            token: dict[str, Any] = {
+                "token": f"ghs_{len(self.requests)}",
+                "expires_at": "2099-01-01T00:00:00Z",
+            }
         else:
             assertion = parse_qs(request.content.decode())["assertion"][0]
             token = {"access_token": f"ya29.{len(self.requests)}", "expires_in": 3599}

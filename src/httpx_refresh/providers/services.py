@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
 from .._errors import RefreshUnavailable, cause_of, frameless
 from .._oauth.authentication import Asked, Proof
@@ -22,7 +22,23 @@ from ._preset import HOUR, SERVICES, Overrides, Provider, host_of, known
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .._http.challenge import ExpiryRule
+    from .._http.libraries import AsyncClient
     from .._oauth.endpoint import TokenEndpoint
+
+
+class ServiceOptions(TypedDict, total=False):
+    """What these presets may be told: keyword arguments of `TokenEndpoint`, and its `url`."""
+
+    url: str
+    name: str | None
+    client: AsyncClient | Callable[[], AsyncClient] | None
+    timeout: float
+    allow_http: bool
+    origins: Iterable[str] | str | None
+    is_expired: ExpiryRule | Callable[[Any], bool] | None
+    params: Mapping[str, str] | None
+
 
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
@@ -161,7 +177,7 @@ def google_service_account(
     *,
     scope: str | Iterable[str],
     subject: str | None = None,
-    **overrides: Unpack[Overrides],
+    **overrides: Unpack[ServiceOptions],
 ) -> GoogleServiceAccount:
     """Google service accounts: tokens of an hour for a key, without a person and without a store.
 
@@ -184,7 +200,8 @@ def google_service_account(
         raise ValueError("scope must not be empty")
     if subject is not None and not (isinstance(subject, str) and subject):
         raise ValueError("subject must be a str that is not empty, or None")
-    return GoogleServiceAccount(_GOOGLE.endpoint(None, None, overrides), key, words, subject)
+    endpoint = _GOOGLE.endpoint(None, None, cast("Overrides", overrides))
+    return GoogleServiceAccount(endpoint, key, words, subject)
 
 
 # -- GitHub ------------------------------------------------------------------------------------------------------------
@@ -257,7 +274,7 @@ def github_installation(
     repository_ids: Iterable[int] = (),
     permissions: Mapping[str, str] | None = None,
     host: str = "api.github.com",
-    **overrides: Unpack[Overrides],
+    **overrides: Unpack[ServiceOptions],
 ) -> GitHubInstallation:
     """GitHub Apps acting as themselves: tokens of an hour for a key, without a person and without a store.
 
@@ -289,7 +306,7 @@ def github_installation(
         "permissions": dict(permissions or {}),
     }
     auth = _AppToken(key)
-    told: Overrides = {"client_auth": auth, **overrides}
+    told = cast("Overrides", {"client_auth": auth, **overrides})
     parts = {"host": host_of("host", host), "installation": str(installation_id)}
     endpoint = _GITHUB.endpoint(str(app_id), None, told, **parts)
     narrowed = {name: value for name, value in body.items() if value}
