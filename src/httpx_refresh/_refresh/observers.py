@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
@@ -28,6 +28,8 @@ from .events import Event, RefreshStarted, logger
 
 Observer = Callable[[Event], object]
 """What `on_event` takes. It may have the methods of `Tracer`, too."""
+
+_E = TypeVar("_E", bound=Event)
 
 MOST_LINKS = 128
 """So many waiting requests are told to a tracer."""
@@ -51,10 +53,11 @@ class Tracer(Protocol):
 
     def refreshing(
         self, started: RefreshStarted, links: Sequence[object]
-    ) -> AbstractContextManager[Any]:
+    ) -> AbstractContextManager[Callable[[str], object]]:
         """Return a context that is entered by the task that sends the refresh token, and left once the end is saved.
 
-        `links` are the answers of `waiting`, at most `MOST_LINKS`; it grows while requests join.
+        `links` are the answers of `waiting`, at most `MOST_LINKS`; it grows while requests join. What entering the
+        context returns is called, before it is left, with the outcome if there is no new token.
         """
         ...
 
@@ -137,22 +140,26 @@ class Observers:
             logs = logger.isEnabledFor(events.LOG[type(event)][0])
             if not (logs or self._boxes):
                 return
-            if self._store_name is None:
-                self._store_name = repr(self._store)
-            event = replace(
-                event,
-                provider=self._provider,
-                store=self._store_name,
-                label=self._label,
-                server=self._server,
-                generation=self.generation if event.generation is None else event.generation,
-            )
+            event = self._filled(event)
             for box in self._boxes:
                 box.post(event)
             if logs:
                 events.write_log(event)
         except Exception as error:
             observer_failed(error)
+
+    def _filled(self, event: _E) -> _E:
+        """Return the event with what all events of this token have."""
+        if self._store_name is None:
+            self._store_name = repr(self._store)
+        return replace(
+            event,
+            provider=self._provider,
+            store=self._store_name,
+            label=self._label,
+            server=self._server,
+            generation=self.generation if event.generation is None else event.generation,
+        )
 
     async def told(self) -> None:
         """Wait until the callbacks have been told what happened so far; not for those that block.
@@ -177,8 +184,12 @@ class Observers:
 
     def refreshing(
         self, started: RefreshStarted, links: Sequence[object]
-    ) -> AbstractContextManager[Any]:
+    ) -> AbstractContextManager[Callable[[str], object]]:
         """Return the context in which the refresh token is sent."""
+        try:
+            started = self._filled(started)
+        except Exception as error:  # The store's own name may not be had.
+            observer_failed(error)
         return _Refreshing(self._tracers, started, links)
 
 
@@ -192,16 +203,26 @@ class _Refreshing:
         self._started = started
         self._links = links
         self._entered: list[AbstractContextManager[Any]] = []
+        self._failed: list[Callable[[str], object]] = []
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Callable[[str], None]:
         for tracer in self._tracers:
             try:
                 context = tracer.refreshing(self._started, self._links)
-                context.__enter__()
+                self._failed.append(context.__enter__())
             except Exception as error:
                 observer_failed(error)
             else:
                 self._entered.append(context)
+        return self.failed
+
+    def failed(self, outcome: str) -> None:
+        """Tell that there is no new token."""
+        for one in self._failed:
+            try:
+                one(outcome)
+            except Exception as error:
+                observer_failed(error)
 
     def __exit__(
         self,
@@ -209,6 +230,8 @@ class _Refreshing:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if kind is not None:
+            self.failed(kind.__name__)
         while self._entered:
             try:
                 # Without the error: its frames are not for anybody else's eyes.

@@ -30,7 +30,7 @@ from .pauses import LONGEST_EARLY_WAIT, Backoff, Need, Polls, Trouble, held_back
 from .record import Claim, Failed, Record
 from .slot import Slot, View
 from .source import Facts, TokenSource
-from .spending import NoToken, Outcome, Renewed, Spending, Unsent
+from .spending import NoToken, Outcome, Refused, Renewed, Spending, Unsent
 from .waking import Waiting
 
 Step = Literal[
@@ -130,6 +130,13 @@ def reason_of(flight: Flight, now: float) -> events.Reason:
     return "expired" if expired else "refused"
 
 
+def outcome_of(outcome: Unsent | NoToken | Refused) -> str:
+    """Say how a spending failed, as events do."""
+    if isinstance(outcome, NoToken):
+        return outcome.error.outcome
+    return "not_sent" if isinstance(outcome, Unsent) else "login_required"
+
+
 def maybe_sent(outcome: Outcome) -> bool:
     """Whether the refresh token may have left this process."""
     if isinstance(outcome, NoToken):
@@ -153,7 +160,11 @@ class Renewal:
     flight: Flight
     emit: Callable[[events.Event], None]
     refreshing: (
-        Callable[[events.RefreshStarted, Sequence[object]], AbstractContextManager[object]] | None
+        Callable[
+            [events.RefreshStarted, Sequence[object]],
+            AbstractContextManager[Callable[[str], object]],
+        ]
+        | None
     ) = None
     trouble: Trouble | None = None
     asked: bool = field(default=False, init=False)
@@ -294,8 +305,14 @@ class Renewal:
                 )
                 self.emit(event)
                 sent_before, flight.sent = flight.sent, True
-                with self.refreshing(event, flight.links) if self.refreshing else nullcontext():
+                with (
+                    self.refreshing(event, flight.links)
+                    if self.refreshing
+                    else nullcontext() as told
+                ):
                     outcome = await spending.spend(flight.closing, retries)
+                    if told is not None and not isinstance(outcome, Renewed):
+                        told(outcome_of(outcome))
                 flight.sent = sent_before or maybe_sent(outcome)
                 if isinstance(outcome, Renewed):
                     landing = self._renewed(spending, outcome, started, claimed_at)

@@ -398,7 +398,9 @@ class Session:
 
     def _start_over(self) -> None:
         """Forget what was learnt of the token that is no longer there."""
-        self._unsaved = None
+        if self._unsaved is not None:
+            self._unsaved = None  # Another text is there in its place.
+            self.emit(events.Saved())
         self._trouble = None
         self._doubt = None
         self._probe_at = self._end_at = _LONG_AGO
@@ -772,6 +774,12 @@ class Session:
                     await self._observers.told()
             self._land(flight, landing, renewal.spending)
             if renewal.spending is not None:
+                message = str(renewal.spending.unsaved)
+                self.emit(
+                    events.NotShared(message=message)
+                    if renewal.spending.repeatable
+                    else events.Unsaved(message=message)
+                )
                 await self._save_on(flight, renewal.spending)
         finally:
             self._end(flight)
@@ -943,12 +951,6 @@ class Session:
 
     async def _save_on(self, flight: Flight, spending: Spending) -> None:
         """Save a token again and again, until it is saved or the flight has to end."""
-        message = str(spending.unsaved)
-        self.emit(
-            events.NotShared(message=message)
-            if spending.repeatable
-            else events.Unsaved(message=message)
-        )
         last: list[Callable[[], Coroutine[Any, Any, None]]] = []
 
         def late() -> None:
@@ -963,7 +965,6 @@ class Session:
                 spawn(hand_over, ending=_nothing, never_ran=_nothing, every=_NEVER, tick=_nothing)
 
         if await spending.keep_saving(flight.closing, late):
-            self.emit(events.Saved())
             if spending.saved is not None:
                 self._saved(spending, spending.saved)
             return
@@ -987,6 +988,7 @@ class Session:
         """Take what the store holds for the truth again, be it that token or a newer one."""
         if self._unsaved is spending:
             self._unsaved = None
+            self.emit(events.Saved())
             if record.token is not None and not record.is_for_another(self.facts.purpose):
                 self._use(record.token, record, issued=False)
 
