@@ -40,11 +40,14 @@ def draw(results: dict[str, Any], directory: Path) -> list[Path]:
     return drawn
 
 
-def _axes(columns: int, width: float = 4.2) -> tuple[Any, list[Any]]:
+def _axes(panels: int, width: float = 4.2) -> tuple[Any, list[Any]]:
+    """Return a figure of so many panels, two side by side at most: it is read at the width of a page."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * columns, 3.2), layout="constrained")
-    axes = [figure.add_subplot(1, columns, number + 1) for number in range(columns)]
+    columns = min(panels, 2)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(width * columns, 3.2 * rows), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, number + 1) for number in range(panels)]
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)
     return figure, axes

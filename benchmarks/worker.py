@@ -19,6 +19,9 @@ class Counted:
     def __init__(self, store: TokenStore) -> None:
         self._store = store
         self.operations = 0
+        for name in ("hold", "changed"):  # What the store may have besides, as it is.
+            if (method := getattr(store, name, None)) is not None:
+                setattr(self, name, method)
 
     async def load(self) -> str | None:
         self.operations += 1

@@ -15,7 +15,7 @@ import sys
 import httpx_refresh
 
 NEEDS_AN_EXTRA = re.compile(
-    r"httpx_refresh\.(__main__|(cli|testing)(\..*)?|stores\.(redis|_?sql\w*|encrypted))$"
+    r"httpx_refresh\.(__main__|otel|(cli|testing)(\..*)?|stores\.(redis|_?sql\w*|encrypted))$"
 )
 EXTRAS = ("httpx2", "redis", "sqlalchemy", "starlette", "uvicorn", "typer", "rich", "trio")
 

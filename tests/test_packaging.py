@@ -70,7 +70,7 @@ def test_the_library_needs_four_packages_and_the_rest_are_extras(wheel: Path) ->
     needed = _metadata(wheel).get_all("Requires-Dist", [])
     core = {re.split(r"[^a-z0-9]", line)[0] for line in needed if "extra ==" not in line}
     assert core == {"anyio", "authlib", "filelock", "httpx", "publicsuffixlist"}
-    extras = {"httpx2", "redis", "sql", "encrypted", "testing", "cli"}
+    extras = {"httpx2", "redis", "sql", "encrypted", "otel", "testing", "cli"}
     assert set(_metadata(wheel).get_all("Provides-Extra", [])) == extras
 
 

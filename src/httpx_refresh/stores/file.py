@@ -23,7 +23,7 @@ logger: logging.Logger = logging.getLogger("httpx_refresh")
 
 _LIMIT = 1_048_576  # bytes; a token response is a few thousand
 _LOCK_TIMEOUT = 10.0  # seconds
-_LOCK_POLL = 0.01  # seconds
+_LOCK_POLL = 0.002  # seconds; a write takes some milliseconds
 _MOST_LINKS = 40  # as Linux
 _MOST_WARNINGS = 1000  # so that they do not fill the memory of a process with very many files
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -130,6 +130,10 @@ class FileStore:
 
 def _load(path: str) -> str | None:
     data = _read(_resolve(path), path)
+    # Needed by the first write only, and most of that write's time: rather now than when a token has expired and
+    # everybody waits.
+    import filelock  # noqa: F401 - what is imported once is there
+
     return None if data is None else decode_text(data, path)
 
 
@@ -141,6 +145,8 @@ def _replace(path: str, old: str | None, new: str) -> bool:
     if len(data) > _LIMIT:
         raise _too_large(target)
     _require_directory(target)
+    if _read(target, path) != expected:
+        return False  # Who has lost already need not wait for the lock of who has won.
     deadline = time.monotonic() + _LOCK_TIMEOUT
     while True:
         with _locked(target, deadline) as lock:
