@@ -135,7 +135,7 @@ def test_status_shows_who_refreshes_and_what_is_uncertain(run: Run) -> None:
         ("xero", {"expires_in": 1800}, 60),
         ("quickbooks", {"expires_in": 1800, "x_refresh_token_expires_in": 50 * DAY}, 50),
         ("salesforce", {"issued_at": "{now}000"}, 30),
-        ("2ba", {"expires_in": 1800}, None),
+        ("2ba", {"expires_in": 1800}, 30),  # assumed, as keep-alive does
         ("xero", {}, None),
     ],
 )
@@ -149,11 +149,58 @@ def test_status_knows_when_a_refresh_token_dies_of_disuse(
     }
     put(Token("a", "r", now + 1800, extra=known))
     result = run("status", provider, "--store", "file:token.json", "--json")
-    dies_at = json.loads(result.stdout)["refresh_token_expires_at"]
+    about = json.loads(result.stdout)
+    dies_at = about["refresh_token_expires_at"]
+    assert about["refresh_token_expires_at_assumed"] is (provider == "2ba")
+    assert about["refresh_token_due"] is (days is None)
     if days is None:
         assert dies_at is None
     else:
         assert dies_at == pytest.approx(now + days * DAY, abs=60)
+
+
+def test_status_without_a_name_shows_all_slots_in_a_table_and_the_worst_exit_code(
+    run: Run,
+) -> None:
+    now = time.time()
+    put(Token("SECRET", "SECRET", now + 1800, extra={"expires_in": 1800}))
+    Path("config.toml").write_text(
+        '[good]\nprovider = "xero"\nstore = "file:token.json"\n'
+        '[empty]\nprovider = "2ba"\nstore = "file:other.json"\n'
+        '[broken]\nprovider = "2ba"\nstore = "nothing:at-all"\n'
+    )
+    result = run("status", "--config", "config.toml")
+    head, *rows = result.stdout.splitlines()
+    assert head.split() == ["name", "state", "access", "token", "refresh", "token", "store"]
+    assert [row.split()[:2] for row in rows] == [
+        ["good", "good"],
+        ["empty", "empty"],
+        ["broken", "cannot"],
+    ]
+    assert "expires in 60 days" in rows[0]
+    assert result.exit_code == 3
+    assert "SECRET" not in result.output
+    told = [
+        json.loads(one)
+        for one in run("status", "--json", "--config", "config.toml").stdout.splitlines()
+    ]
+    assert [(one["name"], one["state"]) for one in told] == [("good", "good"), ("empty", "empty")]
+
+
+@pytest.mark.parametrize("age, due", [(1, False), (40, True)])
+def test_status_watch_and_keep_alive_agree_about_what_is_due(
+    run: Run, age: float, due: bool
+) -> None:
+    then = time.time() - age * DAY
+    put(Token("a", "r", then + 1800, extra={"expires_in": 1800}))
+    slot = ("--store", "file:token.json")
+    about = json.loads(run("status", "xero", *slot, "--json").stdout)
+    assert about["refresh_token_due"] is due
+    assert ("is due" in run("watch", "xero", *slot, "--changes", "1").stdout) is due
+    kept = run("keep-alive", "xero", *slot, "--verbose")
+    # Where it is due, only the client is wanting.
+    assert ("not due" in kept.stdout) is not due
+    assert ("no client id" in kept.stderr) is due
 
 
 def test_a_pipe_gets_plain_lines_of_any_length_and_a_terminal_may_have_colours(

@@ -250,7 +250,7 @@ LOG: dict[type[Event], tuple[int, str]] = {
         "token refreshed (generation {generation}), {duration:.3f} s after it was needed",
     ),
     RefreshFailed: (
-        logging.WARNING,
+        logging.INFO,
         "there is no new token ({reason}, {outcome}), {duration:.3f} s after it was needed: {message}",
     ),
     RefreshRetried: (logging.INFO, "{message} Trying again in {pause:.2f} s."),
@@ -311,9 +311,16 @@ LOG: dict[type[Event], tuple[int, str]] = {
 _AHEAD_FAILED = "the refresh ahead of expiry failed; the token is still in use: {message}"
 
 
+def level_of(event: Event) -> int:
+    """Return the level of an event's log record."""
+    if isinstance(event, RefreshFailed) and event.reason == "ahead":
+        return logging.WARNING  # Nobody waited, and so nobody got the error.
+    return LOG[type(event)][0]
+
+
 def write_log(event: Event) -> None:
     """Write the log record of an event; its attribute `httpx_refresh` is the event."""
-    level, text = LOG[type(event)]
+    level, text = level_of(event), LOG[type(event)][1]
     if isinstance(event, RefreshFailed) and event.reason == "ahead":
         text = _AHEAD_FAILED
     values = {one.name: getattr(event, one.name) for one in fields(event)}

@@ -137,7 +137,7 @@ class Observers:
     def emit(self, event: Event) -> None:
         """Tell everybody; whoever fails changes nothing."""
         try:
-            logs = logger.isEnabledFor(events.LOG[type(event)][0])
+            logs = logger.isEnabledFor(events.level_of(event))
             if not (logs or self._boxes):
                 return
             event = self._filled(event)

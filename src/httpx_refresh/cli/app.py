@@ -115,11 +115,18 @@ def status(
     store: Store = None,
     encrypt_key_file: KeyFile = None,
     config: Config = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="One JSON object for each slot, a line each, for scripts."),
+    ] = False,
 ) -> None:
-    """Show what a slot holds: its state, generation and times, never a token."""
+    """Show what a slot holds: its state, generation and times, never a token. Without a name: all slots, in a table."""
     with reporting():
-        code = run(partial(care.status, settings_of(context), as_json=as_json))
+        if name is None and context.params["store"] is None:
+            slots = all_settings_of(context, "show")
+            code = run(partial(care.status_of_all, slots, as_json=as_json))
+        else:
+            code = run(partial(care.status, settings_of(context), as_json=as_json))
     raise typer.Exit(code)
 
 
@@ -279,7 +286,7 @@ def keep_alive(
     Made for cron: silent while all is well, a line for each slot that is not, and the exit code of the worst.
     """
     with reporting():
-        slots = all_settings_of(context)
+        slots = all_settings_of(context, "keep alive")
         verbose = verbose or sys.stdout.isatty()
         days = None if within is None else within * 86_400.0
         code = run(partial(care.keep_alive, slots, within=days, verbose=verbose))

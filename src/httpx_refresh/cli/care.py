@@ -20,19 +20,16 @@ from .settings import GRANTS, Settings
 from .slots import (
     NEEDS_LOGIN,
     describe,
-    is_to_be_used,
+    idle_of,
     lines,
     open_slot,
     prepare,
-    refresh_token_expires_at,
     state_of,
+    until,
 )
 
 _DAY = 86_400.0
 _STYLES = {"good": "green", "due": "yellow"}
-
-# Half of Salesforce's, which is the shortest that is known, where nothing is known.
-_UNKNOWN_LIFETIME = 30 * _DAY
 
 REFRESH_TIMEOUT = 20.0
 """Seconds; `RefreshAuth`'s own default."""
@@ -72,6 +69,32 @@ async def obtain(settings: Settings) -> None:
         token = await auth.token()
     until = "" if token.expires_at is None else f"; it holds until {moment(token.expires_at)}"
     say(f"The token of {settings.label} is in {slot.store!r}{until}.", "green")
+
+
+async def status_of_all(slots: Sequence[Settings], *, as_json: bool) -> Exit:
+    """Print a table of all slots, a row each; return the worst exit code."""
+    worst, rows = Exit.DONE, [("name", "state", "access token", "refresh token", "store")]
+    for settings in slots:
+        now = time.time()
+        try:
+            slot = open_slot(settings)
+            about = describe(await slot.read(), settings, now)
+        except EXPECTED as error:
+            tell(f"{settings.label}: {error}", "red")
+            worst = max(worst, exit_code(error), key=_GRAVITY.index)
+            rows.append((settings.label, "cannot be read", "", "", settings.store or ""))
+            continue
+        if about["state"] in NEEDS_LOGIN and settings.grant is None:
+            worst = max(worst, Exit.LOG_IN, key=_GRAVITY.index)
+        if as_json:
+            say(json.dumps({"store": repr(slot.store), **about}))
+        rows.append((settings.label, about["state"], *until(about, now), repr(slot.store)))
+    if not as_json:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            words = "  ".join(f"{one:<{width}}" for one, width in zip(row, widths, strict=True))
+            say(words.rstrip(), "" if row is rows[0] else _STYLES.get(row[1], "red"))
+    return worst
 
 
 async def refresh(settings: Settings) -> None:
@@ -154,6 +177,8 @@ async def _look(slot: Slot, settings: Settings) -> tuple[str, str]:
     parts = [f"generation {record.generation}", about["state"]]
     if about["expires_at"] is not None:
         parts.append(f"until {moment(about['expires_at'])}")
+    if about["refresh_token_due"] and about["refresh_token_expires_at"] is not None:
+        parts.append("its refresh token is due")
     if about["redeeming"] is not None:
         parts.append(f"being refreshed by {about['redeeming']['by']}")
     if about["uncertain"] is not None:
@@ -195,12 +220,10 @@ async def _keep_alive(settings: Settings, within: float | None) -> str:
     record = await slot.read()
     now = time.time()
     token = _refreshable(record, slot, now)
-    lifetime = settings.refresh_token_lifetime() or _UNKNOWN_LIFETIME
-    dies_at = refresh_token_expires_at(token, lifetime)
-    if dies_at is not None and not is_to_be_used(
-        dies_at, lifetime=lifetime, within=within, now=now
-    ):
-        return f"not due; its refresh token lives until {moment(dies_at)}"
+    idle = idle_of(token, settings, now=now, within=within)
+    if idle is not None and idle.dies_at is not None and not idle.due:
+        assumed = ", as is assumed" if idle.assumed else ""
+        return f"not due; its refresh token lives until {moment(idle.dies_at)}{assumed}"
     endpoint = await settings.endpoint()
     # No origins: the commands send no request to the API.
     async with RefreshAuth(

@@ -255,14 +255,15 @@ def settings_of(context: typer.Context) -> Settings:
     return settings
 
 
-def all_settings_of(context: typer.Context) -> list[Settings]:
-    """Put the settings of many slots together."""
-    names, chosen = context.params["names"] or [], _chosen(context)
+def all_settings_of(context: typer.Context, what: str) -> list[Settings]:
+    """Put the settings of many slots together; `what` says what is not to be done if there is none."""
+    named = context.params["names"] if "names" in context.params else [context.params["name"]]
+    names, chosen = [name for name in named or [] if name is not None], _chosen(context)
     tables = read_config(context.params["config"])
     if not names and "store" not in chosen:
         names = list(tables)
         if not names:
-            raise Problem("there is nothing to keep alive: the configuration file names no slot")
+            raise Problem(f"there is nothing to {what}: the configuration file names no slot")
     if len(names) > 1 and chosen:
         raise Problem(
             f"{', '.join(sorted(chosen))}: given for one slot, by an option or a variable, and there are "

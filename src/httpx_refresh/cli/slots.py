@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -168,20 +169,63 @@ def is_to_be_used(dies_at: float, *, lifetime: float, within: float | None, now:
     return dies_at - now <= (lifetime / 2 if within is None else within)
 
 
+_UNKNOWN_LIFETIME = 30 * 86_400.0
+"""Seconds: half of Salesforce's, which is the shortest that is known, where nothing is known."""
+
+
+@dataclass(frozen=True)
+class Idle:
+    """How long a refresh token lives if nobody uses it. What `status`, `watch` and `keep-alive` know of that.
+
+    Attributes:
+        dies_at: when it dies then, in epoch seconds; None where it cannot be told.
+        assumed: neither the token nor its provider tells the lifetime: 30 days are assumed.
+        due: it is to be used now, so that it does not die.
+    """
+
+    dies_at: float | None
+    assumed: bool
+    due: bool
+
+
+def idle_of(
+    token: Token, settings: Settings, *, now: float, within: float | None = None
+) -> Idle | None:
+    """Say what becomes of a stored refresh token that nobody uses; None where there is none.
+
+    Args:
+        token: what is stored.
+        settings: whose refresh tokens they are.
+        now: epoch seconds.
+        within: seconds; a token that has no longer to live is due. None: half its lifetime.
+    """
+    if token.refresh_token is None:
+        return None
+    told = refresh_token_expires_at(token, settings.refresh_token_lifetime())
+    dies_at = refresh_token_expires_at(token, _UNKNOWN_LIFETIME) if told is None else told
+    since = obtained_at(token)
+    if dies_at is None or since is None:
+        return Idle(None, assumed=False, due=True)  # Nobody knows: once too often does no harm.
+    due = is_to_be_used(dies_at, lifetime=dies_at - since, within=within, now=now)
+    return Idle(dies_at, told is None, due)
+
+
 def describe(record: Record, settings: Settings, now: float) -> dict[str, Any]:
     """Say what a slot holds, without a token: what `status --json` prints."""
     token = record.token
     dead = record.dead if record.is_dead() else None
+    idle = None if token is None else idle_of(token, settings, now=now)
+    state = state_of(token, dead=dead is not None, revoked=bool(record.revoked), now=now)
     return {
         "name": settings.name,
         "provider": settings.provider,
-        "state": state_of(token, dead=dead is not None, revoked=bool(record.revoked), now=now),
+        "state": state,
         "generation": record.generation,
         "expires_at": None if token is None else token.expires_at,
         "has_refresh_token": token is not None and token.refresh_token is not None,
-        "refresh_token_expires_at": None
-        if token is None
-        else refresh_token_expires_at(token, settings.refresh_token_lifetime()),
+        "refresh_token_expires_at": None if idle is None else idle.dies_at,
+        "refresh_token_expires_at_assumed": idle is not None and idle.assumed,
+        "refresh_token_due": idle is not None and idle.due and state not in NEEDS_LOGIN,
         "scope": None if token is None else _word(token, "scope"),
         "realmId": None if token is None else _word(token, "realmId"),
         "redeeming": _claim(record.redeeming),
@@ -213,7 +257,12 @@ def lines(about: dict[str, Any], now: float) -> list[tuple[str, str]]:
     elif about["state"] == "good":
         found.append(("access token", "no expiry is known; it is refreshed when it is refused"))
     if about["refresh_token_expires_at"] is not None:
-        found.append(("refresh token", _until(about["refresh_token_expires_at"], now)))
+        words = _until(about["refresh_token_expires_at"], now)
+        if about["refresh_token_expires_at_assumed"]:
+            words += " (assumed: 30 days without use)"
+        if about["refresh_token_due"]:
+            words += "; keep-alive would use it now"
+        found.append(("refresh token", words))
     elif about["has_refresh_token"]:
         found.append(("refresh token", "there; when it dies of disuse is not known"))
     found += [(name, about[name]) for name in ("scope", "realmId") if about[name]]
@@ -230,6 +279,20 @@ def lines(about: dict[str, Any], now: float) -> list[tuple[str, str]]:
         )
         found.append(("refused", f"at {moment(about['dead']['since'])} ({said or 'no reason'})"))
     return found
+
+
+def until(about: dict[str, Any], now: float) -> tuple[str, str]:
+    """Say in a few words how long the access token and the refresh token of a slot live."""
+
+    def words(moment: float | None) -> str:
+        return "" if moment is None else _until(moment, now).partition(",")[0]
+
+    refresh_token = words(about["refresh_token_expires_at"])
+    if refresh_token and about["refresh_token_expires_at_assumed"]:
+        refresh_token += " (assumed)"
+    if about["refresh_token_due"]:
+        refresh_token = f"due: {refresh_token}" if refresh_token else "due"
+    return words(about["expires_at"]), refresh_token
 
 
 _UNITS = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
