@@ -198,7 +198,7 @@ async def test_a_401_that_meets_a_flight_ahead_shares_it_and_waits_for_the_claim
     api = Api("SECRET-a0".__ne__)
     async with api.client(auth) as client, anyio.create_task_group() as group:
         group.start_soon(client.get, "/")
-        await anyio.sleep(0.01)  # Before a second look is due.
+        await anyio.sleep(0.005)  # Before a second look is due.
         assert store.loads - loads == 1
         endpoint.issued = 3
         store.text = endpoint.text(expires_in=3600, generation=1)
