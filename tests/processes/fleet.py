@@ -32,6 +32,7 @@ class Worker:
         *,
         refresh_timeout: float = 20.0,
         reuse_grace: float = 0.0,
+        service: bool = False,
     ) -> None:
         setup = {
             "store": slot.url,
@@ -42,6 +43,7 @@ class Worker:
             "client_secret": server.client_secret,
             "refresh_timeout": refresh_timeout,
             "reuse_grace": reuse_grace,
+            "service": service,
         }
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", _RUN, json.dumps(setup)],
@@ -107,7 +109,7 @@ class Fleet:
         self._slot = slot
         self._workers: list[Worker] = []
 
-    def worker(self, **options: float) -> Worker:
+    def worker(self, **options: Any) -> Worker:
         worker = Worker(self._server, self._slot, **options)
         self._workers.append(worker)
         return worker

@@ -75,7 +75,8 @@ class Slot:
     def notes(self) -> dict[str, Any]:
         """The library's own notes in it, without those that each refresh leaves."""
         notes: dict[str, Any] = self.read()["httpx_refresh"]
-        return {name: note for name, note in notes.items() if name not in ("rev", "refusals")}
+        left = ("rev", "refusals", "issued", "purpose")
+        return {name: note for name, note in notes.items() if name not in left}
 
     def rest(self) -> None:
         """Let the pauses be over that follow from many tokens ended early, as if some minutes had gone by."""

@@ -22,3 +22,15 @@ def test_five_expiries_cost_five_token_requests(slot: Slot) -> None:
             assert [worker.answer()["ends"] for worker in workers] == [{"200": 25}] * 8
         assert server.stats()["token_requests"] == 5
         assert slot.notes() == {"generation": 5}
+
+
+def test_a_service_that_starts_from_nothing_makes_one_token_request_an_expiry(slot: Slot) -> None:
+    with running_server() as server, Fleet(server, slot) as fleet:
+        workers = [fleet.worker(service=True) for _ in range(8)]
+        for number in range(1, 6):
+            for worker in workers:
+                worker.ask(25)
+            assert [worker.answer()["ends"] for worker in workers] == [{"200": 25}] * 8
+            assert server.stats()["token_requests"] == number
+            server.expire()
+        assert slot.notes() == {"generation": 5}

@@ -15,6 +15,7 @@ import anyio.to_thread
 import httpx
 
 from httpx_refresh import RefreshAuth, RefreshAuthError, TokenEndpoint
+from httpx_refresh.grants import ClientCredentials
 from tests.processes.stores import opened
 
 # Every request has a connection of its own: one that is kept may be closed by the server as it is used again.
@@ -33,7 +34,8 @@ async def work(setup: dict[str, Any]) -> None:
             reuse_grace=setup["reuse_grace"],
             client=token_client,
         )
-        auth = RefreshAuth(endpoint, store, origins="any", refresh_timeout=setup["refresh_timeout"])
+        source = ClientCredentials(endpoint) if setup["service"] else endpoint
+        auth = RefreshAuth(source, store, origins="any", refresh_timeout=setup["refresh_timeout"])
         async with (
             auth,
             httpx.AsyncClient(auth=auth, trust_env=False, limits=LIMITS, timeout=60) as client,
