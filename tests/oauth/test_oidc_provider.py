@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from httpx_refresh import RefreshUnavailable, Token, TokenEndpoint, discover
+from httpx_refresh import RefreshAuth, RefreshUnavailable, Token, TokenEndpoint, discover
 from httpx_refresh._oauth.answer import Answer
 from httpx_refresh._oauth.authentication import Asked
 from httpx_refresh.client_auth import (
@@ -21,7 +21,9 @@ from httpx_refresh.client_auth import (
     MutualTLS,
     PrivateKeyJWT,
 )
+from httpx_refresh.grants import ClientCredentials
 from tests.oauth.pems import KIND_OF, certificate, pem
+from tests.oauth.test_frames import check_frames
 from tests.oauth.test_keys import joserfc_key
 
 pytestmark = pytest.mark.anyio
@@ -197,3 +199,23 @@ async def test_a_self_signed_certificate_authenticates_at_the_alias(issuer: str)
         certificate("other RSA"), pem("other RSA"), ca_certificates=certificate("P-256")
     )
     assert (await asked(issuer, "mtls", other)).status in (400, 401)
+
+
+async def test_a_service_gets_its_tokens_with_a_key(issuer: str) -> None:
+    auth = PrivateKeyJWT(pem("P-256"), algorithm="ES256")
+    endpoint = await discover(issuer, "ES256", client_auth=auth)
+    async with RefreshAuth(ClientCredentials(endpoint, scope="read"), origins="any") as service:
+        first = await service.token()
+        second = await service.refresh()
+    assert first.access_token != second.access_token
+    assert first.expires_at is not None
+
+
+async def test_a_service_with_a_wrong_key_is_refused(issuer: str) -> None:
+    auth = PrivateKeyJWT(pem("P-384"), algorithm="ES384", key_id="s3cr3t-of-nobody")
+    endpoint = await discover(issuer, "ES256", client_auth=auth)
+    async with RefreshAuth(ClientCredentials(endpoint), origins="any") as service:
+        with pytest.raises(RefreshUnavailable, match="invalid_client") as caught:
+            await service.token()
+    assert caught.value.outcome == "refused"
+    check_frames(caught.value)
