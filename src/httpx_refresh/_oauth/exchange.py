@@ -181,10 +181,8 @@ _FACTORY = (
 async def _client_of(source: Any, url: str) -> Any:
     """Return the client to ask with, or a `NoAnswer` if there is none that could."""
     if source is None:
-        # A proxy would see what is sent in clear: from the environment one is taken for https only, which it tunnels.
-        tunnelled = httpx.URL(url).scheme == "https"
-        library = library_asking()
-        return library.AsyncClient(verify=await _ssl_context(library), trust_env=tunnelled)
+        await prepared(None)
+        return client_maker(tunnelled=httpx.URL(url).scheme == "https")()
     if isinstance(source, CLIENTS):
         if source.is_closed:
             return _unfit(f"the client passed as client= is closed; {_FACTORY}")
@@ -206,12 +204,30 @@ def _unfit(why: str) -> NoAnswer:
     return NoAnswer(False, why, transient=False)
 
 
-async def _ssl_context(library: Any) -> ssl.SSLContext:
-    """Return the library's own context, made once and in a thread: reading the certificates takes many milliseconds."""
-    if library not in _ssl_contexts:
-        made = await run_blocking(library.create_ssl_context, group=_ssl_context)
-        return _ssl_contexts.setdefault(library, made)
-    return _ssl_contexts[library]
+def client_maker(*, tunnelled: bool) -> Callable[[], AsyncClient]:
+    """Return what makes the clients of those who lend none; await `prepared` first, so that it takes no time.
+
+    Args:
+        tunnelled: whether requests are https. A proxy would see what is sent in clear: from the environment one is
+            taken for https only, which it tunnels.
+    """
+
+    def make() -> AsyncClient:
+        library = library_asking()
+        context = _ssl_contexts.get(library) or library.create_ssl_context()
+        client: AsyncClient = library.AsyncClient(verify=context, trust_env=tunnelled)
+        return client
+
+    return make
+
+
+async def prepared(source: object) -> None:
+    """Read the certificates, once and in a thread, which takes many milliseconds; not for a client that was lent."""
+    library = library_asking()
+    if not isinstance(source, CLIENTS) and library not in _ssl_contexts:
+        made = await run_blocking(library.create_ssl_context, group=prepared)
+        _ssl_contexts.setdefault(library, made)
 
 
 _ssl_contexts: dict[Any, ssl.SSLContext] = {}
+"""Each library's own context, once it was made."""

@@ -33,6 +33,7 @@ from .options import (
     ClientKeyFile,
     ClientKeyId,
     ClientKeyPasswordFile,
+    ClientName,
     ClientSecret,
     Config,
     Device,
@@ -41,10 +42,12 @@ from .options import (
     GrantName,
     Issuer,
     KeyFile,
+    McpUrl,
     Name,
     Pkce,
     Port,
     RedirectUri,
+    Register,
     RevocationUrl,
     Scope,
     SecretFile,
@@ -86,6 +89,7 @@ def login(
     store: Store = None,
     encrypt_key_file: KeyFile = None,
     config: Config = None,
+    mcp: McpUrl = None,
     issuer: Issuer = None,
     token_url: TokenUrl = None,
     authorization_url: AuthorizationUrl = None,
@@ -97,6 +101,8 @@ def login(
     browser: Browser = True,
     device: Device = False,
     pkce: Pkce = None,
+    client_name: ClientName = None,
+    register: Register = False,
     timeout: Timeout = 300.0,
 ) -> None:
     """Log in, and put the first token into the store.
@@ -105,7 +111,7 @@ def login(
     address that the browser ended at.
     """
     with reporting():
-        log_in(settings_of(context), How(device, not browser, timeout))
+        log_in(settings_of(context), How(device, not browser, timeout, register))
 
 
 @app.command()
@@ -147,6 +153,7 @@ def refresh(
     store: Store = None,
     encrypt_key_file: KeyFile = None,
     config: Config = None,
+    mcp: McpUrl = None,
     issuer: Issuer = None,
     token_url: TokenUrl = None,
     domain: Domain = None,
@@ -207,6 +214,7 @@ def revoke(
     store: Store = None,
     encrypt_key_file: KeyFile = None,
     config: Config = None,
+    mcp: McpUrl = None,
     issuer: Issuer = None,
     token_url: TokenUrl = None,
     revocation_url: RevocationUrl = None,
@@ -266,6 +274,7 @@ def keep_alive(
     store: Store = None,
     encrypt_key_file: KeyFile = None,
     config: Config = None,
+    mcp: McpUrl = None,
     issuer: Issuer = None,
     token_url: TokenUrl = None,
     domain: Domain = None,

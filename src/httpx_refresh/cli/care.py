@@ -117,7 +117,7 @@ def revoke(settings: Settings, *, confirm: Callable[[str], bool]) -> None:
     """Give the token back (RFC 7009), then empty the slot."""
     slot = open_slot(settings)
     endpoint, record = run(partial(_look_before, settings, slot))
-    if record.token is None:
+    if record.token is None or endpoint is None:
         say(f"There is no token in {slot.store!r}: nothing to revoke.")
         return
     if endpoint.login.revocation_endpoint is None:
@@ -133,8 +133,12 @@ def revoke(settings: Settings, *, confirm: Callable[[str], bool]) -> None:
     say(f"{done} emptied: {slot.store!r}.", "green")
 
 
-async def _look_before(settings: Settings, slot: Slot) -> tuple[TokenEndpoint, Record]:
-    return await settings.endpoint(), await slot.read()
+async def _look_before(settings: Settings, slot: Slot) -> tuple[TokenEndpoint | None, Record]:
+    source = await settings.login_place()
+    record = await slot.read()
+    if isinstance(source, TokenEndpoint):
+        return source, record
+    return None if record.token is None else await source.endpoint(record.token), record
 
 
 async def _revoke(endpoint: TokenEndpoint, slot: Slot) -> bool:
@@ -224,11 +228,9 @@ async def _keep_alive(settings: Settings, within: float | None) -> str:
     if idle is not None and idle.dies_at is not None and not idle.due:
         assumed = ", as is assumed" if idle.assumed else ""
         return f"not due; its refresh token lives until {moment(idle.dies_at)}{assumed}"
-    endpoint = await settings.endpoint()
+    source = await settings.source()
     # No origins: the commands send no request to the API.
-    async with RefreshAuth(
-        endpoint, slot.store, origins=(), refresh_timeout=REFRESH_TIMEOUT
-    ) as auth:
+    async with RefreshAuth(source, slot.store, origins=(), refresh_timeout=REFRESH_TIMEOUT) as auth:
         await auth.refresh()
     return "refreshed"
 

@@ -7,9 +7,10 @@ import threading
 import time
 import webbrowser
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 
@@ -19,8 +20,10 @@ from .._oauth.endpoint import TokenEndpoint
 from .._oauth.login import AuthorizationRequest
 from .._refresh.slot import Slot
 from .._token import Token
+from ..mcp import Login, Server
+from ..stores.base import TokenStore
 from .console import Problem, ask_hidden, run, say, tell, warn
-from .loopback import GRACE, Loopback, place_of
+from .loopback import GRACE, Loopback, Place, place_of
 from .settings import Settings
 from .slots import prepare
 
@@ -29,11 +32,15 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class How:
-    """In which way the person logs in; `timeout` is in seconds, and bounds the whole login."""
+    """In which way the person logs in.
+
+    `timeout` is in seconds, and bounds the whole login; `register`: register anew at an MCP server's issuer.
+    """
 
     device: bool
     paste: bool
     timeout: float
+    register: bool = False
 
 
 class _Deadline:
@@ -65,6 +72,92 @@ class _Deadline:
         return LoginFailed(f"{late} within {self._timeout:g} s (--timeout). {advice}")
 
 
+class _Request(Protocol):
+    """A login that was begun: the browser goes to `url`, and brings `state` back."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+
+
+class _Where(Protocol):
+    """Where a person logs in with a browser; each takes back only what it has begun."""
+
+    name: str
+
+    async def places(self) -> list[Place]:
+        """Return where the browser may be awaited, the best place first."""
+        ...
+
+    async def begin(self, redirect_uri: str) -> _Request:
+        """Begin a login that ends at `redirect_uri`."""
+        ...
+
+    async def finish(self, redirect: str, request: Any) -> Token:
+        """Exchange what the browser brought back for a token."""
+        ...
+
+
+class _AtEndpoint:
+    """At an authorization server whose endpoints are known."""
+
+    def __init__(self, endpoint: TokenEndpoint, settings: Settings) -> None:
+        self.name = endpoint.name
+        self._endpoint = endpoint
+        self._settings = settings
+
+    async def places(self) -> list[Place]:
+        return [place_of(self._settings.redirect_uri, self._settings.port)]
+
+    async def begin(self, redirect_uri: str) -> AuthorizationRequest:
+        try:
+            return self._endpoint.authorization_url(redirect_uri, scope=self._settings.scope)
+        except ValueError as error:
+            raise Problem(str(error)) from None
+
+    async def finish(self, redirect: str, request: AuthorizationRequest) -> Token:
+        return await self._endpoint.exchange_code(redirect, request)
+
+
+class _AtServer:
+    """At whoever issues the tokens of an MCP server."""
+
+    def __init__(
+        self, server: Server, settings: Settings, store: TokenStore, *, register: bool
+    ) -> None:
+        self.name = server.name
+        self._register = register
+        self._server = server
+        self._settings = settings
+        self._store = store
+
+    async def places(self) -> list[Place]:
+        chosen = place_of(self._settings.redirect_uri, self._settings.port)
+        if self._settings.redirect_uri is not None or self._settings.port is not None:
+            return [chosen]
+        # Most servers compare the port, too: where the browser was awaited before, no client is registered anew.
+        before = await self._server.registered_redirect_uris(self._store)
+        return [*(place_of(uri, None) for uri in before if _is_loopback(uri)), chosen]
+
+    async def begin(self, redirect_uri: str) -> Login:
+        scope, register = self._settings.scope, self._register
+        return await self._server.begin_login(
+            self._store, redirect_uri, scope=scope, register=register
+        )
+
+    async def finish(self, redirect: str, request: Login) -> Token:
+        return await self._server.finish_login(self._store, redirect, request)
+
+
+def _is_loopback(uri: str) -> bool:
+    try:
+        place_of(uri, None)
+    except Problem:
+        return False
+    return True
+
+
 def log_in(settings: Settings, how: How) -> None:
     """Log in and save the token; whatever fails, the token that was there stays."""
     if settings.grant is not None:
@@ -73,38 +166,48 @@ def log_in(settings: Settings, how: How) -> None:
             f"{settings.name or ''}` gets its token".rstrip()
         )
     deadline = _Deadline(how.timeout)
-    endpoint, slot = run(partial(_prepare, settings, deadline))
+    source, slot = run(partial(_prepare, settings, deadline))
     _clear_environment(settings)
     # No origins: a login sends no request to the API.
-    auth = RefreshAuth(endpoint, slot.store, origins=())
+    auth = RefreshAuth(source, slot.store, origins=())
+    where: _Where
+    if isinstance(source, Server):
+        if how.device:
+            raise Problem("--device and --mcp do not go together")
+        where = _AtServer(source, settings, slot.store, register=how.register)
+    else:
+        where = _AtEndpoint(source, settings)
     if how.paste:
         # Asked for while no event loop runs: Ctrl-C is to end the question at once.
-        redirect, request = _ask_for_redirect(endpoint, settings, deadline)
-        token = run(partial(_redeem_pasted, endpoint, auth, redirect, request, deadline))
-    elif how.device:
-        token = run(partial(_with_device, endpoint, settings, auth, deadline))
+        redirect_uri = _unawaited(settings)
+        request = run(partial(_begun, where, redirect_uri, deadline))
+        redirect = _ask_for_redirect(request, redirect_uri, deadline)
+        token = run(partial(_redeem_pasted, where, auth, redirect, request, deadline))
+    elif how.device and not isinstance(source, Server):
+        token = run(partial(_with_device, source, settings, auth, deadline))
     else:
-        token = run(partial(_with_browser, endpoint, settings, auth, deadline))
-    say(f"Logged in at {endpoint.name}. The token is in {slot.store!r}.", "green")
-    for name in endpoint.login.redirect_fields:
+        token = run(partial(_with_browser, where, auth, deadline))
+    say(f"Logged in at {where.name}. The token is in {slot.store!r}.", "green")
+    fields = () if isinstance(source, Server) else source.login.redirect_fields
+    for name in fields:
         if name in token.extra:
             say(f"{name}: {token.extra[name]}")
     if token.refresh_token is None:
         warn(
-            f"{endpoint.name} gave no refresh token, so this one ends when its access token does. Most providers give "
+            f"{where.name} gave no refresh token, so this one ends when its access token does. Most providers give "
             "one for the scope offline_access only."
         )
 
 
-async def _prepare(settings: Settings, deadline: _Deadline) -> tuple[TokenEndpoint, Slot]:
+async def _prepare(settings: Settings, deadline: _Deadline) -> tuple[TokenEndpoint | Server, Slot]:
     """Find out what can be found out before a person is asked for anything."""
-    endpoint = await deadline.bound(
-        settings.endpoint, "The provider did not say where its endpoints are"
+    source = await deadline.bound(
+        settings.login_place, "The provider did not say where its endpoints are"
     )
-    if settings.scope is None and not endpoint.login.scope:
+    if isinstance(source, TokenEndpoint) and settings.scope is None and not source.login.scope:
         tell("No --scope was given: the provider decides what the token may do.")
     slot = await deadline.bound(partial(prepare, settings), "The store did not answer")
-    return endpoint, slot
+    return source, slot
 
 
 def _clear_environment(settings: Settings) -> None:
@@ -117,10 +220,13 @@ def _clear_environment(settings: Settings) -> None:
             del os.environ[name]
 
 
-async def _redeem(
-    endpoint: TokenEndpoint, auth: RefreshAuth, redirect: str, request: AuthorizationRequest
-) -> Token:
-    return await _save(auth, await endpoint.exchange_code(redirect, request))
+async def _begun(where: _Where, redirect_uri: str, deadline: _Deadline) -> _Request:
+    late = f"{where.name} did not say where to log in"
+    return await deadline.bound(partial(where.begin, redirect_uri), late)
+
+
+async def _redeem(where: _Where, auth: RefreshAuth, redirect: str, request: _Request) -> Token:
+    return await _save(auth, await where.finish(redirect, request))
 
 
 async def _save(auth: RefreshAuth, token: Token) -> Token:
@@ -131,39 +237,32 @@ async def _save(auth: RefreshAuth, token: Token) -> Token:
 
 
 async def _redeem_pasted(
-    endpoint: TokenEndpoint,
-    auth: RefreshAuth,
-    redirect: str,
-    request: AuthorizationRequest,
-    deadline: _Deadline,
+    where: _Where, auth: RefreshAuth, redirect: str, request: _Request, deadline: _Deadline
 ) -> Token:
-    redeem = partial(_redeem, endpoint, auth, redirect, request)
-    late = f"The code was not redeemed at {endpoint.name}"
+    redeem = partial(_redeem, where, auth, redirect, request)
+    late = f"The code was not redeemed at {where.name}"
     return await deadline.bound(redeem, late, grace=GRACE)
 
 
-async def _with_browser(
-    endpoint: TokenEndpoint, settings: Settings, auth: RefreshAuth, deadline: _Deadline
-) -> Token:
+async def _with_browser(where: _Where, auth: RefreshAuth, deadline: _Deadline) -> Token:
     tokens: list[Token] = []
-    async with Loopback(place_of(settings.redirect_uri, settings.port)) as server:
-        request = _begin(endpoint, server.redirect_uri, settings)
+    async with AsyncExitStack() as stack:
+        server = await _listening(stack, await where.places())
+        request = await _begun(where, server.redirect_uri, deadline)
 
         async def begin() -> None:
-            tell(
-                f"Opening a browser at {endpoint.name}. If none opens, go to this address yourself:"
-            )
+            tell(f"Opening a browser at {where.name}. If none opens, go to this address yourself:")
             say(request.url)
             # A browser for terminals returns when it is left. Nobody waits for it, not even at the end.
             threading.Thread(target=webbrowser.open, args=(request.url,), daemon=True).start()
 
         async def complete(redirect: str) -> None:
             # Saved before the person is told so.
-            tokens.append(await _redeem(endpoint, auth, redirect, request))
+            tokens.append(await _redeem(where, auth, redirect, request))
 
         await server.serve(begin, complete, state=request.state, timeout=deadline.left)
         if not tokens and server.taken:
-            raise deadline.passed(f"The code was not redeemed at {endpoint.name}")
+            raise deadline.passed(f"The code was not redeemed at {where.name}")
         if not tokens:
             raise deadline.passed(
                 "Nobody came back from the login",
@@ -172,21 +271,24 @@ async def _with_browser(
     return tokens[0]
 
 
-def _begin(endpoint: TokenEndpoint, redirect_uri: str, settings: Settings) -> AuthorizationRequest:
-    try:
-        return endpoint.authorization_url(redirect_uri, scope=settings.scope)
-    except ValueError as error:
-        raise Problem(str(error)) from None
+async def _listening(stack: AsyncExitStack, places: list[Place]) -> Loopback:
+    """Return a server that listens at the first of these places that is free."""
+    *better, last = places
+    for place in better:
+        with suppress(Problem):
+            return await stack.enter_async_context(Loopback(place))
+    return await stack.enter_async_context(Loopback(last))
 
 
-def _ask_for_redirect(
-    endpoint: TokenEndpoint, settings: Settings, deadline: _Deadline
-) -> tuple[str, AuthorizationRequest]:
-    redirect_uri = settings.redirect_uri
-    if redirect_uri is None:
-        port = "" if settings.port is None else f":{settings.port}"
-        redirect_uri = f"http://127.0.0.1{port}/callback"
-    request = _begin(endpoint, redirect_uri, settings)
+def _unawaited(settings: Settings) -> str:
+    """Return the redirect URI of a login whose browser nobody awaits."""
+    if settings.redirect_uri is not None:
+        return settings.redirect_uri
+    port = "" if settings.port is None else f":{settings.port}"
+    return f"http://127.0.0.1{port}/callback"
+
+
+def _ask_for_redirect(request: _Request, redirect_uri: str, deadline: _Deadline) -> str:
     tell("Open this address in a browser, anywhere, and log in:")
     say(request.url)
     tell(
@@ -196,7 +298,7 @@ def _ask_for_redirect(
     redirect = ask_hidden("Paste it here (it is not shown): ", timeout=deadline.left)
     if not redirect:
         raise LoginFailed("No address was pasted. Nothing has changed.")
-    return redirect, request
+    return redirect
 
 
 async def _with_device(

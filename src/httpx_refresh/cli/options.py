@@ -155,6 +155,23 @@ AuthMethod = Annotated[
         env="AUTH_METHOD",
     ),
 ]
+McpUrl = Annotated[
+    str | None,
+    _option(
+        "--mcp",
+        help="An MCP server's address: who issues its tokens is found out, and the client registers itself.",
+        panel=_SERVER,
+        env="MCP",
+    ),
+]
+ClientName = Annotated[
+    str | None,
+    typer.Option(
+        help="With --mcp: what people are shown when they are asked for their consent.",
+        show_default=False,
+    ),
+]
+Register = Annotated[bool, typer.Option("--register", help="With --mcp: register the client anew.")]
 Issuer = Annotated[
     str | None,
     _option(

@@ -18,6 +18,7 @@ from .._oauth.discovery import discover
 from .._oauth.endpoint import TokenEndpoint
 from ..client_auth import ClientAuth, MutualTLS, PrivateKeyJWT
 from ..grants import ClientCredentials, JWTBearer
+from ..mcp import Server
 from .console import Problem, warn
 from .extra import TOML
 
@@ -88,6 +89,8 @@ class Settings:
     store: str | None = field(default=None, repr=False)  # There may be a password in it.
     encrypt_key_file: str | None = None
     scope: str | None = None
+    mcp: str | None = None
+    client_name: str | None = None
     issuer: str | None = None
     token_url: str | None = None
     authorization_url: str | None = None
@@ -106,7 +109,7 @@ class Settings:
     @property
     def label(self) -> str:
         """What messages call this slot."""
-        return self.name or self.provider or self.issuer or self.store or "the slot"
+        return self.name or self.provider or self.mcp or self.issuer or self.store or "the slot"
 
     def secret(self) -> str | None:
         """Return the client's secret, from wherever it is kept."""
@@ -193,6 +196,28 @@ class Settings:
             )
         return given
 
+    async def login_place(self) -> TokenEndpoint | Server:
+        """Return where a person logs in; ask the issuer where it is, if only that is known."""
+        return await self.endpoint() if self.mcp is None else self._server(self.mcp)
+
+    def _server(self, url: str) -> Server:
+        if self.provider is not None or self.overrides():
+            raise Problem(
+                "--mcp finds out by itself where to log in: no provider, and none of --token-url, --authorization-url, "
+                "--device-authorization-url, --revocation-url, --auth-method and --pkce goes with it"
+            )
+        try:
+            return Server(
+                url,
+                client_id=self.client_id,
+                client_secret=self.secret(),
+                issuer=self.issuer,
+                scope=self.scope,
+                client_name=self.client_name or "httpx-refresh",
+            )
+        except ValueError as error:
+            raise Problem(str(error)) from None
+
     async def endpoint(self) -> TokenEndpoint:
         """Make the endpoint; ask the issuer where it is, if only that is known."""
         if not self.client_id:
@@ -216,13 +241,13 @@ class Settings:
             + "), or a table of the configuration file, or give --issuer or --token-url"
         )
 
-    async def source(self) -> TokenEndpoint | ClientCredentials | JWTBearer:
+    async def source(self) -> TokenEndpoint | ClientCredentials | JWTBearer | Server:
         """Make what gives this slot's tokens: a service's grant if one is named, else the endpoint of a login."""
         if self.grant is None:
             stray = [name for name in _GRANT_SETTINGS if getattr(self, name) is not None]
             if stray:
                 raise Problem(f"{', '.join(stray)} needs a grant: {' or '.join(GRANTS)}")
-            return await self.endpoint()
+            return await self.login_place()
         try:
             if self.grant == "client_credentials":
                 if self.subject is not None:
@@ -396,7 +421,7 @@ def resolve(
         return replace(base, **given)
     if _spelled(name) in PRESETS:
         return Settings(name=name, provider=_spelled(name), **given)
-    if "issuer" in given or "token_url" in given or "store" in given:
+    if "mcp" in given or "issuer" in given or "token_url" in given or "store" in given:
         return Settings(name=name, **given)
     known = dict.fromkeys([*config, *PRESETS])
     raise Problem(f"{name!r} is not known; known are {', '.join(known)}")

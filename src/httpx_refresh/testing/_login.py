@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from ._events import Family
+from ._mcp import Registry, check_resource
 from ._settings import Settings
 from ._tokens import TokenBook
 from ._wire import NO_STORE, Refusal, Reply, redirect_reply
@@ -44,7 +45,8 @@ class _Device:
 class LoginDesk:
     """Hands out authorization codes and device codes, and takes them back for tokens."""
 
-    def __init__(self, settings: Settings, book: TokenBook) -> None:
+    def __init__(self, settings: Settings, book: TokenBook, registry: Registry) -> None:
+        self._registry = registry
         self._settings = settings
         self._book = book
         self._codes: dict[str, _Code] = {}
@@ -54,10 +56,11 @@ class LoginDesk:
         """Serve the authorization endpoint (RFC 6749 section 4.1.1 and 4.1.2)."""
         client_id, redirect_uri = query.get("client_id", ""), query.get("redirect_uri", "")
         # Neither may be trusted for a redirect while one of them is wrong (section 4.1.2.1).
-        if client_id not in self._settings.clients:
+        if client_id not in self._settings.clients and not self._registry.knows(client_id):
             raise Refusal("invalid_request", "no such client")
         if not urlsplit(redirect_uri).scheme or urlsplit(redirect_uri).fragment:
             raise Refusal("invalid_request", "redirect_uri must be absolute, without a fragment")
+        self._registry.check_redirect(client_id, redirect_uri)
         fields: dict[str, str] = {}
         if self._settings.send_iss:
             fields["iss"] = self._settings.issuer
@@ -87,6 +90,10 @@ class LoginDesk:
     def _wrong_with(self, query: Mapping[str, str]) -> str | None:
         if query.get("response_type") != "code":
             return "unsupported_response_type"
+        try:
+            check_resource(self._settings, query)
+        except Refusal as refusal:
+            return refusal.error
         if self._settings.pkce == "unsupported":
             return None
         if "code_challenge" not in query:

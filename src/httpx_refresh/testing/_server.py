@@ -13,6 +13,7 @@ from ._behaviour import Behaviour
 from ._events import ApiEvent, Event, Family, TokenEvent
 from ._grants import JWT_BEARER, GrantDesk
 from ._login import LoginDesk
+from ._mcp import PLACE, Registry, check_resource, describe_resource, resource_challenge
 from ._settings import DEVICE_GRANT, Settings, authenticate, describe
 from ._tokens import Spent, TokenBook
 from ._wire import (
@@ -68,7 +69,8 @@ class AuthorizationServer(Settings):
         self._api_script: deque[Behaviour] = deque()
         self._lock = threading.RLock()
         self._book = TokenBook(self, self.events)
-        self._desk = LoginDesk(self, self._book)
+        self._registry = Registry(self)
+        self._desk = LoginDesk(self, self._book, self._registry)
         self._grants = GrantDesk(self, self._book)
         self._endpoints: dict[tuple[str, str], Callable[[Call], Reply]] = {
             ("POST", "/token"): self._token,
@@ -77,6 +79,8 @@ class AuthorizationServer(Settings):
             ("GET", "/authorize"): lambda call: self._desk.authorize(read_fields(call.query)),
             ("GET", "/device"): lambda call: self._desk.visit_device(read_fields(call.query)),
             ("GET", "/.well-known/oauth-authorization-server"): self._metadata,
+            ("GET", f"{PLACE}/api"): self._resource,
+            ("POST", "/register"): self._registry.register,
         }
 
     @property
@@ -162,6 +166,16 @@ class AuthorizationServer(Settings):
         """Behave like this to the next API requests, one each; then like `api_behaviour`."""
         self._api_script.extend(behaviours)
 
+    @property
+    def registrations(self) -> list[dict[str, Any]]:
+        """What clients said of themselves that registered, or tried to, in order."""
+        return self._registry.requests
+
+    def forget_registrations(self) -> None:
+        """Know none of the clients any more that have registered themselves."""
+        with self._lock:
+            self._registry.forget()
+
     def stats(self) -> dict[str, int]:
         """Return all counters by name."""
         return {
@@ -226,6 +240,7 @@ class AuthorizationServer(Settings):
         return reply if behaviour is None else behaviour.shape(reply)
 
     def _grant(self, grant_type: str, form: dict[str, str], client_id: str) -> Spent:
+        check_resource(self, form)
         if grant_type == "refresh_token":
             if "refresh_token" not in form:
                 raise Refusal("invalid_request", "refresh_token is missing")
@@ -265,7 +280,7 @@ class AuthorizationServer(Settings):
             reply = _serve(call, self.api_accepted)
         elif served:
             self.api_refused += 1
-            reply = _refuse(outcome)
+            reply = _refuse(outcome, resource_challenge(self))
         return reply if behaviour is None else behaviour.shape(reply)
 
     def _revoke(self, call: Call) -> Reply:
@@ -277,6 +292,11 @@ class AuthorizationServer(Settings):
         form = read_form(call)
         client_id = authenticate(call, form, self)
         return json_reply(self._desk.start_device(client_id, form.get("scope", "")))
+
+    def _resource(self, call: Call) -> Reply:
+        if not self.resource_metadata:
+            return json_reply({"error": "not found"}, 404)
+        return json_reply(describe_resource(self))
 
     def _metadata(self, call: Call) -> Reply:
         return json_reply(describe(self))
@@ -304,13 +324,13 @@ def _serve(call: Call, count: int) -> Reply:
     )
 
 
-def _refuse(outcome: str) -> Reply:
+def _refuse(outcome: str, further: str) -> Reply:
     """Refuse with a 401 as in RFC 6750 section 3; without a token there is no error code (3.1)."""
     challenge = 'Bearer realm="api"'
     if outcome != "missing":
         challenge += f', error="invalid_token", error_description="the token is {outcome}"'
     reply = json_reply({"error": "invalid_token", "reason": outcome}, 401)
-    reply.headers.append((b"www-authenticate", challenge.encode()))
+    reply.headers.append((b"www-authenticate", (challenge + further).encode()))
     return reply
 
 

@@ -52,6 +52,14 @@ class Settings:
     - `consent`: what the person at `/authorize` and `/device` does: agree at once, be asked (an
       HTML page), or deny.
     - `pkce`: whether S256 (RFC 7636) is demanded, optional, or unknown to the server.
+    - `resource_metadata`: whether the API is one as an MCP server has it: its 401s lead to its
+      metadata (RFC 9728), and a token is issued only to who names it as `resource` (RFC 8707). Any
+      address below `api_url` will do, such as `mcp_url`. `scopes_supported`: what its metadata
+      says of scopes. `challenge_scope`: the scope that its 401s ask for.
+    - `registration`: whether clients may register themselves (RFC 7591), or are refused; None:
+      there is no endpoint for that.
+    - `client_id_metadata_documents`: whether any https address is taken for a client id, as from a
+      server that reads the document there. It is not read.
     - `send_iss`: whether the redirect names the issuer (RFC 9207). `redirect_fields`: what else is
       in it.
     - `scopes`: the words that a grant without a person may ask for, and `targets`: the audiences and
@@ -83,6 +91,11 @@ class Settings:
     extra: Extra = field(default_factory=dict[str, Any])
     consent: Literal["auto", "ask", "deny"] = "auto"
     pkce: Literal["required", "optional", "unsupported"] = "required"
+    resource_metadata: bool = False
+    scopes_supported: Sequence[str] = ()
+    challenge_scope: str | None = None
+    registration: Literal["open", "refused"] | None = None
+    client_id_metadata_documents: bool = False
     send_iss: bool = True
     redirect_fields: Mapping[str, str] = field(default_factory=dict[str, str])
     scopes: Collection[str] | None = None
@@ -126,6 +139,11 @@ class Settings:
         """The API's address, without a slash at its end."""
         return f"{self.issuer}/api"
 
+    @property
+    def mcp_url(self) -> str:
+        """An address below the API's, for those who look for an MCP server."""
+        return f"{self.issuer}/api/mcp"
+
 
 def describe(settings: Settings) -> dict[str, Any]:
     """Write the metadata document of RFC 8414 section 2."""
@@ -149,6 +167,10 @@ def describe(settings: Settings) -> dict[str, Any]:
         "token_endpoint_auth_methods_supported": list(settings.auth_methods),
         "authorization_response_iss_parameter_supported": settings.send_iss,
     }
+    if settings.registration is not None:
+        document["registration_endpoint"] = f"{issuer}/register"
+    if settings.client_id_metadata_documents:
+        document["client_id_metadata_document_supported"] = True
     if settings.pkce != "unsupported":
         document["code_challenge_methods_supported"] = ["S256"]
     return document
@@ -170,6 +192,8 @@ def authenticate(call: Call, form: Mapping[str, str], settings: Settings) -> str
     client_id, secret = credentials
     if method not in settings.auth_methods:
         raise Refusal("invalid_client", f"{method} is not accepted here", 401)
+    if settings.client_id_metadata_documents and client_id.startswith("https://"):
+        return client_id
     if client_id not in settings.clients:
         raise Refusal("invalid_client", "no such client", 401)
     if settings.clients[client_id] != secret:

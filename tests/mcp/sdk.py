@@ -1,0 +1,99 @@
+"""The MCP SDK of this environment, of either generation: its server in a process, its client around `RefreshAuth`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+import httpx
+import pytest
+
+from httpx_refresh import RefreshAuth, Token, mcp
+from httpx_refresh.stores import TokenStore
+
+sdk = pytest.importorskip("mcp", reason="the MCP SDK is not installed")
+
+ROOT = Path(__file__).parents[2]
+REDIRECT = "http://127.0.0.1:9/callback"
+GENERATION = 2 if hasattr(sdk, "MCPError") else 1
+
+
+class Running:
+    """The SDK's server, and a person who says yes there."""
+
+    def __init__(self, url: str) -> None:
+        self.base = url
+        self.url = f"{url}/mcp"
+
+    def stats(self) -> dict[str, int]:
+        counts: dict[str, int] = httpx.get(f"{self.base}/control/stats", trust_env=False).json()
+        return counts
+
+    def control(self, what: str) -> None:
+        httpx.post(f"{self.base}/control/{what}", trust_env=False).raise_for_status()
+
+    async def log_in(self, source: mcp.Server, store: TokenStore) -> Token:
+        login = await source.begin_login(store, REDIRECT)
+        async with httpx.AsyncClient(trust_env=False, follow_redirects=True) as browser:
+            page = await browser.get(login.url)
+            assert "asks for access" in page.text
+            browser.follow_redirects = False
+            answer = await browser.post(page.url, data={"decision": "allow"})
+        token = await source.finish_login(store, answer.headers["location"], login)
+        await RefreshAuth(source, store).set_token(token)
+        return token
+
+
+@contextmanager
+def running(module: str = "tests.mcp.sdk_server") -> Iterator[Running]:
+    """Serve in a process of its own."""
+    with subprocess.Popen(
+        [sys.executable, "-m", module],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield Running(json.loads(cast("IO[str]", process.stdout).readline())["url"])
+        finally:
+            cast("IO[str]", process.stdin).close()
+
+
+@asynccontextmanager
+async def session(url: str, auth: RefreshAuth) -> AsyncIterator[Any]:
+    """A session of the SDK's client, as its users open one."""
+    from mcp.client.session import ClientSession
+
+    if GENERATION == 2:
+        import httpx2
+        from mcp.client.streamable_http import streamable_http_client
+
+        async with (
+            httpx2.AsyncClient(auth=auth, trust_env=False) as client,
+            streamable_http_client(url, http_client=client) as (reading, writing, *_),
+            ClientSession(reading, writing) as opened,
+        ):
+            await opened.initialize()
+            yield opened
+        return
+    from mcp.client.streamable_http import streamablehttp_client
+
+    async with (
+        streamablehttp_client(url, auth=auth) as (reading, writing, *_),
+        ClientSession(reading, writing) as opened,
+    ):
+        await opened.initialize()
+        yield opened
+
+
+async def call(opened: Any, number: int) -> str:
+    """Call the server's tool, and return what it says."""
+    result = await opened.call_tool("whoami", {"number": number})
+    text: str = result.content[0].text
+    return text
