@@ -46,6 +46,7 @@ from ._oauth.settings import client as checked_client
 from ._refresh.host import THIS_HOST
 from ._refresh.record import Record
 from ._refresh.slot import Slot
+from ._refresh.source import purpose_of
 from ._token import Token
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ class Server:
 
     Attributes:
         origins: the server's own origin: the token goes nowhere else.
+        purpose: names the server in the stored text; a text that names another one is not used.
 
     Raises:
         TypeError, ValueError: an argument that cannot be meant.
@@ -223,6 +225,7 @@ class Server:
         home = httpx.URL(url)
         self.name: str = name or home.host
         self.origins: tuple[str, ...] = (str(origin_of(home)),)
+        self.purpose: str = purpose_of("mcp", str(home).rstrip("/"), None)
         self.allow_http = allow_http
         self.issuer = issuer
         self.scope = scope
@@ -632,7 +635,7 @@ async def from_token_storage(storage: Any, server: Server, store: TokenStore) ->
         return None
     record = await slot.read()
     if record.token is None:
-        await slot.put(token)
+        await slot.put(token, server.purpose)
         return token
     return record.token
 

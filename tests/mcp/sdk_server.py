@@ -196,11 +196,11 @@ def app_of(url: str) -> tuple[Any, Provider]:
         settings["validate_token_resource"] = True
     server = MCPServer("whoami", auth_server_provider=provider, auth=AuthSettings(**settings))
 
-    @server.tool()
     def whoami(number: int) -> str:
         """Say that somebody called."""
         return f"call {number}"
 
+    server.add_tool(whoami)
     app = server.streamable_http_app()
     app.add_route("/consent", provider.consent, methods=["GET", "POST"])
     app.add_route("/control/expire", provider.expire, methods=["POST"])
