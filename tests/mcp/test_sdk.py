@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.parametrize("anyio_backend", ["asyncio"], scope="module"),
     # What the SDK says of its own deprecations.
     pytest.mark.filterwarnings("default:::mcp"),
-    pytest.mark.filterwarnings("ignore:.*streamablehttp_client:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Use .streamable_http_client. instead:DeprecationWarning"),
 ]
 
 
