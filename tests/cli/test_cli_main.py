@@ -35,6 +35,7 @@ COMMANDS = [
     "login",
     "status",
     "refresh",
+    "token",
     "revoke",
     "watch",
     "keep-alive",
