@@ -1,7 +1,8 @@
-"""The hot path: a request with a good token."""
+"""The hot path: a request with a good token, on each of the four clients."""
 
 from __future__ import annotations
 
+import json
 import time
 from types import ModuleType
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import httpx
 import httpx2
 
+from httpx_refresh import MemoryStore, RefreshAuth, TokenEndpoint
+
 from . import loopback, peers
 from .measure import Spread, interleaved, ratios
-from .world import PING, World
+from .world import PING, TOKEN_URL, World
 
 
 async def run(*, smoke: bool) -> list[dict[str, Any]]:
@@ -22,7 +25,38 @@ async def run(*, smoke: bool) -> list[dict[str, Any]]:
         for library in (httpx, httpx2):
             rows += await _measure(library, "in the process", None, rounds, requests)
             rows += await _measure(library, "loopback", address, rounds, requests * 2 // 5)
+            rows += await _measure_sync(library, rounds, requests)
     return rows
+
+
+async def _measure_sync(library: ModuleType, rounds: int, requests: int) -> list[dict[str, Any]]:
+    """Measure the sync client in the process; of the peers only the static header and ours serve it alike."""
+    world = World()
+    fields = {**world.response(), "expires_at": time.time() + 36_000}
+    endpoint = TokenEndpoint(TOKEN_URL, "client", "secret", origins="any")
+    auth = RefreshAuth(endpoint, MemoryStore(json.dumps(fields)), refresh_before=0)
+    header = {"Authorization": f"Bearer {world.access_token}"}
+    transport = world.sync_transport(library)
+    clients = {
+        peers.STATIC: library.Client(transport=transport, headers=header),
+        peers.OURS: library.Client(transport=transport, auth=auth),
+    }
+
+    async def once(client: Any) -> float:
+        start = time.process_time()
+        for _ in range(requests):
+            response = client.get(PING)
+        elapsed = time.process_time() - start
+        assert response.status_code == 200
+        return elapsed / requests
+
+    for client in clients.values():
+        await once(client)
+    cases = {name: lambda client=client: once(client) for name, client in clients.items()}
+    figures = await interleaved(cases, rounds)
+    for client in clients.values():
+        client.close()
+    return _rows(library, "in the process, sync", figures)
 
 
 async def _measure(
@@ -55,6 +89,10 @@ async def _measure(
     figures = await interleaved(cases, rounds)
     for client in clients.values():
         await client.aclose()
+    return _rows(library, way, figures)
+
+
+def _rows(library: ModuleType, way: str, figures: dict[str, list[float]]) -> list[dict[str, Any]]:
     against = ratios(figures, peers.STATIC)
     return [
         {

@@ -54,7 +54,7 @@ def _axes(panels: int, width: float = 4.2) -> tuple[Any, list[Any]]:
 
 
 def _draw_hot(rows: list[dict[str, Any]]) -> Any:
-    parts = groups([row for row in rows if row["way"] != "loopback"], "library")
+    parts = groups([row for row in rows if row["way"] == "in the process"], "library")
     figure, axes = _axes(len(parts))
     for one, ((library,), group) in zip(axes, parts.items(), strict=True):
         names = [row["peer"] for row in group]

@@ -89,9 +89,9 @@ class World:
         """A transport of `httpx` or `httpx2` that is this world."""
         return (_Transport if library is httpx else _Transport2)(self)
 
-    def sync_transport(self) -> httpx.BaseTransport:
-        """The same for `httpx.Client`, which blocks as it does on a socket."""
-        return _SyncTransport(self)
+    def sync_transport(self, library: ModuleType = httpx) -> Any:
+        """The same for the library's `Client`, which blocks as it does on a socket."""
+        return _SyncTransport(self) if library is httpx else _SyncTransport2(self)
 
 
 _JSON = {"content-type": "application/json"}
@@ -123,10 +123,21 @@ class _Transport2(httpx2.AsyncBaseTransport):
 
 
 class _SyncTransport(httpx.BaseTransport):
+    library: Any = httpx
+
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        status, body = self._world.token(request.read())
-        time.sleep(self._world.latency)
-        return httpx.Response(status, headers=_JSON, content=body)
+    def handle_request(self, request: Any) -> Any:
+        if request.url.path == "/token":
+            status, body = self._world.token(request.read())
+            time.sleep(self._world.latency)
+        else:
+            status, body = self._world.api(request.headers.get("Authorization"))
+        return self.library.Response(status, headers=_JSON, content=body)
+
+
+class _SyncTransport2(httpx2.BaseTransport):
+    library: Any = httpx2
+    __init__ = _SyncTransport.__init__
+    handle_request = _SyncTransport.handle_request

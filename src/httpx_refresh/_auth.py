@@ -22,7 +22,7 @@ from ._http.challenge import (
     checked_rule,
     glance,
 )
-from ._http.libraries import AuthBase, asking
+from ._http.libraries import BYTE_STREAMS, AuthBase, asking
 from ._http.origins import Origins, compiled
 from ._http.present import BEARER, Presenter
 from ._refresh import own_loop
@@ -300,7 +300,26 @@ class RefreshAuth(AuthBase):
         """
         if self._async_only is not None:
             raise RuntimeError(self._async_only)
-        flow = self._flow(request, blocking=True)
+        session = self._session
+        known = session.credential
+        sent: tuple[Credential, Response] | None = None
+        if (
+            known is not None
+            and session.host.wall() < known.renew_at
+            and isinstance(request.stream, BYTE_STREAMS)
+        ):
+            # Nearly every request: what the send loop does of it, without the loop.
+            self._origins.check(request.url)
+            _PRESENTER.present(request, known)
+            response = yield request
+            if (
+                not session.listening
+                and response.status_code != 403
+                and isinstance(glance(response.status_code, self._rule), Accepted)
+            ):
+                return
+            sent = known, response
+        flow = self._flow(request, blocking=True, sent=sent)
         try:
             request = _step(flow.__anext__())
             while request is not None:
@@ -316,31 +335,46 @@ class RefreshAuth(AuthBase):
         """
         return self._flow(request, blocking=False)
 
-    async def _flow(self, request: Any, *, blocking: bool) -> AsyncGenerator[Any, Any]:
-        """Send a request: one loop for async clients and sync ones. With `blocking` it never suspends but to send."""
+    async def _flow(
+        self, request: Any, *, blocking: bool, sent: tuple[Credential, Response] | None = None
+    ) -> AsyncGenerator[Any, Any]:
+        """Send a request: one loop for async clients and sync ones. With `blocking` it never suspends but to send.
+
+        Args:
+            request: what is to be sent.
+            blocking: for a sync client.
+            sent: what it was sent with, and the response, if it was: it needs no recording then.
+        """
         session = self._session
-        self._origins.check(request.url)
         known = session.credential
-        hopeless = False
-        if known is None or session.host.wall() >= known.renew_at:
-            try:
-                asking.set(type(request))
-                known = _good(session) if blocking else await session.good()
-            except RefreshAuthError:
-                known = session.credential
-                if known is None or not self._returns:
-                    raise
-                hopeless = True  # The API says it itself.
-        recording = bodies.record(
-            request,
-            self._replay_limit,
-            bodies.BlockingRecording if blocking else bodies.Recording,
-        )
-        _PRESENTER.present(request, known)
+        hopeless, recording = False, None
+        if sent is not None:
+            known, first = sent
+        else:
+            first = None
+            self._origins.check(request.url)
+            if known is None or session.host.wall() >= known.renew_at:
+                try:
+                    asking.set(type(request))
+                    known = _good(session) if blocking else await session.good()
+                except RefreshAuthError:
+                    known = session.credential
+                    if known is None or not self._returns:
+                        raise
+                    hopeless = True  # The API says it itself.
+            recording = bodies.record(
+                request,
+                self._replay_limit,
+                bodies.BlockingRecording if blocking else bodies.Recording,
+            )
+            _PRESENTER.present(request, known)
         rule, sends, refreshed, resent = self._rule, 0, False, False
         before: Credential | None = None  # What it was refused with, if that was another token.
         while True:
-            response = yield request
+            if first is None:
+                response = yield request
+            else:
+                response, first = first, None
             sends += 1
             challenge = glance(response.status_code, rule)
             if challenge is None:
