@@ -1,6 +1,6 @@
 """The MCP SDK's own server and client, of whichever generation is installed.
 
-The two generations exclude each other: `scripts/test --all` runs this file in an environment of each.
+The two generations exclude each other: run this file in an environment of the group `sdks`, and in one of `sdks-mcp1`.
 """
 
 from __future__ import annotations
