@@ -1,211 +1,419 @@
-"""The demo: 200 callers, a server in a process of its own, a token that ends under them, one refresh."""
+"""The demo: a pasted `asyncio.Lock` recipe and this library, side by side on one server, and the score.
+
+Each side has one grant and two processes. The story is the same for both: a token ends early under 200 callers, the
+caller that refreshes is cancelled, a second process joins, and one process is killed while it refreshes.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 import tempfile
 import time
+from asyncio.subprocess import PIPE, Process
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import anyio
-import anyio.to_thread
-import httpx
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from .._auth import RefreshAuth
-from .._oauth.endpoint import TokenEndpoint
-from .._token import Token
-from ..stores import FileStore
-from ..testing import Answer, RunningServer, running_server
+from ..testing import Answer, ApiEvent, FamilyEvent, Gate, RunningServer, TokenEvent, running_server
 
-ROWS = 24
+GRACE = "until_used"
+REFRESH_TIMEOUT = 4.0  # seconds; a claim is abandoned after 1.5 times that
+PATIENCE = 60.0  # seconds for one step of the story, on a slow machine
+
+SCENES = (
+    "The token ends early under {first} callers. The caller that refreshes is cancelled.",
+    "{second} callers of a second process use the token that it had at its start.",
+    "The token ends again. kill -9 of process 1 while it refreshes; process 2 goes on.",
+)
 
 
-class WatchedEndpoint(TokenEndpoint):
-    """A `TokenEndpoint` that notes when it asked, and when it had an answer."""
+class Worker:
+    """A process of callers, and what it says.
 
-    asked: tuple[float, float] | None = None
+    Mutable: `seen`, what its users saw in this scene so far; `logged`, the warnings of this library.
+    """
 
-    async def refresh(self, token: Token, /) -> Token:
-        """Refresh as ever, and note the time."""
-        started = time.monotonic()
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.logged: list[str] = []
+        self.seen: Counter[str] = Counter()
+
+    @classmethod
+    async def start(cls, setup: dict[str, Any]) -> Worker:
+        """Start the process, and wait until it is ready."""
+        module = f"{__package__}.demo_worker"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, stdin=PIPE, stdout=PIPE
+        )
+        worker = cls(process)
+        worker._write(setup)
+        await worker._done()
+        return worker
+
+    async def do(self, command: str, count: int = 1) -> dict[str, Any]:
+        """Give a command, and return what the process says when it is done."""
+        self._write({"command": command, "count": count})
+        return await self._done()
+
+    def kill(self) -> None:
+        """Kill the process: `kill -9`."""
+        self._process.kill()
+
+    async def stop(self) -> None:
+        """End the process, if it still runs, and wait for it."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         try:
-            return await super().refresh(token)
-        finally:
-            self.asked = (started, time.monotonic())
+            await asyncio.wait_for(self._process.wait(), 10.0)
+        except asyncio.TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        assert self._process.stdin is not None  # noqa: S101 - a pipe, as it was asked for
+        self._process.stdin.write(json.dumps(line).encode() + b"\n")
+
+    async def _done(self) -> dict[str, Any]:
+        assert self._process.stdout is not None  # noqa: S101 - likewise
+        while True:
+            line = await asyncio.wait_for(self._process.stdout.readline(), PATIENCE)
+            if not line:
+                raise RuntimeError("a process of the demo ended before its work was done")
+            said: dict[str, Any] = json.loads(line)
+            if "seen" in said:
+                self.seen = Counter(said["seen"])
+            if "log" in said:
+                self.logged.append(said["log"])
+            if said.get("done"):
+                return said
 
 
 @dataclass
-class Run:
-    """What the callers saw: each response's moment (seconds from the start) and what it was."""
+class Side:
+    """One of the two: its grant at the server, its processes, and what its users saw.
 
-    callers: int
-    calls: int
-    started: float = 0.0
-    wall: float = 0.0
-    answers: list[tuple[float, str]] = field(default_factory=list)
-    ended: tuple[float, float] | None = None
-    statuses: Counter[int] = field(default_factory=Counter)
-    server: dict[str, int] = field(default_factory=dict)
-    generation: int = 0
+    Mutable: all of it, by the story. `scenes` holds what the users saw, one `Counter` for each scene that was played;
+    `refreshes` the token requests that the server counted in each.
+    """
 
-    async def note(self, response: httpx.Response) -> None:
-        """Note a response as it comes in: `401`, `200`, or `replay` for the 200 of a request sent again."""
-        extensions = response.request.extensions
-        kind = str(response.status_code)
-        if response.status_code == 401:
-            extensions["refused"] = True
-        elif extensions.pop("refused", False):
-            kind = "replay"
-        self.answers.append((time.monotonic() - self.started, kind))
+    title: str
+    recipe: bool
+    path: Path
+    family: int
+    workers: list[Worker] = field(default_factory=list)
+    scenes: list[Counter[str]] = field(default_factory=list)
+    refreshes: list[int] = field(default_factory=list)
+    lost: bool = False
+    accepted: int = 0
+    caller_cancelled: bool = False
 
     @property
     def seen(self) -> Counter[str]:
-        """How many responses of each kind."""
-        return Counter(kind for _, kind in self.answers)
+        """What the users saw in all scenes."""
+        return sum(self.scenes, Counter())
 
-    def checks(self) -> list[tuple[str, int, bool]]:
-        """Return the sums that have to be right: name, figure, and whether it is."""
-        seen, total, server = self.seen, self.callers * self.calls, self.server
-        return [
-            ("calls", total, True),
-            ("answers with status 200", self.statuses[200], self.statuses[200] == total),
-            ("401s met", seen["401"], 0 < seen["401"] == server["api_refused"]),
-            (
-                "refresh" if server["token_requests"] == 1 else "refreshes",
-                server["token_requests"],
-                server["token_requests"] == 1,
-            ),
-            ("replays", seen["replay"], seen["replay"] == seen["401"]),
-            (
-                "refresh tokens spent twice",
-                server["reuses_detected"],
-                server["reuses_detected"] == 0,
-            ),
-            ("generation in the token file", self.generation, self.generation == 1),
+    @property
+    def generation(self) -> int:
+        """The generation of the token in the file, as this library notes it."""
+        notes: dict[str, int] = json.loads(self.path.read_text()).get("httpx_refresh", {})
+        return notes.get("generation", 0)
+
+
+@dataclass
+class Story:
+    """What is played, and how far. Mutable: `started`, when the token ended first (monotonic), and the sides."""
+
+    server: RunningServer
+    recipe: Side
+    ours: Side
+    callers: int
+    tell: Callable[[str], None]
+    started: float = 0.0
+    ended: float = 0.0
+    before: int = 0
+    counted: int = 0
+
+    @property
+    def second_callers(self) -> int:
+        """How many callers the second process has."""
+        return max(1, self.callers // 4)
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Both, as they are shown."""
+        return self.recipe, self.ours
+
+    def scene(self, number: int) -> str:
+        """Say what happens in a scene."""
+        return SCENES[number].format(first=self.callers, second=self.second_callers)
+
+    async def play(self) -> None:
+        """Play the story."""
+        async with AsyncExitStack() as stack:
+            await asyncio.gather(*(self._start(side, stack) for side in self.sides))
+            await self._both(self._warm_up)
+            self.before = self.counted = len(await self._ask(self.server.events))
+            for number, play in enumerate((self._early, self._second, self._killed)):
+                self.tell(f"{self.clock():5.1f} s  {self.scene(number)}")
+                for side in self.sides:
+                    side.scenes.append(Counter())
+                    side.refreshes.append(0)
+                await play()
+                await self._count()
+            self.ended = self.clock()
+
+    def clock(self) -> float:
+        """Return the seconds since the token ended first, or from that to the end of the story."""
+        if self.ended:
+            return self.ended
+        return time.monotonic() - self.started if self.started else 0.0
+
+    async def _start(self, side: Side, stack: AsyncExitStack) -> None:
+        setup = {
+            "recipe": side.recipe,
+            "path": str(side.path),
+            "url": self.server.url,
+            "token_url": self.server.token_url,
+            "api_url": self.server.api_url,
+            "client_id": self.server.client_id,
+            "client_secret": self.server.client_secret,
+            "reuse_grace": GRACE,
+            "refresh_timeout": REFRESH_TIMEOUT,
+        }
+        for worker in await asyncio.gather(Worker.start(setup), Worker.start(setup)):
+            stack.push_async_callback(worker.stop)
+            side.workers.append(worker)
+
+    async def _warm_up(self, side: Side) -> None:
+        for worker in side.workers:
+            await worker.do("call", 10)
+
+    async def _early(self) -> None:
+        gate = await self._expire()
+        await asyncio.gather(*(side.workers[0].do("start one") for side in self.sides))
+        await self._ask(self.server.arrived, gate, 2)
+        for side in self.sides:
+            said = await side.workers[0].do("cancel one")
+            side.caller_cancelled = said["cancelled"]
+        calls = asyncio.gather(*(self._call(side, 0) for side in self.sides))
+        await self._ask(self.server.release, gate)
+        await calls
+
+    async def _second(self) -> None:
+        await self._both(lambda side: self._call(side, 1))
+
+    async def _killed(self) -> None:
+        gate = await self._expire()
+        await asyncio.gather(*(side.workers[0].do("start one") for side in self.sides))
+        await self._until_refreshing(self.ours)
+        for side in self.sides:
+            side.workers[0].kill()
+        await self._ask(self.server.release, gate)
+        await self._both(lambda side: self._call(side, 1))
+
+    async def _expire(self) -> Gate:
+        """End every access token; token requests that come now are answered when the gate opens."""
+        gate = Gate()
+        await self._ask(lambda: self.server.behave(token=Answer(gate=gate)))
+        await self._ask(self.server.expire)
+        self.started = self.started or time.monotonic()
+        return gate
+
+    async def _until_refreshing(self, side: Side) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not self._refreshes_of(side, await self._ask(self.server.events, self.counted)):
+            if time.monotonic() > deadline:
+                raise RuntimeError("the demo's process did not begin to refresh")
+            await asyncio.sleep(0.02)
+
+    async def _call(self, side: Side, number: int) -> None:
+        """Have every caller of one process make a call, and take down what they see as they see it."""
+        worker, before = side.workers[number], side.scenes[-1]
+        worker.seen = Counter()
+        callers = self.second_callers if number else self.callers
+        calls = asyncio.create_task(worker.do("call", callers))
+        while not calls.done():
+            await asyncio.wait([calls], timeout=0.1)
+            side.scenes[-1] = before + worker.seen
+        await calls
+        side.scenes[-1] = before + worker.seen
+
+    async def _count(self) -> None:
+        events = await self._ask(self.server.events, self.before)
+        self.counted = self.before + len(events)
+        for side in self.sides:
+            side.refreshes[-1] += len(self._refreshes_of(side, events)) - sum(side.refreshes)
+            side.lost = any(
+                isinstance(one, FamilyEvent) and one.family == side.family for one in events
+            )
+            side.accepted = sum(
+                isinstance(one, ApiEvent)
+                and one.family == side.family
+                and one.outcome == "accepted"
+                for one in events
+            )
+
+    def _refreshes_of(self, side: Side, events: list[Any]) -> list[TokenEvent]:
+        return [one for one in events if isinstance(one, TokenEvent) and one.family == side.family]
+
+    async def _both(self, play: Callable[[Side], Awaitable[None]]) -> None:
+        await asyncio.gather(*(play(side) for side in self.sides))
+
+    async def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Ask the server, in a thread: it is steered by a sync client."""
+        return await asyncio.to_thread(function, *arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A figure that has to be right, and whether it is."""
+
+    name: str
+    figure: object
+    right: bool
+
+
+def sums(story: Story) -> list[Sum]:
+    """Return every sum that the exit code depends on."""
+    recipe, ours = story.sides
+    calls = story.callers + 2 * story.second_callers
+    found = [
+        Sum(f"{side.title}: the caller was cancelled", side.caller_cancelled, side.caller_cancelled)
+        for side in story.sides
+    ]
+    for side in story.sides:
+        answers, good = sum(side.seen.values()), side.seen["200"]
+        found += [
+            Sum(f"{side.title}: calls that ended", answers, answers == calls),
+            Sum(f"{side.title}: calls that the API accepted", side.accepted, side.accepted == good),
         ]
+    good, refused = ours.seen["200"], recipe.seen["401"]
+    return [
+        *found,
+        Sum(f"{ours.title}: calls with status 200", good, good == calls),
+        # The third is of two requests: that of the killed process, and that of the one which went on.
+        Sum(f"{ours.title}: refreshes, by scene", ours.refreshes, ours.refreshes == [1, 0, 2]),
+        Sum(f"{ours.title}: the grant was lost", ours.lost, not ours.lost),
+        Sum(f"{ours.title}: generation in the file", ours.generation, ours.generation == 2),
+        Sum(
+            f"{recipe.title}: refreshes of the first end",
+            recipe.refreshes[0],
+            recipe.refreshes[0] == 2,
+        ),
+        Sum(f"{recipe.title}: the grant was lost", recipe.lost, recipe.lost),
+        Sum(f"{recipe.title}: 401s", refused, refused == calls - recipe.seen["200"] > 0),
+    ]
 
 
-async def drive(run: Run, server: RunningServer, path: Path, progress: Progress) -> None:
-    """Run the callers, and end the token when half of the calls are answered."""
-    endpoint = WatchedEndpoint(server.token_url, server.client_id, server.client_secret)
-    auth = RefreshAuth(endpoint, FileStore(path), origins=server.url)
-    half = run.callers * run.calls // 2
-    task = progress.add_task("calls", total=run.callers * run.calls)
-
-    async def caller(client: httpx.AsyncClient, number: int) -> None:
-        for _ in range(run.calls):
-            response = await client.get(f"{server.api_url}/invoices/{number}")
-            run.statuses[response.status_code] += 1
-            progress.advance(task)
-            answered = sum(run.statuses.values())
-            if progress.disable and answered % (2 * half // 5 or 1) == 0:
-                progress.console.print(f"{answered} calls answered")
-            if answered == half:
-                await anyio.to_thread.run_sync(server.expire)
-                progress.console.print(
-                    f"[yellow]{half} calls answered: the access token ends now[/]"
-                )
-
-    limits = httpx.Limits(max_connections=50)
-    hooks = {"response": [run.note]}
-    async with (
-        auth,
-        httpx.AsyncClient(auth=auth, limits=limits, event_hooks=hooks, timeout=60) as client,
-        anyio.create_task_group() as callers,
-    ):
-        run.started = time.monotonic()
-        for number in range(run.callers):
-            callers.start_soon(caller, client, number)
-    run.wall = time.monotonic() - run.started
-    if endpoint.asked is not None:
-        run.ended = (endpoint.asked[0] - run.started, endpoint.asked[1] - run.started)
+def _kinds(seen: Counter[str]) -> str:
+    return ", ".join(f"{count} x {kind}" for kind, count in sorted(seen.items()))
 
 
-def timeline(run: Run) -> Table:
-    """Draw the expiry: what came in, step by step, around the one refresh."""
-    table = Table(title="The expiry, step by step", title_justify="left", header_style="bold")
-    for heading, justify in (
-        ("seconds", "right"),
-        ("200", "right"),
-        ("401", "right"),
-        ("replayed", "right"),
-    ):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]  # rich's literals
-    table.add_column("what happens")
-    refused = [at for at, kind in run.answers if kind == "401"]
-    replayed = [at for at, kind in run.answers if kind == "replay"]
-    if not refused or not replayed or run.ended is None:
-        return table
-    begin, end = refused[0], max(*replayed, *refused)
-    width = (end - begin) / (ROWS - 4)
-    begin -= 2 * width
-    for row in range(ROWS):
-        low, high = begin + row * width, begin + (row + 1) * width
-        seen = Counter(kind for at, kind in run.answers if low <= at < high)
-        asked, answered = run.ended
-        bar = Text()
-        if low < answered and asked < high:
-            bar.append("refresh " if asked >= low else "   |    ", "bold magenta")
-        if seen["401"]:
-            bar.append("x" * -(-seen["401"] // 4), "red")
-        if seen["replay"]:
-            bar.append("o" * -(-seen["replay"] // 4), "green")
-        if seen["200"]:
-            bar.append("." * -(-seen["200"] // 4), "dim")
-        counts = [str(seen[kind]) if seen[kind] else "" for kind in ("200", "401", "replay")]
-        table.add_row(f"{low:.3f}", *counts, bar)
-    table.caption = (
-        ". four answers   x four 401s   o four replays: the same requests, with the new token"
-    )
-    table.caption_justify = "left"
+def described(side: Side, scene: int) -> Text:
+    """Say what the users of one side saw in one scene so far."""
+    if scene >= len(side.scenes):
+        return Text("")
+    seen = side.scenes[scene]
+    text = Text(f"{seen['200']} x 200", "green" if seen["200"] else "dim")
+    text.append(", ", "default")
+    text.append(f"{seen['401']} x 401", "bold red" if seen["401"] else "dim")
+    others = sum(seen.values()) - seen["200"] - seen["401"]
+    if others:
+        text.append(f", {others} x error", "bold red")
+    return text
+
+
+def screen(story: Story) -> Table:
+    """Draw both sides as far as the story went."""
+    table = Table(title=f"{story.clock():.1f} s since the expiry", title_justify="left")
+    table.add_column("what happens, and what the users see")
+    for side in story.sides:
+        table.add_column(side.title, justify="right", min_width=20)
+    for number in range(len(SCENES)):
+        row = [described(side, number) for side in story.sides]
+        table.add_row(Text(story.scene(number), "default" if str(row[0]) else "dim"), *row)
     return table
 
 
-def sums(run: Run) -> Table:
-    """Draw the sums, each with whether it is right."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(justify="right", style="bold")
-    table.add_column()
-    table.add_column()
-    for name, figure, right in run.checks():
-        table.add_row(str(figure), name, "[green]ok[/]" if right else "[red]WRONG[/]")
-    table.add_row(f"{run.wall:.2f} s", "wall time", "")
+def score(story: Story) -> Table:
+    """Draw the last lines."""
+    table = Table(show_header=True, box=None, pad_edge=False)
+    table.add_column("score", style="bold")
+    for side in story.sides:
+        table.add_column(side.title, justify="right")
+    table.add_row("refreshes (token requests)", *(str(sum(side.refreshes)) for side in story.sides))
+    table.add_row("401s that users saw", *(str(side.seen["401"]) for side in story.sides))
+    table.add_row("grants lost", *(str(int(side.lost)) for side in story.sides))
     return table
 
 
-def demo(console: Console, *, callers: int = 200, calls: int = 5) -> int:
-    """Run the demo, show it on `console`, and return the exit code: 0 if all sums are right, else 1."""
+async def show(story: Story, console: Console) -> None:
+    """Play the story; on a terminal, draw it meanwhile."""
+    if not console.is_terminal:
+        await story.play()
+        return
+    with Live(get_renderable=lambda: screen(story), console=console, refresh_per_second=10):
+        await story.play()
+
+
+def demo(console: Console, *, callers: int = 200) -> int:
+    """Play the demo on `console`, and return the exit code: 0 if all sums are right, else 1."""
     live = console.is_terminal
     console.print(
-        f"A test server in a process of its own, {callers} callers with {calls} calls each over HTTP, "
-        "and one token file."
+        f"{callers} callers, two processes and one grant on each side, and one server. It ends the grant if a refresh "
+        "token is spent again after its successor was used.",
+        soft_wrap=not live,
     )
-    run = Run(callers, calls)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running_server(lifetime=3600, reuse_grace=GRACE) as server,
+    ):
+        sides = []
+        for title, family, token in (
+            ("asyncio.Lock recipe", 0, server.token),
+            ("httpx-refresh", 1, server.login()),
+        ):
+            path = Path(directory, f"{family}.json")
+            path.write_text(json.dumps(token))
+            path.chmod(0o600)
+            sides.append(Side(title, family == 0, path, family))
+
+        def tell(line: str) -> None:
+            if not live:
+                console.print(line, soft_wrap=True)
+
+        story = Story(server, sides[0], sides[1], callers, tell)
+        asyncio.run(show(story, console))
+        found = sums(story)
+    if not live:
+        console.print(screen(story))
+    for worker in story.ours.workers:
+        for line in worker.logged:
+            console.print(Text(f"logged by {story.ours.title}: {line}", "dim"), soft_wrap=not live)
+    for one in found:
+        if not one.right:
+            console.print(f"[red]WRONG[/] {one.name}: {one.figure}")
+    if not all(one.right for one in found):
+        for side in story.sides:
+            console.print(f"{side.title}: {_kinds(side.seen)}")
+    right = all(one.right for one in found)
+    console.print(
+        f"[green]All {len(found)} sums are right.[/]"
+        if right
+        else "[red]Some sums are not right.[/]"
     )
-    with tempfile.TemporaryDirectory() as directory, running_server(lifetime=3600) as server:
-        path = Path(directory, "token.json")
-        path.write_text(json.dumps(server.token))
-        # Slow enough for a person to see the callers wait for it.
-        server.script(Answer(delay=0.25))
-        with Progress(*columns, console=console, disable=not live) as progress:
-            anyio.run(drive, run, server, path, progress)
-        run.server = server.stats()
-        run.generation = json.loads(path.read_text()).get("httpx_refresh", {}).get("generation", 0)
-    console.print(timeline(run))
-    console.print(sums(run))
-    right = all(good for _, _, good in run.checks())
-    console.print("[green]All sums are right.[/]" if right else "[red]Some sums are not right.[/]")
+    console.print(f"{story.ended:.1f} s from the first expiry to the last answer.\n")
+    console.print(score(story))
     return 0 if right else 1
 
 
