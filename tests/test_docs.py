@@ -17,7 +17,7 @@ from httpx_refresh.testing import ApiEvent, AuthorizationServer
 from tests.oauth.pems import certificate, pem
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TOKEN_PATHS = (
     "/connect/token",
     "/oauth2/v1/tokens/bearer",
@@ -84,22 +84,55 @@ def test_every_snippet_compiles(path: Path) -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)", path.read_text("utf-8")):
-        assert link.startswith("https://") or (path.parent / link).exists(), link
+        ours = re.fullmatch(re.escape(project_url()) + r"/(?:blob|raw)/main/(.+)", link)
+        there = (ROOT / ours[1]).exists() if ours else (path.parent / link).exists()
+        assert there or (ours is None and link.startswith("https://")), link
+
+
+def project_url() -> str:
+    """Return the address of the repository."""
+    (url,) = re.findall(
+        r'^Repository = "(.+)"$', (ROOT / "pyproject.toml").read_text("utf-8"), flags=re.MULTILINE
+    )
+    return url
+
+
+def test_the_readme_renders_on_a_package_index() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    links = re.findall(r"\]\(([^)]+)", text)
+    assert len(links) > 10
+    assert [link for link in links if not link.startswith("https://")] == []
+    assert len(text.splitlines()) <= 120
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and MkDocs make them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), flags=re.MULTILINE)
+    words = (re.sub(r"[^\w\s-]", "", heading.lower()).strip() for heading in headings)
+    return {re.sub(r"[\s-]+", "-", one) for one in words}
+
+
+def test_the_readmes_links_lead_to_headings_that_exist() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    found = re.findall(re.escape(project_url()) + r"/blob/main/([^)#]+)#([^)]+)\)", text)
+    assert found
+    for file, anchor in found:
+        assert anchor in anchors(ROOT / file), anchor
 
 
 @pytest.mark.parametrize(
     "heading, file, host, settings",
     [
-        ("httpx-refresh", "xero-token.json", "api.xero.com", {}),
-        ("Xero", "xero-token.json", "api.xero.com", {}),
+        ("Use", "xero-token.json", "api.xero.com", {}),
+        ("Example: Xero", "xero-token.json", "api.xero.com", {}),
         (
-            "QuickBooks Online",
+            "Example: QuickBooks Online",
             "quickbooks-token.json",
             "quickbooks.api.intuit.com",
             {"rotate": "same"},
         ),
         (
-            "Salesforce",
+            "Example: Salesforce",
             "salesforce-token.json",
             "acme.my.salesforce.com",
             {
@@ -109,10 +142,10 @@ def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
                 "extra": {"instance_url": "https://acme.my.salesforce.com"},
             },
         ),
-        ("2BA", "2ba-token.json", "api.2ba.nl", {}),
+        ("Example: 2BA", "2ba-token.json", "api.2ba.nl", {}),
     ],
 )
-def test_a_provider_example_of_the_readme_refreshes_once_and_gets_its_answer(
+def test_a_provider_example_refreshes_once_and_gets_its_answer(
     heading: str,
     file: str,
     host: str,
@@ -124,6 +157,8 @@ def test_a_provider_example_of_the_readme_refreshes_once_and_gets_its_answer(
     server = AuthorizationServer(**{"clients": {"id": "secret"}, **settings})
     serve(server)
     for name, value in (
+        ("HTTPX_REFRESH_CLIENT_ID", "id"),
+        ("HTTPX_REFRESH_CLIENT_SECRET", "secret"),
         ("CLIENT_ID", "id"),
         ("CLIENT_SECRET", "secret"),
         ("XERO_TENANT_ID", "tenant"),
@@ -133,7 +168,8 @@ def test_a_provider_example_of_the_readme_refreshes_once_and_gets_its_answer(
     Path(file).write_text(json.dumps(server.login("id")))
     server.expire_access_tokens()
 
-    run(snippets(ROOT / "README.md", under=heading)[0], heading)
+    page = ROOT / ("docs/providers.md" if heading.startswith("Example") else "README.md")
+    run(snippets(page, under=heading)[0], heading)
 
     assert capsys.readouterr().out
     assert server.stats()["token_requests"] == 1
@@ -148,7 +184,7 @@ def test_the_example_of_use_connects_works_and_prints_no_secret(
 ) -> None:
     server = AuthorizationServer(clients={"client-id": "client-secret"})
     serve(server)
-    example = run(snippets(ROOT / "README.md", under="Using it")[0], "use")
+    example = run("\n".join(snippets(ROOT / "docs" / "use.md")), "use")
 
     async def main() -> None:
         await example["connect"](server.login("client-id"))
@@ -160,19 +196,12 @@ def test_the_example_of_use_connects_works_and_prints_no_secret(
     assert capsys.readouterr().out.startswith("Token(access_token='***', refresh_token='***'")
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/stores.md"])
-def test_the_stores_that_documents_write_keep_the_contract(name: str, tmp_path: Path) -> None:
-    blocks = [
-        code for code in snippets(ROOT / name) if "check_store" in code or "def replace" in code
-    ]
+def test_the_store_that_a_page_writes_keeps_the_contract(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "stores.md"
+    blocks = [code for code in snippets(page) if "check_store" in code or "def replace" in code]
     example = run("\n".join(blocks), "store")
     (test,) = [function for name, function in example.items() if name.startswith("test_")]
     anyio.run(lambda: test(*([tmp_path] if test.__code__.co_argcount else [])))
-
-
-def test_the_example_of_a_users_own_test_passes() -> None:
-    example = run(snippets(ROOT / "README.md", under="Testing your own code")[0], "test")
-    anyio.run(example["test_my_service_survives_an_expiry"])
 
 
 def test_the_table_of_many_tenants_makes_one_object_a_tenant() -> None:

@@ -74,3 +74,4 @@ class FamilyEvent(NamedTuple):
 
 
 Event = TokenEvent | ApiEvent | FamilyEvent
+"""What `AuthorizationServer.events` holds."""
