@@ -91,10 +91,10 @@ def test_every_link_to_a_file_leads_somewhere(path: Path) -> None:
 
 def project_url() -> str:
     """Return the address of the repository."""
-    (url,) = re.findall(
-        r'^Repository = "(.+)"$', (ROOT / "pyproject.toml").read_text("utf-8"), flags=re.MULTILINE
-    )
-    return url
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    found = re.search(r'^Repository = "(.+)"$', text, flags=re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
 def test_the_readme_renders_on_a_package_index() -> None:
