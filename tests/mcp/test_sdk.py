@@ -84,6 +84,9 @@ async def test_a_call_that_is_cancelled_during_the_refresh_loses_no_token(server
     assert "reuses" not in stats
 
 
+@pytest.mark.skipif(
+    GENERATION == 1, reason="the SDK's first generation ends a session at any 401, with a group"
+)
 async def test_a_dead_grant_in_mid_session_fails_one_call_and_a_login_heals_the_session(
     server: Running,
 ) -> None:
