@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -24,6 +25,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out), cwd=ROOT)
     (path,) = out.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution that a release would upload."""
+    out = tmp_path_factory.mktemp("sdist")
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(out), cwd=ROOT)
+    (path,) = out.glob("*.tar.gz")
     return path
 
 
@@ -72,6 +82,26 @@ def test_the_library_needs_four_packages_and_the_rest_are_extras(wheel: Path) ->
     assert core == {"anyio", "authlib", "filelock", "httpx", "publicsuffixlist"}
     extras = {"httpx2", "redis", "sql", "encrypted", "otel", "testing", "cli"}
     assert set(_metadata(wheel).get_all("Provides-Extra", [])) == extras
+
+
+def test_the_description_renders_and_the_metadata_is_valid(wheel: Path, sdist: Path) -> None:
+    said = _run(sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist))
+    assert said.count("PASSED") == 2
+
+
+def test_the_wheel_passes_its_check(wheel: Path) -> None:
+    assert "OK" in _run(sys.executable, "-m", "check_wheel_contents", str(wheel))
+
+
+def test_the_source_distribution_holds_what_contributing_names(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:scripts|tests|benchmarks|\.ci)/[\w./]*\w", text))
+    assert {"scripts/test", "tests/house.py", ".ci/run"} <= named
+    assert sorted(name for name in named if name not in held) == []
+    assert {"README.md", "LICENSE", "SECURITY.md", "mkdocs.yml", "docs/index.md"} <= held
+    assert [name for name in held if name.startswith((".venv", ".site", ".git/"))] == []
 
 
 def _metadata(wheel: Path) -> email.message.Message:

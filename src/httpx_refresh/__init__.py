@@ -20,6 +20,7 @@ from ._oauth.endpoint import TokenEndpoint
 from ._oauth.login import AuthorizationRequest
 from ._oauth.settings import LoginSettings
 from ._token import Token
+from ._version import __version__
 from .stores import FileStore, MemoryStore, TokenStore
 from .stores.urls import open_store
 
@@ -45,6 +46,7 @@ __all__ = [
     "Token",
     "TokenEndpoint",
     "TokenStore",
+    "__version__",
     "discover",
     "open_store",
 ]

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .._version import __version__
 from . import care, facts
 from .console import (
     Problem,
@@ -70,6 +71,24 @@ app: typer.Typer = typer.Typer(
     # Boxes and colours are for people; a pipe gets plain text.
     rich_markup_mode="rich" if sys.stdout.isatty() else None,
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        say(f"httpx-refresh {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version, and end."
+        ),
+    ] = False,
+) -> None:
+    """Options of all commands."""
 
 
 @app.command()
