@@ -490,3 +490,28 @@ async def test_a_sync_request_in_a_worker_thread_waits_for_the_refresh_of_the_lo
         endpoint.gate.release()
     assert statuses == [200]
     assert endpoint.asked == ["SECRET-r0"]
+
+
+def test_a_sync_call_on_the_library_s_own_loop_raises_at_once() -> None:
+    endpoint = Endpoint()
+    auth = RefreshAuth(endpoint, store_of(endpoint, expires_in=-5))
+
+    async def inside() -> None:  # As a token source, a store or a callback of another token would.
+        with pytest.raises(RuntimeError, match="own event loop"):
+            auth.sync.token()
+
+    own_loop.run(inside, seconds=5.0)
+    assert endpoint.asked == []
+    assert auth.sync.token().access_token == endpoint.current.access_token
+
+
+def test_a_token_of_the_wrong_type_stays_in_no_frame() -> None:
+    endpoint = Endpoint()
+    auth = RefreshAuth(endpoint, store_of(endpoint))
+    wrong: Any = {"access_token": "SECRET-x"}
+    for put in (auth.sync.set_token, lambda token: asyncio.run(auth.set_token(token))):
+        with pytest.raises(TypeError, match="must be a Token") as raised:
+            put(wrong)
+        frames = [one.frame for one in raised.traceback if "httpx_refresh" in str(one.path)]
+        assert frames
+        assert "SECRET" not in "".join(repr(frame.f_locals) for frame in frames)

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, overload
 import anyio
 
 from ._challenges import StepUp
-from ._errors import GRANTED_SCOPE, BodyNotReplayable, RefreshAuthError, StepUpRequired
+from ._errors import (
+    GRANTED_SCOPE,
+    BodyNotReplayable,
+    RefreshAuthError,
+    StepUpRequired,
+    frameless,
+)
 from ._http import bodies
 from ._http.challenge import (
     Accepted,
@@ -225,6 +231,7 @@ class RefreshAuth(AuthBase):
             raise TypeError("refused must be a Token, as token() returned it, or None")
         return (await self._session.refresh(refused)).token
 
+    @frameless
     async def set_token(self, token: Token) -> None:
         """Put a token into the store after a login, in the place of whatever was there, and use it from now on.
 
@@ -512,6 +519,7 @@ class SyncCalls:
         """Refresh now, and return the new token, see `RefreshAuth.refresh`."""
         return self._run(partial(self._auth.refresh, refused=refused))
 
+    @frameless
     def set_token(self, token: Token) -> None:
         """Put a token into the store after a login, and use it from now on, see `RefreshAuth.set_token`."""
         self._run(partial(self._auth.set_token, token))
@@ -569,6 +577,12 @@ def _blocked(session: Session, call: Callable[[], Coroutine[Any, Any, _T]]) -> _
         RuntimeError: the event loop of this thread would have to go on for that.
     """
     here = loop_here()
+    if here is not None and here is own_loop.own_loop():
+        raise RuntimeError(
+            "This synchronous call is made on the library's own event loop, by a token source, a store or a callback "
+            "that runs there: it would wait for itself. Nothing was sent for it. Await the async call there, such as "
+            "auth.token() in the place of auth.sync.token()."
+        )
     if here is not None and session.is_hosted_on(here):
         raise RuntimeError(
             "This synchronous call is made on the thread of an event loop that is refreshing the very token it needs: "

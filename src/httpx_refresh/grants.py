@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from ._errors import RefreshAuthError, RefreshUnavailable, cause_of, frameless
+from ._http.challenge import ExpiryRule
 from ._oauth import settings as checked
 from ._oauth.endpoint import TokenEndpoint
 from ._oauth.granting import Granted
@@ -82,9 +83,9 @@ class _Source:
         self.name: str = endpoint.name
         self.authorization_scheme: str = endpoint.authorization_scheme
         self.refresh_not_before_expiry: float | None = endpoint.refresh_not_before_expiry
-        self.origins = endpoint.origins
+        self.origins: tuple[str, ...] | str | None = endpoint.origins
         self.allow_http: bool = endpoint.allow_http
-        self.is_expired = endpoint.is_expired
+        self.is_expired: ExpiryRule | Callable[[Any], bool] | None = endpoint.is_expired
         self.purpose: str = purpose
         self.repeatable: bool = True
         self.ends_previous: bool = ends_previous

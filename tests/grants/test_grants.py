@@ -595,3 +595,20 @@ async def test_nothing_of_a_source_shows_a_secret() -> None:
         Grant(ENDPOINT, "x", {"password": "SECRET"}, subject="SECRET"),
     ):
         assert "SECRET" not in f"{source!r} {source.purpose} {RefreshAuth(source)!r}"
+
+
+async def test_two_versions_of_a_service_that_end_each_other_s_tokens_pause() -> None:
+    server = AuthorizationServer(grant_ends_previous=True)
+    store = MemoryStore()
+    auths = [
+        RefreshAuth(ClientCredentials(endpoint_of(server), scope=scope, ends_previous=True), store)
+        for scope in ("read", "read write")
+    ]
+    for _ in range(3):
+        for auth in auths:
+            assert await ping(server, auth) == [200]
+    assert server.token_requests == 6
+    refusals = parse(store.peek()).refusals
+    assert refusals is not None
+    assert refusals.early == 4  # The first token of each was no answer to a refusal.
+    assert refusals.pause.seconds > 0

@@ -8,7 +8,8 @@ import sys
 import anyio
 import pytest
 
-from httpx_refresh import RefreshAuth
+from httpx_refresh import RefreshAuth, Token
+from httpx_refresh._refresh import slot
 from httpx_refresh.testing import Gate
 from tests.fakes import Endpoint, Store
 
@@ -37,4 +38,41 @@ async def test_a_process_with_another_id_does_not_wait_for_its_parent_s_flight(
         )  # A flight of its own looked at the store, and waits for the claim.
         gate.release()
     assert endpoint.asked == ["SECRET-r0"]
+    await auth.aclose()
+
+
+class Obtains:
+    """Starts from nothing; it answers when its gate lets it."""
+
+    origins = "any"
+
+    def __init__(self) -> None:
+        self.gate = Gate()
+        self.asked = 0
+
+    async def obtain(self, _: Token | None, /) -> Token:
+        self.asked += 1
+        if self.asked == 1:
+            await self.gate.hold()
+        return Token(f"t{self.asked}")
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+async def test_a_child_does_not_wait_for_a_claim_that_it_inherited_in_its_own_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = Obtains()
+    auth = RefreshAuth(source)
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth.token)
+        await source.gate.arrived()
+        with monkeypatch.context() as child:
+            pid = os.getpid()
+            child.setattr(os, "getpid", lambda: pid + 1)
+            child.setattr(slot, "_inherited", slot._inherited)
+            slot._inherit()
+            with anyio.fail_after(1.0):
+                assert (await auth.token()).access_token == "t2"
+        source.gate.release()
     await auth.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from httpx_refresh import (
@@ -207,3 +208,40 @@ async def test_a_body_that_cannot_be_sent_again_returns_the_401_too() -> None:
 def test_what_unauthorized_may_be() -> None:
     with pytest.raises(ValueError, match="unauthorized must be"):
         RefreshAuth(Endpoint(), MemoryStore(), unauthorized="ignore")  # type: ignore[call-overload]  # that is the test
+
+
+@pytest.mark.anyio
+async def test_a_first_token_that_is_under_way_is_waited_for_and_revoked() -> None:
+    class Service:
+        origins = "any"
+
+        def __init__(self) -> None:
+            self.gate = Gate()
+            self.revoked: list[str] = []
+
+        async def obtain(self, _: Token | None, /) -> Token:
+            await self.gate.hold()
+            return Token("t1")
+
+        async def revoke(self, token: Token) -> None:
+            self.revoked.append(token.access_token)
+
+    service, store = Service(), Store(None)
+    auth = RefreshAuth(service, store)
+    answers: list[bool] = []
+
+    async def revoke() -> None:
+        answers.append(await auth.revoke())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth.token)
+        await service.gate.arrived()
+        loads = store.loads
+        group.start_soon(revoke)
+        while store.loads < loads + 2:
+            await anyio.lowlevel.checkpoint()
+        assert answers == []
+        service.gate.release()
+    assert answers == [True]
+    assert service.revoked == ["t1"]
+    assert store.record.token is None

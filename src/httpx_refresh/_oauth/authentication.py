@@ -181,7 +181,7 @@ class ClientSecretBasic(_WithSecret):
         self.form_encoded = form_encoded
         self.client_id_in_body = client_id_in_body
         self.secret_as_user = secret_as_user
-        self.scheme = checked_scheme(scheme, "scheme")
+        self.scheme: str = checked_scheme(scheme, "scheme")
 
     async def prove(self, asked: Asked) -> Proof:
         """Return the header."""
@@ -251,8 +251,8 @@ class ClientSecretJWT(_WithSecret):
         if algorithm not in get_args(SecretAlgorithm):
             raise ValueError(f"algorithm must be one of {', '.join(get_args(SecretAlgorithm))}")
         self.algorithm = algorithm
-        self.audience = _checked_audience(audience)
-        self.lifetime = _checked_lifetime(lifetime)
+        self.audience: str | None = _checked_audience(audience)
+        self.lifetime: float = _checked_lifetime(lifetime)
         if self._secret is not None and self._secret.last is not None:
             _check_length(self._secret.last)
 
@@ -345,8 +345,8 @@ class PrivateKeyJWT:
             certificate=certificate,
             certificate_headers=certificate_headers,
         )
-        self.audience = _checked_audience(audience)
-        self.lifetime = _checked_lifetime(lifetime)
+        self.audience: str | None = _checked_audience(audience)
+        self.lifetime: float = _checked_lifetime(lifetime)
 
     @classmethod
     def of_secret(cls, client_secret: Any) -> PrivateKeyJWT:

@@ -45,9 +45,9 @@ class Host:
 
     # The interpreter's own functions, as they are: who follows a refresh through the code is not led here by each
     # look at a clock.
-    wall = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
-    nonce = staticmethod(partial(secrets.token_hex, 8))
+    wall: staticmethod[[], float] = staticmethod(time.time)
+    monotonic: staticmethod[[], float] = staticmethod(time.monotonic)
+    nonce: staticmethod[[], str] = staticmethod(partial(secrets.token_hex, 8))
 
     def name(self) -> str:
         return f"{socket.gethostname()}:{os.getpid()}"
@@ -338,7 +338,7 @@ class Beside:
             call: is called and awaited.
             on_end: is called when it has ended.
         """
-        self.done = anyio.Event()
+        self.done: anyio.Event = anyio.Event()
         self.failed: str | None = None
         trio = _trio()
         if trio is not None:

@@ -356,13 +356,16 @@ class Session:
             host = self.host
             polls, until = Backoff(host, 0.02, 1.0), host.monotonic() + self.longest
             await self._save_unsaved()
-            while (record := await self.slot.read()).token is not None:
+            while True:
+                record = await self.slot.read()
                 token = record.token
-                if self.slot.judge(record).claim == "standing":
+                if self.slot.judge(record).claim == "standing":  # Of the very first token, too.
                     if host.monotonic() >= until:
                         raise held_too_long(self.facts.name, self.longest, sent=False)
                     await anyio.sleep(polls.next())
                     continue
+                if token is None:
+                    break
                 if revoke is not None and at_source and not record.is_dead():
                     asked.append(True)
                     await self._revoked(partial(revoke, token))

@@ -5,6 +5,7 @@ It reads, judges what it read, and swaps; whether to wait or to spend is not dec
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -69,6 +70,18 @@ class _Owner(NamedTuple):
 # The owners of the claims of this process that stand, by nonce.
 _standing: dict[str, _Owner] = {}
 
+# The claims that stood in the parent when this process was forked. Their holds stay the parent's, and are not let go.
+_inherited: frozenset[str] = frozenset()
+
+
+def _inherit() -> None:
+    global _inherited
+    _inherited |= frozenset(_standing)
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # nothing forks on Windows
+    os.register_at_fork(after_in_child=_inherit)
+
 
 class Slot:
     """Reads and swaps the text of one store, and knows since when what stands there has been standing.
@@ -105,7 +118,7 @@ class Slot:
         self.host: Host = host
         self.refresh_timeout: float = refresh_timeout
         self.hanging: Beside | None = None
-        self.said = False
+        self.said: bool = False
         self.told: Callable[[events.StoreCalled], None] | None = None
         self._seen: tuple[tuple[str, float], ...] = ()
         self._over: tuple[tuple[str, bool], ...] = ()
@@ -189,8 +202,11 @@ class Slot:
         """Whether a claim is nobody's any more.
 
         It is if it stood unchanged for 1.5 times its owner's own `refresh_timeout`, on this host's monotonic clock; if
-        it is older than any clock is wrong; if it was given up here; or if its event loop was closed under it.
+        it is older than any clock is wrong; if it was given up here; if its event loop was closed under it; or if it
+        stands in a forked child's copy of its parent's memory, where nobody goes on with it.
         """
+        if claim.nonce in _inherited and _peek_of(self.store) is not None:
+            return True
         patience = claim.patience or self.refresh_timeout
         standing = _standing.get(claim.nonce)
         if standing is not None and is_closed(standing.loop):

@@ -17,7 +17,7 @@ from .._token import Token
 from ..stores.base import Release
 from . import events
 from .host import CallRaised, NotBack, bounded, pass_on_interrupt
-from .pauses import Backoff, Need, after_refresh, pause_after
+from .pauses import Backoff, Need, after_fruit, after_refresh, pause_after
 from .record import MOST_FAILED, Claim, Dead, Failed, Pause, Record, fingerprint, merged
 from .slot import Slot, View
 from .source import Facts, Obtains, Refreshes, TokenSource
@@ -319,7 +319,9 @@ class Spending:
             purpose = self._facts.purpose
             other = base.purpose != purpose and base.is_for_another(purpose)
             refusals = after_refresh(
-                None if other else base.refusals,
+                # What was refused was another's. That tokens end early is told: where each of two kinds ends the
+                # other, neither would ever pause.
+                after_fruit(base.refusals) if other else base.refusals,
                 self._need,
                 generation=generation,
                 now=host.wall(),

@@ -54,9 +54,9 @@ class _Service:
         self.name: str = endpoint.name
         self.client_fingerprint: str | None = endpoint.client_fingerprint
         self.authorization_scheme: str = endpoint.authorization_scheme
-        self.origins = endpoint.origins
+        self.origins: tuple[str, ...] | str | None = endpoint.origins
         self.allow_http: bool = endpoint.allow_http
-        self.is_expired = endpoint.is_expired
+        self.is_expired: ExpiryRule | Callable[[Any], bool] | None = endpoint.is_expired
         self.purpose: str = purpose
         self.repeatable: bool = True
 
