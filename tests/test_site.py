@@ -21,7 +21,7 @@ from httpx_refresh._refresh.record import _KNOWN, Claim, Failed, Pause, Record, 
 from httpx_refresh.cli.console import Exit
 from httpx_refresh.cli.settings import Settings
 from httpx_refresh.cli.slots import STATES, describe
-from httpx_refresh.testing import AuthorizationServer, RunningServer, running_server
+from httpx_refresh.testing import AuthorizationServer, Call, RunningServer, running_server
 from tests.test_docs import DOCUMENTS, ROOT, run, serve, snippets
 
 __all__ = ["serve"]  # a fixture
@@ -244,10 +244,27 @@ def deployed(under: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def refused(environment: Path, serve: Callable[[AuthorizationServer], None]) -> AuthorizationServer:
-    """A server behind the pages' addresses that refuses the token in the store."""
+def refused(
+    environment: Path,
+    serve: Callable[[AuthorizationServer], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> AuthorizationServer:
+    """A server behind the pages' addresses that refuses the token in the store; for sync clients, too."""
     server = AuthorizationServer()
     serve(server)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        url = request.url
+        call = Call("GET", url.host, f"/api{url.path}", "", request.headers, request.read())
+        reply = server.handle(call)
+        fields: dict[str, Any] = {"orders": []} if reply.status == 200 else {}
+        return httpx.Response(reply.status, json=fields)
+
+    class Client(httpx.Client):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(transport=httpx.MockTransport(answer), **options)
+
+    monkeypatch.setattr(httpx, "Client", Client)
     (environment / "token.json").write_text(json.dumps(server.login()))
     server.expire_access_tokens()
     return server
@@ -271,3 +288,33 @@ def test_the_web_service_answers_after_an_expiry_and_tells_of_an_outage(
 
     assert anyio.run(main) == 503
     assert refused.token_requests == 2
+
+
+def test_a_sync_and_an_async_django_view_share_the_refresh(refused: AuthorizationServer) -> None:
+    pytest.importorskip("django", reason="Django is in the dependency group all-tests")
+    from django.conf import settings
+    from django.http import HttpRequest
+
+    if not settings.configured:
+        settings.configure()
+    page = deployed("Django")
+
+    async def main() -> int:
+        return int((await page["order_list_async"](HttpRequest())).status_code)
+
+    assert page["order_list"](HttpRequest()).status_code == 200
+    assert anyio.run(main) == 200
+    assert refused.token_requests == 1
+
+
+def test_the_function_gets_its_answer_after_an_expiry(refused: AuthorizationServer) -> None:
+    page = deployed("AWS Lambda and other functions that freeze")
+    assert page["handler"]({}, None) == {"orders": []}
+    assert refused.token_requests == 1
+
+
+def test_the_task_gets_its_answer_after_an_expiry(refused: AuthorizationServer) -> None:
+    pytest.importorskip("celery", reason="Celery is in the dependency group all-tests")
+    page = deployed("Celery")
+    assert page["fetch_order"].apply(args=[7]).get() == {"orders": []}
+    assert refused.token_requests == 1

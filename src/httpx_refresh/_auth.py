@@ -91,16 +91,16 @@ class RefreshAuth(AuthBase):
             by giving a new one: then each process has a token of its own, in memory.
         origins: where the bearer token may go, such as `["https://api.example.com", "https://*.example.com"]`.
             `"any"`: every https origin, and loopback. None: where the endpoint says, as each preset does.
-        refresh_before: seconds before its expiry from which on a token is refreshed while requests go on with it; a
-            fifth of the token's lifetime at most. 0: not ahead.
-        refresh_timeout: seconds that one refresh may take; also what tells a claim left by a dead process from a live
-            one. Give all that share a store the same.
+        refresh_before: refresh in the background this many seconds before expiry (at most 20 % of the lifetime). 0
+            disables it.
+        refresh_timeout: seconds that one refresh may take. A claim that is older than 1.5 times this is taken over. Use
+            the same value in every process that shares the store.
         replay_limit: bytes of a streamed request body that are kept while it is sent, to be sent again.
         is_expired: which responses mean that the token is no longer good: a predicate on status and headers, or an
             `ExpiryRule` that looks at the body. None: as the endpoint says; if it does not, status 401. It is called
             where the request is made: on its thread, and on its event loop, which it must not block.
         on_unsaved: called (or awaited) with the new token when it could not be saved for `refresh_timeout`: put it
-            somewhere safe. It stays in use, and the save is tried on. It is called on the event loop of the refresh,
+            somewhere safe. It stays in use, and saving is tried again. It is called on the event loop of the refresh,
             which it must not block: that of a request that asked for it, or the library's own (in a daemon thread) if
             that was a sync client's.
         on_event: called with what happens to the token, values of `httpx_refresh.events`; one callable, or several.
@@ -116,7 +116,7 @@ class RefreshAuth(AuthBase):
             since a request without one might be answered as anybody's.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be meant, the source needs a store and there is none, or nobody
+        TypeError, ValueError: an argument is invalid, the source needs a store and there is none, or nobody
             names the origins.
 
     Requests raise `ReauthorizationRequired`, `RefreshUnavailable`, `StoreError`, `OriginNotAllowed`,

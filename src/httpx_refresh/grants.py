@@ -149,7 +149,7 @@ class ClientCredentials(_Source):
         ends_previous: whether each new token ends the last one; then all processes must share a store.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be meant.
+        TypeError, ValueError: an argument is invalid.
     """
 
     @frameless
@@ -218,7 +218,7 @@ class JWTBearer(_Source):
         ends_previous: whether each new token ends the last one; then all processes must share a store.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be meant, or no key of the algorithm's kind.
+        TypeError, ValueError: an argument is invalid, or no key of the algorithm's kind.
     """
 
     @frameless
@@ -355,7 +355,7 @@ class TokenExchange(_Source):
         ends_previous: whether each new token ends the last one; then all processes must share a store.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be meant.
+        TypeError, ValueError: an argument is invalid.
     """
 
     @frameless
@@ -430,7 +430,7 @@ class Grant(_Source):
         ends_previous: whether each new token ends the last one; then all processes must share a store.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be meant.
+        TypeError, ValueError: an argument is invalid.
     """
 
     @frameless

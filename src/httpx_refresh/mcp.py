@@ -184,7 +184,7 @@ class Server:
         purpose: names the server in the stored text; a text that names another one is not used.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be meant.
+        TypeError, ValueError: an argument is invalid.
     """
 
     @frameless

@@ -162,7 +162,7 @@ class ClientSecretBasic(_WithSecret):
         scheme: the word before them in the header, for servers that want another one, as Workday does (`ID`).
 
     Raises:
-        TypeError, ValueError: an argument cannot be meant.
+        TypeError, ValueError: an argument is invalid.
     """
 
     method = "client_secret_basic"
@@ -205,7 +205,7 @@ class ClientSecretPost(_WithSecret):
             the endpoint's `client_secret`.
 
     Raises:
-        TypeError, ValueError: an argument cannot be meant.
+        TypeError, ValueError: an argument is invalid.
     """
 
     method = "client_secret_post"
@@ -233,7 +233,7 @@ class ClientSecretJWT(_WithSecret):
         lifetime: seconds that an assertion is good for.
 
     Raises:
-        TypeError, ValueError: an argument cannot be meant.
+        TypeError, ValueError: an argument is invalid.
     """
 
     method = "client_secret_jwt"
@@ -316,7 +316,7 @@ class PrivateKeyJWT:
         lifetime: seconds that an assertion is good for.
 
     Raises:
-        TypeError, ValueError: an argument cannot be meant: no key, one of another kind than the algorithm's, a wrong
+        TypeError, ValueError: an argument is invalid: no key, one of another kind than the algorithm's, a wrong
             password, a missing file, a certificate of another key.
 
     Sources: learn.microsoft.com/entra/identity-platform/certificate-credentials (PS256, `x5t#S256`).
@@ -384,7 +384,7 @@ class ClientAssertion:
         assertion_type: the `client_assertion_type`.
 
     Raises:
-        TypeError, ValueError: an argument cannot be meant.
+        TypeError, ValueError: an argument is invalid.
     """
 
     method = "private_key_jwt"
@@ -491,7 +491,7 @@ class MutualTLS:
             text, bytes, a path or a callable.
 
     Raises:
-        TypeError, ValueError: an argument cannot be meant: no certificate, one of another key, a wrong password, a
+        TypeError, ValueError: an argument is invalid: no certificate, one of another key, a wrong password, a
             missing file.
     """
 

@@ -56,7 +56,7 @@ async def discover(
 
     Raises:
         RefreshUnavailable: the server could not be asked.
-        TypeError, ValueError: it answered with no metadata that can be used, or an argument cannot be meant.
+        TypeError, ValueError: it answered with no metadata that can be used, or an argument is invalid.
     """
     checked_url(issuer, "issuer", allow_http=overrides.get("allow_http") is True)
     documents = Documents(checked_client(client), seconds("timeout", timeout))

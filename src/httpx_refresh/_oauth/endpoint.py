@@ -126,7 +126,7 @@ class TokenEndpoint:
         purpose: what its tokens are for; a stored token for something else is not spent here.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be meant.
+        TypeError, ValueError: an argument is invalid.
     """
 
     @frameless
@@ -313,7 +313,7 @@ class TokenEndpoint:
 
         Raises:
             LoginFailed: the server says that it does not know PKCE.
-            ValueError: there is no `authorization_endpoint`, or an argument cannot be meant.
+            ValueError: there is no `authorization_endpoint`, or an argument is invalid.
         """
         return authorization_request(
             self._client,

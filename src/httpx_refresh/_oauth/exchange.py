@@ -98,7 +98,7 @@ class _Attempt:
 
     def _failed(self, error: BaseException) -> None:
         if self.answer is not None:
-            # Whoever cancelled gets its way at the next step.
+            # The cancellation takes effect at the next step.
             logger.debug("There is an answer; closing failed with %s", type(error).__name__)
         elif not isinstance(error, Exception):
             raise error

@@ -74,7 +74,7 @@ class SigningKey:
         argument: what messages call `key`.
 
     Raises:
-        TypeError, ValueError: an argument cannot be meant: no key, one of another kind than the algorithm's, a wrong
+        TypeError, ValueError: an argument is invalid: no key, one of another kind than the algorithm's, a wrong
             password, a missing file, a certificate of another key. What a callable returns is looked at when it is
             needed.
     """

@@ -150,7 +150,7 @@ class Secret:
         argument: its name.
 
     Raises:
-        TypeError, ValueError: it cannot be meant: another type, an empty text, a missing file.
+        TypeError, ValueError: it is invalid: another type, an empty text, a missing file.
     """
 
     __slots__ = ("_argument", "_source", "last")

@@ -188,7 +188,7 @@ def google_service_account(
         overrides: see this package.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be meant: no key, a file that is gone, no scope.
+        TypeError, ValueError: an argument is invalid: no key, a file that is gone, no scope.
 
     Sources:
         google-auth google/oauth2/service_account.py: the assertion, one hour, the subject;
@@ -289,7 +289,7 @@ def github_installation(
         overrides: see this package.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be meant.
+        TypeError, ValueError: an argument is invalid.
 
     Sources:
         github/docs data/reusables/apps/generate-installation-access-token.md: URL, body, answer, one hour; PyGithub
