@@ -13,7 +13,7 @@ import httpx
 import httpx2
 import pytest
 
-from httpx_refresh.testing import ApiEvent, AuthorizationServer
+from httpx_refresh.testing import Answer, ApiEvent, AuthorizationServer
 from tests.oauth.pems import certificate, pem
 
 ROOT = Path(__file__).parents[1]
@@ -260,3 +260,23 @@ def test_the_examples_of_grants_make_sources_and_the_first_asks_once(
     assert capsys.readouterr().out == "200\n"
     assert (server.stats()["token_requests"], server.stats()["api_refused"]) == (1, 0)
     assert anyio.run(example["auth_of_vault"].token).access_token == "what the vault says"
+
+
+@pytest.mark.anyio
+async def test_a_bare_403_is_taken_for_an_expired_token_where_the_page_says_how(
+    serve: Callable[[AuthorizationServer], None],
+) -> None:
+    """django-oauth-toolkit's decorators answer so; a 403 with words in it is passed on."""
+    server = AuthorizationServer(clients={"client-id": "client-secret"})
+    serve(server)
+    await anyio.Path("token.json").write_text(json.dumps(server.login()))
+    (code,) = snippets(ROOT / "docs" / "errors.md", under="When it seems not to work")
+    auth = run(code.replace("/o/token/", "/oauth/token"), "errors_403")["auth"]
+    bare = Answer(status=403, body="")
+    async with httpx.AsyncClient(auth=auth) as client:
+        server.script_api(bare)
+        response = await client.get("https://app.example.com/ping")
+        assert (response.status_code, server.token_requests) == (200, 1)
+        server.script_api(Answer(status=403))
+        response = await client.get("https://app.example.com/ping")
+        assert (response.status_code, server.token_requests) == (403, 1)

@@ -753,3 +753,31 @@ def test_a_name_server_that_does_not_answer_outlasts_no_timeout(
     finally:
         answered.set()
         assert not asked.is_set() or done.wait(30)
+
+
+def test_a_login_asks_for_what_an_api_wanted(
+    run: Run, at: list[str], browser: Browser, server: AuthorizationServer
+) -> None:
+    claims = '{"access_token":{"acrs":{"value":"c1"}}}'
+    wanted = ["--scope", "a b", "--claims", claims, "--acr-values", "gold silver", "--max-age", "0"]
+    result = run("login", *at, *wanted)
+    assert result.exit_code == Exit.DONE, result.output
+    asked = {"claims": claims, "acr_values": "gold silver", "max_age": "0"}
+    assert server.families[-1].asked == asked
+    assert server.families[-1].scope == "a b"
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--claims", "c1"], "--claims must be a JSON object"),
+        (["--device", "--acr-values", "gold"], "a device login cannot ask for --acr-values"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_found_out_before_the_browser_opens(
+    run: Run, at: list[str], browser: Browser, options: list[str], said: str
+) -> None:
+    result = run("login", *at, *options)
+    assert result.exit_code != Exit.DONE
+    assert said in " ".join(result.stderr.split())
+    assert not browser.opened

@@ -22,12 +22,14 @@ from .console import (
     warn,
     write_private,
 )
-from .login import How, log_in
+from .login import How, asked_for, log_in
 from .options import (
+    AcrValues,
     AskSecret,
     AuthMethod,
     AuthorizationUrl,
     Browser,
+    Claims,
     ClientCertificateFile,
     ClientId,
     ClientKeyAlgorithm,
@@ -43,6 +45,7 @@ from .options import (
     GrantName,
     Issuer,
     KeyFile,
+    MaxAge,
     McpUrl,
     Name,
     Pkce,
@@ -115,6 +118,9 @@ def login(
     device_authorization_url: DeviceUrl = None,
     domain: Domain = None,
     scope: Scope = None,
+    claims: Claims = None,
+    acr_values: AcrValues = None,
+    max_age: MaxAge = None,
     port: Port = None,
     redirect_uri: RedirectUri = None,
     browser: Browser = True,
@@ -128,9 +134,12 @@ def login(
 
     A browser opens; the store is tried before that. Over ssh use --no-browser: it prints the address, and takes the
     address that the browser ended at.
+
+    An API that wants a stronger login says what it wants: --scope, --claims, --acr-values and --max-age ask for it.
     """
     with reporting():
-        log_in(settings_of(context), How(device, not browser, timeout, register))
+        asked = asked_for(claims, acr_values, max_age)
+        log_in(settings_of(context), How(device, not browser, timeout, register, asked))
 
 
 @app.command()

@@ -6,15 +6,16 @@ import os
 import threading
 import time
 import webbrowser
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import anyio
 
 from .._auth import RefreshAuth
+from .._challenges import claims_of
 from .._errors import LoginFailed
 from .._oauth.endpoint import TokenEndpoint
 from .._oauth.login import AuthorizationRequest
@@ -32,7 +33,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class How:
-    """In which way the person logs in.
+    """In which way the person logs in, and what is asked for beside the scope.
 
     `timeout` is in seconds, and bounds the whole login; `register`: register anew at an MCP server's issuer.
     """
@@ -41,6 +42,21 @@ class How:
     paste: bool
     timeout: float
     register: bool = False
+    asked: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def asked_for(claims: str | None, acr_values: str | None, max_age: int | None) -> dict[str, str]:
+    """Return what a login has to ask for that an API wanted, by the parameters' names (RFC 9470 §4)."""
+    if claims is not None and claims_of(claims) is None:
+        raise Problem(
+            "--claims must be a JSON object, such as a StepUpRequired error's params hold"
+        )
+    asked = {
+        "claims": claims,
+        "acr_values": acr_values,
+        "max_age": None if max_age is None else str(max_age),
+    }
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 class _Deadline:
@@ -102,8 +118,11 @@ class _Where(Protocol):
 class _AtEndpoint:
     """At an authorization server whose endpoints are known."""
 
-    def __init__(self, endpoint: TokenEndpoint, settings: Settings) -> None:
+    def __init__(
+        self, endpoint: TokenEndpoint, settings: Settings, asked: Mapping[str, str]
+    ) -> None:
         self.name = endpoint.name
+        self._asked = asked
         self._endpoint = endpoint
         self._settings = settings
 
@@ -112,7 +131,9 @@ class _AtEndpoint:
 
     async def begin(self, redirect_uri: str) -> AuthorizationRequest:
         try:
-            return self._endpoint.authorization_url(redirect_uri, scope=self._settings.scope)
+            return self._endpoint.authorization_url(
+                redirect_uri, scope=self._settings.scope, **self._asked
+            )
         except ValueError as error:
             raise Problem(str(error)) from None
 
@@ -165,6 +186,11 @@ def log_in(settings: Settings, how: How) -> None:
             f"{settings.label} is a service (grant {settings.grant}): nobody logs in for it. `httpx-refresh token "
             f"{settings.name or ''}` gets its token".rstrip()
         )
+    if how.device and how.asked:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in how.asked)
+        raise Problem(
+            f"a device login cannot ask for {names} (RFC 8628 §3.1); log in without --device"
+        )
     deadline = _Deadline(how.timeout)
     source, slot = run(partial(_prepare, settings, deadline))
     _clear_environment(settings)
@@ -174,9 +200,12 @@ def log_in(settings: Settings, how: How) -> None:
     if isinstance(source, Server):
         if how.device:
             raise Problem("--device and --mcp do not go together")
+        if how.asked:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in how.asked)
+            raise Problem(f"a login at an MCP server asks for scope only, not for {names}")
         where = _AtServer(source, settings, slot.store, register=how.register)
     else:
-        where = _AtEndpoint(source, settings)
+        where = _AtEndpoint(source, settings, how.asked)
     if how.paste:
         # Asked for while no event loop runs: Ctrl-C is to end the question at once.
         redirect_uri = _unawaited(settings)

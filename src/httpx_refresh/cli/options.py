@@ -220,6 +220,28 @@ GrantName = Annotated[
         show_default=False,
     ),
 ]
+Claims = Annotated[
+    str | None,
+    typer.Option(
+        help="Claims that an API asked for, as JSON (OpenID Connect Core §5.5).",
+        show_default=False,
+    ),
+]
+AcrValues = Annotated[
+    str | None,
+    typer.Option(
+        help="How strong the login has to be, words with blanks between (RFC 9470).",
+        show_default=False,
+    ),
+]
+MaxAge = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="How many seconds ago the person may have logged in at most (RFC 9470).",
+        show_default=False,
+    ),
+]
 Scope = Annotated[
     str | None,
     typer.Option(

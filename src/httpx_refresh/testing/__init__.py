@@ -8,7 +8,7 @@ from ._process import RunningServer, running_server
 from ._server import AuthorizationServer
 from ._settings import Settings
 from ._store import BrokenPromise, check_store
-from ._wire import Call, Gate
+from ._wire import Call, Challenge, Gate
 
 __all__ = [
     "Answer",
@@ -17,6 +17,7 @@ __all__ = [
     "Behaviour",
     "BrokenPromise",
     "Call",
+    "Challenge",
     "Event",
     "Family",
     "FamilyEvent",

@@ -5,7 +5,8 @@ Neither a family nor an event holds a token, a code or a secret.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -14,7 +15,8 @@ class Family:
     """All tokens that come from one login.
 
     `generation` counts the pairs issued after the first; access tokens older than `oldest_good`
-    are ended. Only the server changes it.
+    are ended. `asked` is what the login asked for (`acr_values`, `max_age`, `claims` and so on),
+    `claims` those of the last refresh that had any. Only the server changes it.
     """
 
     number: int
@@ -23,6 +25,8 @@ class Family:
     generation: int = 0
     oldest_good: int = 0
     revoked: bool = False
+    asked: Mapping[str, str] = field(default_factory=dict[str, str])
+    claims: str | None = None
 
 
 class TokenEvent(NamedTuple):

@@ -28,7 +28,11 @@ class _Code:
     scope: str
     challenge: str | None
     expires_at: float
+    asked: Mapping[str, str]
     family: Family | None = None
+
+
+_ASKED = frozenset({"acr_values", "claims", "login_hint", "max_age", "prompt", "resource"})
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -82,6 +86,7 @@ class LoginDesk:
                 query.get("scope", ""),
                 None if self._settings.pkce == "unsupported" else query.get("code_challenge"),
                 self._settings.clock() + CODE_LIFETIME,
+                {name: value for name, value in query.items() if name in _ASKED},
             )
             fields.update(self._settings.redirect_fields)
         mark = "&" if urlsplit(redirect_uri).query else "?"
@@ -117,7 +122,7 @@ class LoginDesk:
         verifier = form.get("code_verifier")
         if held.challenge is not None and _challenge(verifier or "") != held.challenge:
             raise Refusal("invalid_grant", "the code_verifier does not match")
-        held.family, response = self._book.begin(client_id, held.scope)
+        held.family, response = self._book.begin(client_id, held.scope, held.asked)
         return response
 
     def start_device(self, client_id: str, scope: str) -> dict[str, Any]:

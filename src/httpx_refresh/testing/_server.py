@@ -137,10 +137,15 @@ class AuthorizationServer(Settings):
         transport: httpx2.AsyncBaseTransport = create_transport(httpx2, self, max_connections)
         return transport
 
-    def login(self, client_id: str | None = None, *, scope: str = "") -> dict[str, Any]:
-        """Begin a family as a person's login does, and return its first token response."""
+    def login(
+        self, client_id: str | None = None, *, scope: str = "", **asked: str
+    ) -> dict[str, Any]:
+        """Begin a family as a person's login does, and return its first token response.
+
+        `asked` is what the login asked for besides, such as `acr_values="gold"`.
+        """
         with self._lock:
-            return self._book.begin(client_id or self.client_id, scope)[1]
+            return self._book.begin(client_id or self.client_id, scope, asked)[1]
 
     def expire_access_tokens(self) -> None:
         """From now on refuse every access token issued so far; the refresh tokens stay good."""
@@ -247,7 +252,13 @@ class AuthorizationServer(Settings):
             for name, value in self.refresh_params.items():
                 if form.get(name) != value:
                     raise Refusal("invalid_request", f"{name} is missing, or not the one it was")
-            return self._book.spend(form["refresh_token"], client_id, form.get("scope"))
+            claims = form.get("claims")
+            if claims is not None and self.claims_need_login:
+                raise Refusal("interaction_required", "a person is needed", claims=claims)
+            spent = self._book.spend(form["refresh_token"], client_id, form.get("scope"))
+            if claims is not None:
+                self._book.known_family(form["refresh_token"]).claims = claims
+            return spent
         if grant_type == "authorization_code":
             return Spent(self._desk.redeem_code(form, client_id), 0, "issued")
         if grant_type == DEVICE_GRANT:
@@ -262,6 +273,11 @@ class AuthorizationServer(Settings):
         verdict = self._book.check(call.headers.get("authorization"))
         served = behaviour is None or behaviour.commits
         outcome = verdict.outcome if served else "not served"
+        challenge = None
+        if outcome == "accepted" and self.step_up is not None and verdict.family is not None:
+            challenge = self.step_up(call, self.families[verdict.family])
+        if challenge is not None:
+            outcome = challenge.error
         self.events.append(
             ApiEvent(
                 self.clock(),
@@ -275,7 +291,10 @@ class AuthorizationServer(Settings):
             )
         )
         reply = _NOTHING
-        if outcome == "accepted":
+        if challenge is not None:
+            self.api_refused += 1
+            reply = challenge.reply()
+        elif outcome == "accepted":
             self.api_accepted += 1
             reply = _serve(call, self.api_accepted)
         elif served:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from urllib.parse import unquote_plus
 
 from ._events import Family
-from ._wire import Call, Refusal
+from ._wire import Call, Challenge, Refusal
 
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 AUTH_METHODS = ("client_secret_basic", "client_secret_post", "none")
@@ -49,6 +49,10 @@ class Settings:
       for that of RFC 6749 section 5.2.
     - `authorization_scheme`: the word before the token at the API.
     - `extra`: fields added to every token response; a callable is given the `Family`.
+    - `step_up`: looks at an API request whose token is good, and at the token's `Family`, and says
+      what the API asks for besides, as a `Challenge`; None: nothing.
+    - `claims_need_login`: a refresh with `claims` is refused with `interaction_required`, and the
+      claims.
     - `consent`: what the person at `/authorize` and `/device` does: agree at once, be asked (an
       HTML page), or deny.
     - `pkce`: whether S256 (RFC 7636) is demanded, optional, or unknown to the server.
@@ -89,6 +93,8 @@ class Settings:
     dead_refresh_token: tuple[int, Mapping[str, Any]] | None = None
     authorization_scheme: str = "Bearer"
     extra: Extra = field(default_factory=dict[str, Any])
+    step_up: Callable[[Call, Family], Challenge | None] | None = None
+    claims_need_login: bool = False
     consent: Literal["auto", "ask", "deny"] = "auto"
     pkce: Literal["required", "optional", "unsupported"] = "required"
     resource_metadata: bool = False

@@ -6,6 +6,7 @@ ends when it is revoked; its pairs stay on record, so that a spent token is know
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -69,9 +70,11 @@ class TokenBook:
         """Every family so far, the oldest first."""
         return tuple(self._families)
 
-    def begin(self, client_id: str, scope: str) -> tuple[Family, dict[str, Any]]:
+    def begin(
+        self, client_id: str, scope: str, asked: Mapping[str, str] | None = None
+    ) -> tuple[Family, dict[str, Any]]:
         """Begin a family, as a login does, and return it with its first token response."""
-        family = Family(len(self._families), client_id, scope)
+        family = Family(len(self._families), client_id, scope, asked=dict(asked or {}))
         self._families.append(family)
         self._events.append(FamilyEvent(self._settings.clock(), family.number, "login"))
         return family, self._issue(family, self._new_refresh_token(family))
@@ -92,6 +95,10 @@ class TokenBook:
         """Find the family and generation of a refresh token, spent or not; None twice if unknown."""
         held = self._refresh.get(refresh_token)
         return (None, None) if held is None else (held.family.number, held.generation)
+
+    def known_family(self, refresh_token: str) -> Family:
+        """Return the family of a refresh token that is known."""
+        return self._refresh[refresh_token].family
 
     def spend(self, refresh_token: str, client_id: str, scope: str | None) -> Spent:
         """Spend a refresh token for the next pair (RFC 6749 section 6)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,45 @@ class Call(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<Call {self.method} {self.path}>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Challenge:
+    """What an API asks for that wants more than a good token: `error` and what stands beside it.
+
+    `insufficient_user_authentication` and `insufficient_claims` come with a 401 (RFC 9470 section
+    3), `insufficient_scope` with a 403 (RFC 6750 section 3.1), unless `status` says otherwise.
+    `claims` are sent in base64, as Microsoft's APIs do.
+    """
+
+    error: str
+    scope: str | None = None
+    claims: Mapping[str, Any] | None = None
+    acr_values: str | None = None
+    max_age: int | None = None
+    resource_metadata: str | None = None
+    status: int | None = None
+
+    def reply(self) -> Reply:
+        """Write the response."""
+        claims = None
+        if self.claims is not None:
+            claims = base64.b64encode(json.dumps(self.claims).encode()).decode()
+        params = {
+            "error": self.error,
+            "scope": self.scope,
+            "claims": claims,
+            "acr_values": self.acr_values,
+            "max_age": None if self.max_age is None else str(self.max_age),
+            "resource_metadata": self.resource_metadata,
+        }
+        given = ", ".join(
+            f'{name}="{value}"' for name, value in params.items() if value is not None
+        )
+        status = self.status or (403 if self.error == "insufficient_scope" else 401)
+        reply = json_reply({"error": self.error}, status)
+        reply.headers.append((b"www-authenticate", f"Bearer {given}".encode()))
+        return reply
 
 
 class Gate:
@@ -120,18 +160,26 @@ class Refusal(Exception):
     """The request is refused with an `error` code; it becomes the reply."""
 
     def __init__(
-        self, error: str, description: str, status: int = 400, *, outcome: str | None = None
+        self,
+        error: str,
+        description: str,
+        status: int = 400,
+        *,
+        outcome: str | None = None,
+        **fields: str,
     ) -> None:
         super().__init__(error)
         self.error = error
         self.outcome = outcome or error
         self.description = description
         self.status = status
+        self.fields = fields
 
     def reply(self) -> Reply:
         """Write the error response of RFC 6749 section 5.2."""
         reply = json_reply(
-            {"error": self.error, "error_description": self.description}, self.status
+            {"error": self.error, "error_description": self.description, **self.fields},
+            self.status,
         )
         if self.status == 401:
             reply.headers.append((b"www-authenticate", b'Basic realm="token endpoint"'))
