@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, overload
@@ -441,11 +442,16 @@ class RefreshAuth(AuthBase):
                     renewed = session.newer_than(known)
                     if renewed is None and sends < _MOST_SENDS:
                         await bodies.read_ahead(response)
-                        renewed = (
-                            _blocked(session, partial(session.look, known))
-                            if blocking
-                            else await session.look(known)
+                        step_up = partial(
+                            session.step_up, known, None if refreshed else asked.claims
                         )
+                        try:
+                            renewed, spent = (
+                                _blocked(session, step_up) if blocking else await step_up()
+                            )
+                            refreshed = refreshed or spent
+                        except StepUpRequired as refusal:
+                            asked = replace(asked, claims=refusal.claims or asked.claims)
                     if renewed is None or sends == _MOST_SENDS:
                         if self._returns:
                             return

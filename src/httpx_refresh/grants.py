@@ -65,6 +65,9 @@ Words: TypeAlias = str | Iterable[str]
 
 Params: TypeAlias = Mapping[str, str]
 
+Claims: TypeAlias = Mapping[str, Any] | None
+"""What an API asks that a token holds; None: nothing."""
+
 _Pairs = list[tuple[str, str]]
 
 
@@ -88,6 +91,7 @@ class _Source:
         self.is_expired: ExpiryRule | Callable[[Any], bool] | None = endpoint.is_expired
         self.purpose: str = purpose
         self.repeatable: bool = True
+        self.takes_claims: bool = True
         self.ends_previous: bool = ends_previous
 
     @property
@@ -104,24 +108,26 @@ class _Source:
         return f"{type(self).__name__}({self.endpoint!r})"
 
     @frameless
-    async def obtain(self, held: Token | None, /) -> Token:
+    async def obtain(self, held: Token | None, /, *, claims: Claims = None) -> Token:
         """Ask for a token, and return what the server answered.
 
         One request; who calls decides about another.
 
         Args:
             held: the token that will not do any more; it does not matter here.
+            claims: what an API asks that the token holds (OpenID Connect Core §5.5).
 
         Raises:
+            StepUpRequired: the server gives no token with these claims.
             RefreshUnavailable: there is none now; its `outcome` tells what became of the request.
             ReauthorizationRequired: nobody has agreed to what is asked for yet.
         """
-        came = (await self._ask()).came
+        came = (await self._ask(claims)).came
         if isinstance(came, Token):
             return came
         raise came
 
-    async def _ask(self) -> Granted:
+    async def _ask(self, claims: Claims) -> Granted:
         raise NotImplementedError
 
     @frameless
@@ -177,8 +183,8 @@ class ClientCredentials(_Source):
             ends_previous=ends_previous,
         )
 
-    async def _ask(self) -> Granted:
-        return await self.endpoint.granted(_CLIENT_CREDENTIALS, self._form)
+    async def _ask(self, claims: Claims) -> Granted:
+        return await self.endpoint.granted(_CLIENT_CREDENTIALS, self._form, claims=claims)
 
 
 _SKEW = 5.0
@@ -300,17 +306,17 @@ class JWTBearer(_Source):
         parts = f"{self.endpoint.client_fingerprint} {self._claims.get('iss')} {key}"
         return hashlib.sha256(parts.encode("utf-8", "replace")).hexdigest()[:8]
 
-    async def _ask(self) -> Granted:
-        granted = await self._ask_once()
+    async def _ask(self, claims: Claims) -> Granted:
+        granted = await self._ask_once(claims)
         ahead = granted.ahead
         if self._key is None or not granted.refused or ahead is None:
             return granted
         if abs(ahead - self._ahead) <= _SKEW:
             return granted  # It was not the clock.
         self._ahead = ahead
-        return await self._ask_once()
+        return await self._ask_once(claims)
 
-    async def _ask_once(self) -> Granted:
+    async def _ask_once(self, claims: Claims) -> Granted:
         try:
             assertion = (
                 await _read(self._assertion, "assertion")
@@ -320,7 +326,7 @@ class JWTBearer(_Source):
         except RefreshUnavailable as error:
             return Granted(error)
         form = [("assertion", assertion), *self._form]
-        return await self.endpoint.granted(_JWT_BEARER, form, secrets=[assertion])
+        return await self.endpoint.granted(_JWT_BEARER, form, secrets=[assertion], claims=claims)
 
     async def _signed(self, key: SigningKey) -> str:
         now = int(time.time() + self._ahead)
@@ -401,11 +407,11 @@ class TokenExchange(_Source):
         )
 
     @frameless
-    async def refresh(self, token: Token, /) -> Token:
+    async def refresh(self, token: Token, /, *, claims: Claims = None) -> Token:
         """Spend `token.refresh_token`, see `TokenEndpoint.refresh`."""
-        return await self.endpoint.refresh(token)
+        return await self.endpoint.refresh(token, claims=claims)
 
-    async def _ask(self) -> Granted:
+    async def _ask(self, claims: Claims) -> Granted:
         try:
             form = [("subject_token", await _read(self._subject, "subject_token"))]
             if self._actor is not None:
@@ -413,7 +419,9 @@ class TokenExchange(_Source):
         except RefreshUnavailable as error:
             return Granted(error)
         secrets = [value for _, value in form]
-        return await self.endpoint.granted(_TOKEN_EXCHANGE, [*form, *self._form], secrets=secrets)
+        return await self.endpoint.granted(
+            _TOKEN_EXCHANGE, [*form, *self._form], secrets=secrets, claims=claims
+        )
 
 
 class Grant(_Source):
@@ -472,7 +480,7 @@ class Grant(_Source):
         )
         self.repeatable = repeatable
 
-    async def _ask(self) -> Granted:
+    async def _ask(self, claims: Claims) -> Granted:
         params = self._params
         if callable(params):
             try:
@@ -480,7 +488,7 @@ class Grant(_Source):
             except Exception as error:
                 return Granted(_not_sent(error, "params"))
         return await self.endpoint.granted(
-            self._grant_type, list(params.items()), secrets=params.values()
+            self._grant_type, list(params.items()), secrets=params.values(), claims=claims
         )
 
 

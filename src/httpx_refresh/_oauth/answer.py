@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 from urllib.parse import parse_qsl
 
-from .._errors import ReauthorizationRequired, RefreshUnavailable
+from .._challenges import claims_of, claims_text
+from .._errors import ReauthorizationRequired, RefreshUnavailable, StepUpRequired
 from .._token import Token, bounded_extra, epoch, is_shallow, lifetime, read_json
 
 MOST = 1_048_576
@@ -198,7 +199,8 @@ def refreshed(
     rules: Rules,
     redact: Redact,
     now: float,
-) -> Token | ReauthorizationRequired | RefreshUnavailable:
+    claims: Mapping[str, Any] | None = None,
+) -> Token | ReauthorizationRequired | RefreshUnavailable | StepUpRequired:
     """Return the token that an answer to a refresh brings, or the error to raise, which says the next step.
 
     Args:
@@ -208,12 +210,15 @@ def refreshed(
         redact: hides what was sent, should the server repeat it.
         now: epoch seconds when it was asked. The server counts `expires_in` from a moment after that: what is
             reckoned from here ends too early, if anything, never too late.
+        claims: what was asked for that an API wants the token to hold.
     """
     if isinstance(answer, NoAnswer):
         return _without_answer(answer, name)
     means = meaning(answer, rules, now=now)
     if means.token is not None:
         return means.token
+    if claims is not None and (refusal := declined(answer, means, claims, name, redact)):
+        return refusal
     error, description, said = words(answer, means, redact)
     if means.kind == "dead":
         return ReauthorizationRequired(
@@ -229,6 +234,41 @@ def refreshed(
         outcome="unknown",
         transient=means.kind == "unavailable",
         retry_after=means.retry_after,
+    )
+
+
+_NEEDS_A_PERSON = frozenset(
+    {"interaction_required", "login_required", "consent_required", "account_selection_required"}
+)
+"""OpenID Connect Core §3.1.2.6."""
+
+_THE_CLIENTS = frozenset({"invalid_client", "unauthorized_client"})
+"""RFC 6749 §5.2: refusals that have nothing to do with what is asked for."""
+
+
+def declined(
+    answer: Answer, means: Meaning, claims: Mapping[str, Any], name: str, redact: Redact
+) -> StepUpRequired | None:
+    """Return what to raise if a request with claims was turned down because of them; None if not.
+
+    A server that wants a person for them says which claims the login needs, where it knows better than the API. It may
+    say so with the code of a dead grant.
+    """
+    if means.error is None or means.kind not in ("dead", "refused") or means.error in _THE_CLIENTS:
+        return None
+    wanted = _fields(answer).get("claims")
+    named = claims_of(wanted) if isinstance(wanted, str) else None
+    if means.kind == "dead" and named is None and means.error not in _NEEDS_A_PERSON:
+        return None
+    if named is not None:
+        text = claims_text(named)
+        named = named if redact(text, len(text)) == text else None
+    error, _, said = words(answer, means, redact)
+    return StepUpRequired(
+        f"{name} gives no token with the claims that the API asks for ({said}). No refresh token was spent, and the "
+        "token in use is kept. Log in again with the error's params, and put the token into the store.",
+        error=error,
+        claims=named or claims,
     )
 
 

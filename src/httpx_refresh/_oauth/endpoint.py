@@ -34,7 +34,7 @@ from .login import (
 )
 from .material import Text
 from .revocation import revoke
-from .settings import LoginOptions, LoginSettings, checked_url, is_sendable
+from .settings import LoginOptions, LoginSettings, checked_url, is_sendable, with_claims
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -224,6 +224,9 @@ class TokenEndpoint:
         """Whether the client does not authenticate (RFC 6749 §2.1)."""
         return self._client.is_public
 
+    takes_claims = True
+    """Servers that know no `claims` in a token request ignore them (RFC 6749 §3.2)."""
+
     def __repr__(self) -> str:
         # Some servers know a client by a key in the query.
         return (
@@ -231,12 +234,18 @@ class TokenEndpoint:
         )
 
     @frameless
-    async def refresh(self, token: Token, /) -> Token:
+    async def refresh(self, token: Token, /, *, claims: Mapping[str, Any] | None = None) -> Token:
         """Spend `token.refresh_token` and return the token that the server answered with, as it answered.
 
         One request; who calls decides about another.
 
+        Args:
+            token: the token whose refresh token is spent.
+            claims: what an API asks that the new token holds, as Microsoft Entra's do (OpenID Connect Core §5.5). They
+                are united with the `claims` among `params`.
+
         Raises:
+            StepUpRequired: the server wants a person for these claims.
             ReauthorizationRequired: the server refused the refresh token for good.
             RefreshUnavailable: there is no new token; its `outcome` tells what became of the old one.
         """
@@ -253,6 +262,8 @@ class TokenEndpoint:
         from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
         params = {**self.login.resource_params(), **self.params, **self.refresh_params}
+        if claims is not None:
+            params = with_claims(params, claims)
         body = prepare_token_request("refresh_token", refresh_token=refresh_token, **params)
         client, asked_at = self._client, time.time()
         came = refreshed(
@@ -261,12 +272,20 @@ class TokenEndpoint:
             rules=self.rules,
             redact=lambda text, most: client.redact(text, most, refresh_token, token.access_token),
             now=asked_at,
+            claims=claims,
         )
         if isinstance(came, Token):
             return came
         raise came
 
-    async def granted(self, grant_type: str, form: Form, *, secrets: Iterable[str] = ()) -> Granted:
+    async def granted(
+        self,
+        grant_type: str,
+        form: Form,
+        *,
+        secrets: Iterable[str] = (),
+        claims: Mapping[str, Any] | None = None,
+    ) -> Granted:
         """Ask with a grant that no person takes part in; what came of it is returned, also if it is an error.
 
         The sources of `httpx_refresh.grants` ask with this.
@@ -275,14 +294,19 @@ class TokenEndpoint:
             grant_type: the grant (RFC 6749 §4.5).
             form: its parameters; they take precedence over `params`.
             secrets: which of their values are secret, should the server repeat them.
+            claims: what an API asks that the token holds; they are united with the `claims` among the others.
         """
         named = {name for name, _ in form}
         known = {**self.login.resource_params(), **self.params}
-        more = [(name, value) for name, value in known.items() if name not in named]
+        asked = [*form, *(pair for pair in known.items() if pair[0] not in named)]
+        if claims is not None:
+            united = with_claims(dict(asked), claims)["claims"]
+            asked = [*(pair for pair in asked if pair[0] != "claims"), ("claims", united)]
         return await ask(
             self._client,
-            [("grant_type", grant_type), *form, *more],
+            [("grant_type", grant_type), *asked],
             secrets=tuple(secrets),
+            claims=claims,
             # Nothing is lost by asking again: no refusal of a grant is its death.
             rules=replace(self.rules, dead=self.consent),
         )

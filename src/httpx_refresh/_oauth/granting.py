@@ -6,14 +6,15 @@ No refresh token is spent by it. It knows neither what the grant is made of nor 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import Any
 from urllib.parse import urlencode
 
-from .._errors import ReauthorizationRequired, RefreshUnavailable
+from .._errors import ReauthorizationRequired, RefreshUnavailable, StepUpRequired
 from .._token import Token
-from .answer import Answer, Meaning, NoAnswer, Refusal, Rules, meaning, words
+from .answer import Answer, Meaning, NoAnswer, Refusal, Rules, declined, meaning, words
 from .client import FORM, Client
 
 CONSENT_REQUIRED = (Refusal(error="consent_required"), Refusal(error="interaction_required"))
@@ -32,7 +33,7 @@ class Granted:
             §6.6.1), to a second or two; None where it does not.
     """
 
-    came: Token | ReauthorizationRequired | RefreshUnavailable
+    came: Token | ReauthorizationRequired | RefreshUnavailable | StepUpRequired
     ahead: float | None = None
 
     @property
@@ -47,6 +48,7 @@ async def ask(
     *,
     secrets: Sequence[str],
     rules: Rules,
+    claims: Mapping[str, Any] | None = None,
 ) -> Granted:
     """Make one token request.
 
@@ -56,12 +58,21 @@ async def ask(
         secrets: what the server's words must not be shown with, should it repeat them.
         rules: how the server's answers are to be read; `dead` are the refusals that mean that somebody has to agree
             first.
+        claims: what is asked for that an API wants the token to hold.
     """
-    return await ask_with(client, urlencode(form), FORM, secrets=secrets, rules=rules)
+    return await ask_with(
+        client, urlencode(form), FORM, secrets=secrets, rules=rules, claims=claims
+    )
 
 
 async def ask_with(
-    client: Client, body: str, content_type: str, *, secrets: Sequence[str], rules: Rules
+    client: Client,
+    body: str,
+    content_type: str,
+    *,
+    secrets: Sequence[str],
+    rules: Rules,
+    claims: Mapping[str, Any] | None = None,
 ) -> Granted:
     """Make one request for a token whose body is no form, see `ask`."""
     asked_at = time.time()
@@ -72,7 +83,16 @@ async def ask_with(
     means = meaning(answer, rules, now=asked_at)
     if means.token is not None:
         return Granted(means.token)
-    came = _refusal(answer, means, client, secrets)
+    came: ReauthorizationRequired | RefreshUnavailable | StepUpRequired | None = None
+    if claims is not None:
+        came = declined(
+            answer,
+            means,
+            claims,
+            client.name,
+            lambda text, most: client.redact(text, most, *secrets),
+        )
+    came = came or _refusal(answer, means, client, secrets)
     return Granted(came, _ahead(answer, asked_at, answered_at))
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from .._challenges import claims_of
 from .._errors import LoginFailed
 from .._token import Token
 from .answer import NoAnswer, Rules, meaning, words
 from .client import Client
-from .settings import LoginSettings
+from .settings import LoginSettings, with_claims
 
 _MOST_FIELDS = 100  # parameters of a redirect; an answer to a login has five or six
 
@@ -56,6 +57,9 @@ def authorization_request(
         raise ValueError("redirect_uri must be absolute, without a fragment (RFC 6749 §3.1.2)")
     state, verifier = secrets.token_urlsafe(24), None
     asked = {**settings.resource_params(), **settings.authorization_params, **params}
+    wanted = claims_of(params.get("claims"))
+    if wanted is not None:
+        asked["claims"] = with_claims(settings.authorization_params, wanted)["claims"]
     if settings.pkce:
         if (
             settings.code_challenge_methods is not None

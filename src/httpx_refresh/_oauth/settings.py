@@ -15,6 +15,7 @@ from typing import Any, Literal, TypedDict
 
 import httpx
 
+from .._challenges import claims_of, claims_text, united_claims
 from .._http.libraries import LIBRARIES
 from .._http.origins import is_secure
 from .answer import Refusal
@@ -230,6 +231,15 @@ def audience(value: str | None) -> str | None:
     if value is not None and not (isinstance(value, str) and value and is_sendable(value)):
         raise ValueError("client_assertion_audience must be a str that is not empty, or None")
     return value
+
+
+def with_claims(params: Mapping[str, str], claims: Mapping[str, Any]) -> dict[str, str]:
+    """Return parameters with `claims` (OpenID Connect Core §5.5) united with those among them, which take precedence.
+
+    Those say what the client can do (`xms_cc` of Microsoft's), as MSAL has it.
+    """
+    united = united_claims(claims, claims_of(params.get("claims")))
+    return {**params, "claims": claims_text(united)}
 
 
 def scheme(value: str, name: str = "authorization_scheme") -> str:

@@ -38,10 +38,11 @@ logger = logging.getLogger("httpx_refresh")
 
 _LONGEST = 4_000  # characters of a log record
 
-Reason = Literal["ahead", "refused", "expired", "forced", "first"]
+Reason = Literal["ahead", "refused", "claims", "expired", "forced", "first"]
 """Why a token is refreshed.
 
-`ahead`: it expires soon. `refused`: the API refused it. `expired`: its time is over. `forced`: `refresh()` was called.
+`ahead`: it expires soon. `refused`: the API refused it. `claims`: the API asked for claims.
+`expired`: its time is over. `forced`: `refresh()` was called.
 `first`: this process has had no token yet, and the one in the store is no longer good.
 """
 

@@ -23,6 +23,7 @@ class Landing:
         token: what it brought; None if it failed, or did no more than was needed.
         record: what the store held at last, or holds now; None if that is not known.
         error: what it failed with. Waiters raise fresh ones like it.
+        claims: those that it was asked for with.
         spent: whether the refresh token was sent.
         passed_on: a refusal by the API is not worth a refresh now; `record` says why.
         pause: seconds for which that is so.
@@ -34,6 +35,7 @@ class Landing:
     token: Token | None = None
     record: Record | None = None
     error: RefreshAuthError | None = None
+    claims: str | None = None
     spent: bool = False
     passed_on: bool = False
     pause: float = 0.0
@@ -47,6 +49,7 @@ class Flight:
     Mutable:
         need, forced, stale: what is asked for, by those who join; each join may ask for more, never for less. Read by
             the renewal at each of its steps.
+        claims: what the API asked for, as text; such a flight is for those who ask for the same.
         sent: whether the refresh token may have left; by the renewal.
         turn: an event that is set, and replaced by another one, now and then; by the guard of the flight's task. Who
             waits wakes up with it, and sees whether it has waited for too long.
@@ -59,6 +62,7 @@ class Flight:
     """
 
     __slots__ = (
+        "claims",
         "closing",
         "ended",
         "forced",
@@ -74,13 +78,20 @@ class Flight:
     )
 
     def __init__(
-        self, loop: object, stale: Token | None, *, need: Need, forced: bool = False
+        self,
+        loop: object,
+        stale: Token | None,
+        *,
+        need: Need,
+        forced: bool = False,
+        claims: str | None = None,
     ) -> None:
         self.loop = loop
         self.pid = os.getpid()
         self.stale = stale
         self.need = need
         self.forced = forced
+        self.claims = claims
         self.sent = False
         self.waiters = 0
         self.links: list[object] = []
@@ -103,7 +114,20 @@ class Flight:
             self.landing = landing
             self.wake()
 
-    def serves(self, landing: Landing, stale: Token | None, need: Need, *, forced: bool) -> bool:
+    def join(self, need: Need, claims: str | None) -> None:
+        """Ask for more than the flight was to do. What has to do with claims is not asked of another flight."""
+        if self.claims is None and claims is None:
+            self.need = max(self.need, need)
+
+    def serves(
+        self,
+        landing: Landing,
+        stale: Token | None,
+        need: Need,
+        *,
+        forced: bool,
+        claims: str | None = None,
+    ) -> bool:
         """Whether this landing is an answer to what a waiter asked for.
 
         Else the flight did less than is asked, before the waiter joined; or it renewed another token than the waiter's.
@@ -111,6 +135,8 @@ class Flight:
         if need is Need.LOOK:
             return True
         if forced and not (self.forced or landing.spent):
+            return False
+        if self.claims != claims and landing.token is None:
             return False
         if landing.error is not None:
             return True

@@ -12,7 +12,7 @@ from typing import Literal
 
 from .._errors import ReauthorizationRequired, RefreshAuthError, StoreError
 from .host import Host
-from .record import Pause, Refusals
+from .record import AskedClaims, Pause, Refusals
 
 LOOK = 1.0
 """Seconds between two looks at the store while there is trouble."""
@@ -141,6 +141,8 @@ class Need(IntEnum):
     """The token was good and is refused now: refresh, unless that happens all the time."""
     RESULT = 5
     """Bring a token, or the reason why there is none."""
+    CLAIMS = 6
+    """Bring a token with claims that the API asked for: the one in use is good, but not for every request."""
 
 
 def early_pause(early: int) -> float:
@@ -199,7 +201,7 @@ def after_refresh(
         if refusals is not None and now - refusals.pause.until > MOST_DOUBT:
             early = 0  # The last token lived long enough.
         early += 1
-    elif need is not Need.PROBE:
+    elif need not in (Need.PROBE, Need.CLAIMS):
         early = 0
     if not (early or futile):
         return None
@@ -207,6 +209,53 @@ def after_refresh(
     if futile:
         seconds = max(seconds, pause_after(futile - 1, first=FIRST_DOUBT, most=MOST_DOUBT))
     return Refusals(early, futile, (), generation, Pause(nonce, seconds, now + seconds))
+
+
+def claims_are_futile(asked: AskedClaims | None, claims: str, generation: int, left: float) -> bool:
+    """Whether a refresh with these claims is not worth a try.
+
+    It is not if the token was asked for with the same ones already, or they were refused for it; or if there were so
+    many such refreshes that they pause.
+
+    Args:
+        asked: what those came to, as the store has it.
+        claims: as text, equal ones alike.
+        generation: the token's that the store holds.
+        left: seconds that the pause lasts on.
+    """
+    if asked is None:
+        return False
+    return left > 0 or (asked.generation == generation and _hash(claims) in asked.tried)
+
+
+def after_claims(
+    asked: AskedClaims | None, claims: str, *, before: int, generation: int, now: float, nonce: str
+) -> AskedClaims:
+    """Return what is to be noted when a refresh with claims brought a token, or the claims were refused.
+
+    The pauses between them grow as those between early ends do: they begin short, and some 30 fit an hour.
+
+    Args:
+        asked: what stood there.
+        claims: as text, equal ones alike.
+        before: the generation of the token that was refreshed.
+        generation: the new token's, or the same one's if there is none.
+        now: epoch seconds.
+        nonce: a fresh one.
+    """
+    count = 0 if asked is None or now - asked.pause.until > MOST_DOUBT else asked.count
+    kept = asked.tried if asked is not None and before == generation == asked.generation else ()
+    seconds = early_pause(count + 1)
+    return AskedClaims(
+        (_hash(claims), *kept)[:MOST_KINDS_TOLD],
+        generation,
+        count + 1,
+        Pause(nonce, seconds, now + seconds),
+    )
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def after_futile(

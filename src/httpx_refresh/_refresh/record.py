@@ -124,6 +124,23 @@ class Refusals:
 
 
 @dataclass(frozen=True, slots=True)
+class AskedClaims:
+    """What refreshes with claims came to that an API asked for.
+
+    Attributes:
+        tried: hashes of the claims that the token of `generation` was asked for with, or that were refused for it.
+        generation: which token that is.
+        count: how many such refreshes there were, none of them long after the one before.
+        pause: how long there are no more of them.
+    """
+
+    tried: tuple[str, ...]
+    generation: int
+    count: int
+    pause: Pause
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One text of the store, read. `token` is None where the slot is empty or its token was revoked.
 
@@ -137,6 +154,7 @@ class Record:
         refusals: what the API's refusals came to.
         issued: when a refresh brought the token, in epoch seconds; None if a login did.
         purpose: what the token is for, as its source declares it (see `Facts`); None where nobody said.
+        asked_claims: what refreshes with claims came to that an API asked for.
         others: notes of other versions of this library, which are carried along.
     """
 
@@ -151,6 +169,7 @@ class Record:
     refusals: Refusals | None = None
     issued: float | None = None
     purpose: str | None = None
+    asked_claims: AskedClaims | None = None
     others: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def is_dead(self) -> bool:
@@ -239,6 +258,7 @@ def parse(text: str | None) -> Record:
         _refusals(notes.get("refusals")),
         epoch(notes.get("issued")),
         purpose if isinstance(purpose, str) and purpose else None,
+        _asked_claims(notes.get("claims")),
         others or _NO_OTHERS,
     )
 
@@ -255,6 +275,7 @@ _KNOWN = frozenset(
         "refusals",
         "issued",
         "purpose",
+        "claims",
         "empty",
     }
 )
@@ -354,6 +375,22 @@ def _refusals(note: Any) -> Refusals | None:
     return Refusals(early, futile, names, generation, pause, note.get("accepted") is True)
 
 
+def _asked_claims(note: Any) -> AskedClaims | None:
+    if not isinstance(note, dict):
+        return None
+    pause, tried = _pause(note), note.get("tried", [])
+    count, generation = note.get("count"), note.get("generation")
+    if (
+        pause is None
+        or not (_is_count(count) and _is_count(generation))
+        or not isinstance(tried, list)
+    ):
+        return None
+    return AskedClaims(
+        tuple(one for one in tried if isinstance(one, str)), generation, count, pause
+    )
+
+
 def _is_number(value: Any) -> TypeGuard[float]:
     return type(value) in (int, float)  # not a bool; and what was read is finite
 
@@ -403,6 +440,14 @@ def write(record: Record, *, rev: str) -> str:
             "generation": refusals.generation,
             "accepted": refusals.accepted,
             **_pause_note(refusals.pause),
+        }
+    asked = record.asked_claims
+    if asked is not None:
+        notes["claims"] = {
+            "tried": list(asked.tried),
+            "generation": asked.generation,
+            "count": asked.count,
+            **_pause_note(asked.pause),
         }
     if record.issued is not None:
         notes["issued"] = record.issued

@@ -26,11 +26,19 @@ from .._token import Token
 from ..stores.base import Release
 from . import events
 from .flight import Flight, Landing
-from .pauses import LONGEST_EARLY_WAIT, Backoff, Need, Polls, Trouble, held_back
+from .pauses import (
+    LONGEST_EARLY_WAIT,
+    Backoff,
+    Need,
+    Polls,
+    Trouble,
+    claims_are_futile,
+    held_back,
+)
 from .record import Claim, Failed, Record
 from .slot import Slot, View
 from .source import Facts, TokenSource
-from .spending import NoToken, Outcome, Refused, Renewed, Spending, Unsent
+from .spending import Declined, NoToken, Outcome, Refused, Renewed, Spending, Unsent
 from .waking import Waiting
 
 Step = Literal[
@@ -58,6 +66,7 @@ def decide(
     forced: bool,
     facts: Facts,
     now: float,
+    claims: str | None = None,
     patience: float = LONGEST_EARLY_WAIT,
 ) -> Step:
     """Say what whoever needs a token has to do about what the store holds.
@@ -69,6 +78,7 @@ def decide(
         forced: it is wanted also within a pause.
         facts: what this process's source declares.
         now: epoch seconds.
+        claims: what the API asked for, if that is why.
         patience: seconds for which a pause between early ends is waited out.
     """
     record = view.record
@@ -81,6 +91,10 @@ def decide(
         if not refused and (token.expires_at is None or token.expires_at > now):
             return "adopt"
     if not facts.starts:
+        if claims is not None and (
+            token is None or token.refresh_token is None or record.is_dead()
+        ):
+            return "pass_on"  # The token in use is good; for this request a person has to log in.
         if token is None:
             return "none"
         if token.refresh_token is None:
@@ -89,6 +103,10 @@ def decide(
             return "dead"
     if view.claim == "standing":
         return "wait"
+    if claims is not None and claims_are_futile(
+        record.asked_claims, claims, record.generation, view.claims_for
+    ):
+        return "pass_on"
     wait = 0.0 if forced else held_back(need, record.refusals, view.refusals_for)
     if wait > 0:
         patient = need is not Need.PROBE and wait <= patience
@@ -121,6 +139,8 @@ def reason_of(flight: Flight, now: float) -> events.Reason:
     """Say why a flight refreshes the token; `now` in epoch seconds."""
     if flight.need is Need.AHEAD:
         return "ahead"
+    if flight.claims is not None:
+        return "claims"
     if flight.forced:
         return "forced"
     if flight.stale is None:
@@ -130,7 +150,7 @@ def reason_of(flight: Flight, now: float) -> events.Reason:
     return "expired" if expired else "refused"
 
 
-def outcome_of(outcome: Unsent | NoToken | Refused) -> str:
+def outcome_of(outcome: Unsent | NoToken | Refused | Declined) -> str:
     """Say how a spending failed, as events do."""
     if isinstance(outcome, NoToken):
         return outcome.error.outcome
@@ -221,6 +241,7 @@ class Renewal:
                     forced=flight.forced,
                     facts=self.facts,
                     now=host.wall(),
+                    claims=flight.claims,
                     patience=min(LONGEST_EARLY_WAIT, timeout / 2),
                 )
                 token = record.token
@@ -230,7 +251,14 @@ class Renewal:
                     self.emit(events.ClaimWaited(duration=host.monotonic() - claimed_since))
                     claimed_since = None
                 if step == "adopt" and token is not None:
-                    return Landing(need, token, record, spent=flight.sent, seen_at=seen_at)
+                    return Landing(
+                        need,
+                        token,
+                        record,
+                        spent=flight.sent,
+                        claims=self.flight.claims,
+                        seen_at=seen_at,
+                    )
                 if need is Need.LOOK or flight.closing.is_set():
                     return self._ended(need, record)
                 waited = waited or step in ("wait", "soon", "pause")
@@ -289,6 +317,7 @@ class Renewal:
                     view,
                     token,
                     need=need,
+                    claims=flight.claims,
                     hold=hold,
                     emit=self.emit,
                 )
@@ -330,6 +359,9 @@ class Renewal:
                         raise failure
                     if failure.outcome == "not_sent":
                         await self._sleep(outcome.pause)  # Else the store tells how long to wait.
+                elif isinstance(outcome, Declined):
+                    if not spending.lost():
+                        raise fresh(outcome.error)
                 elif not spending.lost():
                     saved = spending.saved
                     if saved is not None and self.slot.judge(saved).claim == "standing":
@@ -351,7 +383,13 @@ class Renewal:
         if saved is None:
             self.spending = spending
             return Landing(
-                need, outcome.token, None, spent=True, by_exchange=True, seen_at=claimed_at
+                need,
+                outcome.token,
+                None,
+                spent=True,
+                claims=self.flight.claims,
+                by_exchange=True,
+                seen_at=claimed_at,
             )
         if saved.token is None:
             return None
@@ -359,7 +397,13 @@ class Renewal:
         if not mine and saved.is_for_another(self.facts.purpose):
             # Somebody uses this slot for something else. What came is good all the same, here.
             return Landing(
-                need, outcome.token, None, spent=True, by_exchange=True, seen_at=claimed_at
+                need,
+                outcome.token,
+                None,
+                spent=True,
+                claims=self.flight.claims,
+                by_exchange=True,
+                seen_at=claimed_at,
             )
         if mine:
             elapsed = self.slot.host.monotonic() - started
@@ -371,7 +415,15 @@ class Renewal:
                     waiters=self.flight.waiters,
                 )
             )
-        return Landing(need, saved.token, saved, spent=True, by_exchange=mine, seen_at=claimed_at)
+        return Landing(
+            need,
+            saved.token,
+            saved,
+            spent=True,
+            claims=self.flight.claims,
+            by_exchange=mine,
+            seen_at=claimed_at,
+        )
 
     def _is_worth_waiting(self, outcome: NoToken, left: float) -> bool:
         """Whether the source is asked again by this flight, after a pause."""

@@ -14,11 +14,13 @@ from typing import Any
 import anyio
 from anyio.lowlevel import RunVar
 
+from .._challenges import claims_text
 from .._errors import (
     ReauthorizationRequired,
     RefreshAuthError,
     RefreshUnavailable,
     RevocationFailed,
+    StepUpRequired,
     StoreError,
     cause_of,
     fresh,
@@ -278,10 +280,30 @@ class Session:
             return None
         return known
 
-    async def look(self, refused: Credential) -> Credential | None:
-        """Return another credential than `refused` if the store holds one, as after a login; nothing is refreshed."""
-        await self._wait(refused.token, Need.LOOK)
-        return self.newer_than(refused)
+    async def step_up(
+        self, refused: Credential, claims: Mapping[str, Any] | None
+    ) -> tuple[Credential | None, bool]:
+        """Return a credential that may be more than `refused`, which is good, and whether a refresh was spent on it.
+
+        It is another one that the store holds, as after a login; or one that a refresh with `claims` brings, which
+        all who ask for the same share. None if there is none to be had without a person.
+
+        Args:
+            refused: what the request carried.
+            claims: what the token is to hold; None: nothing that a refresh could change.
+
+        Raises:
+            StepUpRequired: the source says that these claims need a person; it names those that the login needs.
+            RefreshUnavailable, StoreError, ReauthorizationRequired: there is no new token.
+        """
+        if claims is None or not self.facts.takes_claims:
+            await self._wait(refused.token, Need.LOOK)
+            return self.newer_than(refused), False
+        asked = claims_text(claims)
+        landing = await self._wait(refused.token, Need.CLAIMS, claims=asked)
+        # What another flight brought may do as well, and if not, there is one yet for these claims.
+        mine = landing.spent and landing.claims == asked
+        return (None if landing.token is None else self._brought(landing)), mine
 
     async def renew(
         self, refused: Credential, kind: Callable[[], str]
@@ -654,6 +676,7 @@ class Session:
         need: Need,
         *,
         forced: bool = False,
+        claims: str | None = None,
         began: float | None = None,
     ) -> Landing:
         """Wait for this loop's flight; return its landing once it is an answer to what is asked.
@@ -668,9 +691,9 @@ class Session:
         while True:
             flight = self._flight_of(current_loop())
             if flight is None:
-                flight = await self._board(stale, need, forced)
-            elif flight.need < need:
-                flight.need = need
+                flight = await self._board(stale, need, forced, claims)
+            else:
+                flight.join(need, claims)
             flight.waiters += 1
             if self._observers.tracing:
                 self._observers.waiting(flight.links)
@@ -683,17 +706,19 @@ class Session:
             if landing is None:
                 failure = held_too_long(self.facts.name, longest, sent=flight.sent)
                 break
-            if flight.serves(landing, stale, need, forced=forced):
+            if flight.serves(landing, stale, need, forced=forced, claims=claims):
                 if landing.error is None or need is Need.LOOK:
                     return landing
                 failure = fresh(landing.error)
                 break
         raise failure
 
-    async def _board(self, stale: Token | None, need: Need, forced: bool) -> Flight:
+    async def _board(
+        self, stale: Token | None, need: Need, forced: bool, claims: str | None
+    ) -> Flight:
         """Start this loop's flight, unless there is one by now; return it."""
         loop = current_loop()
-        if need is not Need.LOOK and not forced:
+        if need not in (Need.LOOK, Need.CLAIMS) and not forced:
             self._raise_if_just_looked()
         lock = _boarding.get(None)
         if lock is None:
@@ -704,10 +729,10 @@ class Session:
             # an await ever be added between the look and the registration.
             flight = self._flight_of(loop)
             if flight is None:
-                flight = Flight(loop, stale, need=need, forced=forced)
+                flight = Flight(loop, stale, need=need, forced=forced, claims=claims)
                 self._start(flight)
-        if flight.need < need:
-            flight.need = need
+            else:
+                flight.join(need, claims)
         return flight
 
     def _flight_of(self, loop: object) -> Flight | None:
@@ -831,8 +856,10 @@ class Session:
                 self._list(flight, flight)
             record, error = landing.record, landing.error
             if error is not None:
-                if not (flight.closing.is_set() and _was_not_sent(error)):
-                    # Else the flight was told to end, which is no trouble of the next one.
+                if not (flight.closing.is_set() and _was_not_sent(error)) and not isinstance(
+                    error, StepUpRequired
+                ):
+                    # Else the flight was told to end, or claims were refused: no trouble of the next one.
                     with CHANGING:
                         self._trouble = trouble_after(self._trouble, error, self.host)
             elif landing.token is not None:

@@ -50,6 +50,7 @@ class View:
         unsent: an abandoned claim is known to have sent nothing.
         failed: what the token endpoint answered last, each with the seconds for which it should not be asked again.
         refusals_for: seconds for which refusals by the API are not worth a refresh.
+        claims_for: seconds for which claims that the API asks for are not worth one.
     """
 
     record: Record
@@ -57,6 +58,7 @@ class View:
     unsent: bool = False
     failed: tuple[tuple[Failed, float], ...] = ()
     refusals_for: float = 0.0
+    claims_for: float = 0.0
 
 
 class _Owner(NamedTuple):
@@ -175,7 +177,8 @@ class Slot:
     def judge(self, record: Record) -> View:
         """Say what follows from a record read just now; the first look at a claim or a pause starts a watch."""
         claim, failed, refusals = record.redeeming, record.failed, record.refusals
-        if claim is None and not failed and refusals is None:
+        asked = record.asked_claims
+        if claim is None and not failed and refusals is None and asked is None:
             return View(record)
         now, seen, before = self.host.monotonic(), [], dict(self._seen)
 
@@ -195,8 +198,9 @@ class Slot:
             unsent = dict(self._over).get(claim.nonce, True) is False
         paused = tuple((one, left(one.pause)) for one in failed)
         refusals_for = 0.0 if refusals is None else left(refusals.pause)
+        claims_for = 0.0 if asked is None else left(asked.pause)
         self._seen = tuple(seen)
-        return View(record, state, unsent, paused, refusals_for)
+        return View(record, state, unsent, paused, refusals_for, claims_for)
 
     def _is_abandoned(self, claim: Claim, watched: float) -> bool:
         """Whether a claim is nobody's any more.

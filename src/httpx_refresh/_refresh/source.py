@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ class Facts:
         repeatable: whether `obtain` may be asked again although it may have been answered: that costs a request, and
             no login. Default: whether it starts.
         ends_previous: whether each new token ends the last one at once, so that all processes must share one.
+        takes_claims: whether `refresh` and `obtain` take `claims`, a mapping: what the new token has to hold, as an API
+            asked (OpenID Connect Core §5.5). They raise `StepUpRequired` if that needs a person. Default: they do not.
         purpose: what its tokens are for, as text without a secret, see `purpose_of`. The stored text names it, and a
             text that names another is not adopted. None: it adopts any.
     """
@@ -80,6 +83,7 @@ class Facts:
     repeatable: bool = False
     ends_previous: bool = False
     purpose: str | None = None
+    takes_claims: bool = False
 
     @property
     def needs_store(self) -> bool:
@@ -140,6 +144,7 @@ def facts_of(source: object) -> Facts:
         starts and _yes_or_no(source, "repeatable", default=True),
         _yes_or_no(source, "ends_previous", default=False),
         purpose or None,
+        _yes_or_no(source, "takes_claims", default=False) and _take_claims(source),
     )
 
 
@@ -160,6 +165,19 @@ def _yes_or_no(source: object, name: str, *, default: bool) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"the source's {name} must be True or False")
     return value
+
+
+def _take_claims(source: object) -> bool:
+    """Whether its methods take `claims`: a subclass of a source that does may have written them without."""
+    for name in ("refresh", "obtain"):
+        method = getattr(source, name, None)
+        if callable(method):
+            parameters = inspect.signature(method).parameters
+            if "claims" not in parameters and not any(
+                one.kind is one.VAR_KEYWORD for one in parameters.values()
+            ):
+                return False
+    return True
 
 
 # -- what tokens are for -----------------------------------------------------------------------------------------------

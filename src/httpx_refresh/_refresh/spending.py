@@ -6,19 +6,37 @@ event loop's end; whether to spend was decided before.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import anyio
 
-from .._errors import ReauthorizationRequired, RefreshUnavailable, StoreError, cause_of, fresh
+from .._errors import (
+    ReauthorizationRequired,
+    RefreshUnavailable,
+    StepUpRequired,
+    StoreError,
+    cause_of,
+    fresh,
+)
 from .._token import Token
 from ..stores.base import Release
 from . import events
 from .host import CallRaised, NotBack, bounded, pass_on_interrupt
-from .pauses import Backoff, Need, after_fruit, after_refresh, pause_after
-from .record import MOST_FAILED, Claim, Dead, Failed, Pause, Record, fingerprint, merged
+from .pauses import Backoff, Need, after_claims, after_fruit, after_refresh, pause_after
+from .record import (
+    MOST_FAILED,
+    AskedClaims,
+    Claim,
+    Dead,
+    Failed,
+    Pause,
+    Record,
+    fingerprint,
+    merged,
+)
 from .slot import Slot, View
 from .source import Facts, Obtains, Refreshes, TokenSource
 
@@ -55,13 +73,20 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Declined:
+    """The source gives no token with these claims: that needs a person. Nothing was spent."""
+
+    error: StepUpRequired
+
+
+@dataclass(frozen=True, slots=True)
 class Renewed:
     """The source brought a token."""
 
     token: Token
 
 
-Outcome = Unsent | NoToken | Refused | Renewed
+Outcome = Unsent | NoToken | Refused | Declined | Renewed
 """What became of one spending. One value, made once; what is written at its end follows from it alone."""
 
 
@@ -82,6 +107,7 @@ class Spending:
     __slots__ = (
         "_base",
         "_claim",
+        "_claims",
         "_deadline",
         "_facts",
         "_held",
@@ -107,6 +133,7 @@ class Spending:
         held: Token | None,
         *,
         need: Need,
+        claims: str | None,
         hold: Release | None,
         emit: Callable[[events.Event], None],
     ) -> None:
@@ -124,6 +151,7 @@ class Spending:
         self._base = base
         self._held = held
         self._need = need
+        self._claims = claims
         self._there = base.text
         self._deadline = 0.0
         self._claim: Claim = slot.claim(hold)
@@ -214,6 +242,9 @@ class Spending:
             if isinstance(answer, ReauthorizationRequired):
                 self.outcome = Refused(answer, maybe_spent)
                 return
+            if isinstance(answer, StepUpRequired):
+                self.outcome = Declined(answer)
+                return
             unknown = answer.outcome == "unknown"
             if unknown and self.repeatable:
                 answer.transient = True  # Nothing is at stake.
@@ -254,7 +285,7 @@ class Spending:
 
     async def _ask_once(
         self, remaining: float
-    ) -> Token | RefreshUnavailable | ReauthorizationRequired | Unsent:
+    ) -> Token | RefreshUnavailable | ReauthorizationRequired | StepUpRequired | Unsent:
         name = self._facts.name
 
         async def in_time() -> object:
@@ -266,6 +297,12 @@ class Spending:
             token: object = await bounded(in_time, remaining)
         except (ReauthorizationRequired, RefreshUnavailable) as error:
             return checked(error)
+        except StepUpRequired as error:
+            if (
+                self._claims is None
+            ):  # Nobody asked for any: the grant is of no use without a person.
+                return ReauthorizationRequired(str(error), error=error.error)
+            return fresh(error)
         except NotBack:
             return self._unknown(
                 f"{name} gave no answer within {self._slot.refresh_timeout:g} s (refresh_timeout).",
@@ -286,11 +323,13 @@ class Spending:
         return token
 
     async def _call(self) -> object:
+        # Only a source that takes claims is asked for any.
+        claims: Any = {} if self._claims is None else {"claims": json.loads(self._claims)}
         if self._obtains:
-            return await cast("Obtains", self._source).obtain(self._held)
+            return await cast("Obtains", self._source).obtain(self._held, **claims)
         if self._held is None:
             raise AssertionError("what is refreshed is held")
-        return await cast("Refreshes", self._source).refresh(self._held)
+        return await cast("Refreshes", self._source).refresh(self._held, **claims)
 
     def _unknown(self, what: str, caused_by: str | None) -> RefreshUnavailable:
         if self.repeatable:
@@ -335,8 +374,11 @@ class Spending:
                 refusals=refusals,
                 issued=host.wall(),
                 purpose=purpose,
+                asked_claims=self._asked_claims(generation),
                 others=base.others,
             )
+        if isinstance(outcome, Declined):
+            return replace(unclaimed, asked_claims=self._asked_claims(base.generation))
         uncertain = self._claim if outcome.maybe_spent else self._uncertain
         if isinstance(outcome, Refused) and not self._obtains and self._held is not None:
             refusal = outcome.error
@@ -349,6 +391,20 @@ class Spending:
             return replace(unclaimed, uncertain=uncertain, dead=dead, failed=())
         failed = self._failed(outcome.error, maybe_spent=outcome.maybe_spent)
         return replace(unclaimed, uncertain=uncertain, failed=failed)
+
+    def _asked_claims(self, generation: int) -> AskedClaims | None:
+        """Return what is to be noted of claims beside the token of this generation."""
+        base, host = self._base, self._slot.host
+        if self._claims is None:
+            return base.asked_claims
+        return after_claims(
+            base.asked_claims,
+            self._claims,
+            before=base.generation,
+            generation=generation,
+            now=host.wall(),
+            nonce=host.nonce(),
+        )
 
     def _failed_before(self) -> Failed | None:
         """Return what was noted of a failure that this client was to heed, too."""
