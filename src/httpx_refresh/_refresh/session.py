@@ -351,7 +351,7 @@ class Session:
             self._use(token, record, issued=False)
             self.emit(events.LoginSeen(generation=record.generation))
 
-        await self._to_the_end(put, "the token was written. Nothing was sent; set it again.")
+        await self._to_the_end(put, "the token was written")
 
     async def revoke(self, *, at_source: bool) -> bool:
         """Have the source revoke the token, and empty the store; return whether the source was asked.
@@ -399,7 +399,7 @@ class Session:
                 self._accepted, self.listening = "", False
             self._start_over()
 
-        await self._to_the_end(give_back, "the token was revoked. Try again.")
+        await self._to_the_end(give_back, "the token was revoked")
         return bool(asked)
 
     async def _revoked(self, revoke: Callable[[], Awaitable[object]]) -> None:
@@ -451,7 +451,7 @@ class Session:
                 done.set()
 
         def never_ran() -> None:
-            failure.append(StoreError(f"The event loop ended before {before}"))
+            failure.append(StoreError(f"The event loop ended before {before}. Nothing was sent. Try again."))
             done.set()
 
         spawn(run, ending=_nothing, never_ran=never_ran, every=_NEVER, tick=_nothing)
