@@ -451,7 +451,9 @@ class Session:
                 done.set()
 
         def never_ran() -> None:
-            failure.append(StoreError(f"The event loop ended before {before}. Nothing was sent. Try again."))
+            failure.append(
+                StoreError(f"The event loop ended before {before}. Nothing was sent. Try again.")
+            )
             done.set()
 
         spawn(run, ending=_nothing, never_ran=never_ran, every=_NEVER, tick=_nothing)
