@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from joserfc.jwk import RSAKey
 
 from httpx_refresh import (
     BodyNotReplayable,
@@ -25,9 +26,12 @@ from httpx_refresh import (
     RefreshUnavailable,
     StoreError,
     TokenEndpoint,
+    mcp,
+    providers,
 )
 from httpx_refresh._http import bodies
 from httpx_refresh._refresh import own_loop
+from httpx_refresh.grants import ClientCredentials
 from httpx_refresh.stores.urls import open_store
 from httpx_refresh.testing import Gate
 from tests.fakes import Api, Endpoint, both_libraries
@@ -391,6 +395,21 @@ def test_a_client_that_belongs_to_an_event_loop_is_refused_with_the_line_that_wo
             ):
                 call()
     assert api.seen == []
+    asyncio.run(lent.aclose())
+
+
+def test_each_source_that_has_such_a_client_says_so() -> None:
+    lent = httpx.AsyncClient()
+    key = RSAKey.generate_key(2048).as_pem(private=True).decode()
+    account = {"client_email": "me@x.test", "private_key": key, "private_key_id": "k1"}
+    for source in (
+        ClientCredentials(TokenEndpoint("https://as.test/", "id", "s", client=lent, origins="any")),
+        providers.google_service_account(account, scope="read", client=lent),
+        mcp.Server("https://mcp.test/", client=lent),
+    ):
+        auth = RefreshAuth(source, MemoryStore('{"access_token": "a"}'), origins="any")
+        with pytest.raises(RuntimeError, match=r"Nothing was sent.*client=lambda: httpx\.Async"):
+            auth.sync.refresh()
     asyncio.run(lent.aclose())
 
 

@@ -41,7 +41,7 @@ from ._oauth.exchange import client_maker, prepared
 from ._oauth.login import AuthorizationRequest
 from ._oauth.protected_resource import ProtectedResource, protected_resource
 from ._oauth.registration import METHODS, Registration, client_metadata, method_for, register
-from ._oauth.settings import CLIENTS, checked_url, seconds
+from ._oauth.settings import CLIENTS, checked_url, one_loop_of, seconds
 from ._oauth.settings import client as checked_client
 from ._refresh.host import THIS_HOST
 from ._refresh.record import Record
@@ -237,6 +237,11 @@ class Server:
         self._hosts = Hosts(home)
         self._source = _watched(checked_client(client), self._hosts, home)
         self._known: _Found | None = None
+
+    @property
+    def one_loop(self) -> str | None:
+        """How to pass a client that serves every event loop, see `TokenEndpoint`."""
+        return one_loop_of(self._source)
 
     def __repr__(self) -> str:
         return f"mcp.Server({str(httpx.URL(self.url).copy_with(query=None))!r})"

@@ -23,7 +23,7 @@ from .authentication import Asked, ClientAuth, Method, Proof, Public, authentica
 from .exchange import exchange
 from .material import Text, Unusable
 from .redaction import redacted
-from .settings import CLIENTS
+from .settings import one_loop_of
 
 if TYPE_CHECKING:
     import ssl
@@ -112,11 +112,7 @@ class Client:
     @property
     def one_loop(self) -> str | None:
         """How to pass a client that serves every event loop; None if what makes the requests does."""
-        if isinstance(self._source, CLIENTS):
-            return (
-                f"client=lambda: {type(self._source).__module__.partition('.')[0]}.AsyncClient(...)"
-            )
-        return None
+        return one_loop_of(self._source)
 
     @property
     def fingerprint(self) -> str:

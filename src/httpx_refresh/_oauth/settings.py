@@ -260,3 +260,10 @@ def client(value: Any) -> Any:
             "client must be an AsyncClient of httpx or httpx2, a callable that makes one, or None"
         )
     return value
+
+
+def one_loop_of(source: Any) -> str | None:
+    """Say how to pass a client that serves every event loop, where this is one that belongs to one."""
+    if not isinstance(source, CLIENTS):
+        return None
+    return f"client=lambda: {type(source).__module__.partition('.')[0]}.AsyncClient(...)"

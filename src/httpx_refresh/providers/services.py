@@ -59,6 +59,7 @@ class _Service:
         self.is_expired: ExpiryRule | Callable[[Any], bool] | None = endpoint.is_expired
         self.purpose: str = purpose
         self.repeatable: bool = True
+        self.one_loop: str | None = endpoint.one_loop
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.endpoint!r})"
