@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pty
 import re
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -78,12 +80,18 @@ def final(output: str) -> str:
     return "\n".join(line.rstrip() for line in lines).strip("\n")
 
 
+def anonymous(screen: str) -> str:
+    """Return the screen without this machine's name and without its temporary directories."""
+    screen = re.sub(re.escape(tempfile.gettempdir()) + r"/\w+/", "", screen)
+    return screen.replace(f"{socket.gethostname()}:", "host:")
+
+
 def main(path: Path) -> None:
     """Draw the demo."""
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True)
         console.print(Text("$ httpx-refresh demo", style="bold"))
-        console.print(Text.from_ansi(final(recorded())))
+        console.print(Text.from_ansi(anonymous(final(recorded()))))
         drawing = console.export_svg(
             title="httpx-refresh demo", theme=MONOKAI, code_format=SVG, unique_id="demo"
         )
