@@ -267,6 +267,9 @@ def _has_ipv6_loopback() -> bool:
 
 async def _listen(address: str, port: int) -> MultiListener[anyio.abc.SocketStream]:
     try:
+        # Tried first with a socket that is closed where this fails: anyio 4.7 leaves its own open then.
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        socket.create_server((address, port), family=family).close()
         return await anyio.create_tcp_listener(local_host=address, local_port=port)
     except OSError as error:
         busy = error.errno == errno.EADDRINUSE
