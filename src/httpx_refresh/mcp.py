@@ -559,7 +559,7 @@ class Server:
     def _endpoint(self, found: _Found, client: _Client) -> TokenEndpoint:
         """Make the endpoint of an issuer for one of its clients."""
         metadata = found.issuers[client.issuer]
-        facts = endpoint_facts(metadata)
+        facts: dict[str, Any] = {**endpoint_facts(metadata), "name": self.name}
         url = facts.pop("url")
         secret: Text | None = client.registration.client_secret
         how: Any = client.registration.method
@@ -586,7 +586,7 @@ class Server:
             allow_http=self.allow_http,
             origins=self.origins,
             dead=dead,
-            **{**facts, "name": self.name},
+            **facts,
         )
 
 

@@ -108,7 +108,7 @@ class Hosts:
                         "not"
                     )
             elif event == "send_request_headers.started" and host == self._host and found:
-                self._home |= {found}
+                self._home = frozenset((*self._home, found))
 
         request.extensions = {**request.extensions, "trace": trace}
 
