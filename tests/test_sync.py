@@ -534,3 +534,15 @@ def test_a_token_of_the_wrong_type_stays_in_no_frame() -> None:
         frames = [one.frame for one in raised.traceback if "httpx_refresh" in str(one.path)]
         assert frames
         assert "SECRET" not in "".join(repr(frame.f_locals) for frame in frames)
+
+
+def test_where_the_interpreter_is_ending_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends(*_: object, **__: object) -> None:
+        raise own_loop.NoAnswer(is_ending=True)
+
+    monkeypatch.setattr(own_loop, "run", ends)
+    endpoint = Endpoint()
+    auth = RefreshAuth(endpoint, store_of(endpoint))
+    with pytest.raises(RefreshUnavailable, match="interpreter is ending") as caught:
+        auth.sync.refresh()
+    assert (caught.value.outcome, endpoint.asked) == ("unknown", [])

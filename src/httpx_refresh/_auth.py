@@ -17,6 +17,7 @@ from ._errors import (
     GRANTED_SCOPE,
     BodyNotReplayable,
     RefreshAuthError,
+    RefreshUnavailable,
     StepUpRequired,
     frameless,
 )
@@ -113,8 +114,8 @@ class RefreshAuth(AuthBase):
         unauthorized: what a request comes to where the API refused the token and there is no good one: "raise" the
             error that says why, or "return" the API's own response, whole, for callers that understand only responses.
             With "return", a request whose token has expired, and for which there is no other, goes out with the
-            expired one, so that the API says so itself; where there has been no token at all, the error is raised,
-            since a request without one might be answered as anybody's.
+            expired one, so that the API says so itself. Where this process has had no token that was good, the error is
+            raised, since a request without a token might be answered as anybody's.
 
     Raises:
         TypeError, ValueError: an argument is invalid, the source needs a store and there is none, or nobody
@@ -452,6 +453,9 @@ class RefreshAuth(AuthBase):
                             refreshed = refreshed or spent
                         except StepUpRequired as refusal:
                             asked = replace(asked, claims=refusal.claims or asked.claims)
+                        except RefreshAuthError:
+                            if not self._returns:
+                                raise
                     if renewed is None or sends == _MOST_SENDS:
                         if self._returns:
                             return
@@ -597,7 +601,13 @@ def _blocked(session: Session, call: Callable[[], Coroutine[Any, Any, _T]]) -> _
         )
     try:
         return own_loop.run(call, seconds=session.longest)
-    except own_loop.NoAnswer:
+    except own_loop.NoAnswer as error:
+        if error.is_ending:
+            raise RefreshUnavailable(
+                f"The interpreter is ending, and there is no new token for {session.facts.name}. A token request that "
+                "is under way is waited for, and its token is saved. Try again in another run of the program.",
+                outcome="unknown",
+            ) from None
         raise held_too_long(session.facts.name, session.longest, sent=True) from None
 
 

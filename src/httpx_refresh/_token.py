@@ -5,6 +5,7 @@ It knows neither servers nor stores.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from ._errors import frameless
+from ._errors import frameless, without_frames
 
 logger = logging.getLogger("httpx_refresh")
 
@@ -61,8 +62,24 @@ def lifetime(fields: Mapping[str, Any]) -> float | None:
 
 
 def _frameless_init(cls: type[_T]) -> type[_T]:
-    """Keep the tokens that are passed to a dataclass out of the frames of what it raises."""
-    cls.__init__ = frameless(cls.__init__)  # type: ignore[method-assign]  # the dataclass's own, wrapped
+    """Keep the tokens that are passed to a dataclass out of the frames of what it raises.
+
+    As `frameless` does, which is left to whoever reads what fails: tokens are made at each refresh.
+    """
+    initialise: Any = cls.__init__
+
+    @functools.wraps(initialise)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            initialise(self, *args, **kwargs)
+            return
+        except BaseException as error:
+            failure = without_frames(error)
+        finally:
+            del self, args, kwargs
+        raise failure
+
+    cls.__init__ = __init__  # type: ignore[method-assign]  # the dataclass's own, wrapped
     return cls
 
 

@@ -329,3 +329,26 @@ async def test_somebodys_login_is_taken_up_before_claims_are_asked_for() -> None
         await theirs.set_token(Token("SECRET-new", "SECRET-r9"))
         assert (await client.get("/")).status_code == 200
     assert (api.seen, endpoint.asked) == (["a0", "new"], [])
+
+
+async def test_a_refresh_with_claims_that_fails_hands_on_the_refusal_where_that_is_wanted() -> None:
+    class Broken(Claiming):
+        async def refresh(
+            self, token: Token, /, *, claims: Mapping[str, Any] | None = None
+        ) -> Token:
+            self.with_claims.append(claims)
+            raise RefreshUnavailable("no answer; try again", outcome="refused")
+
+    endpoint = Broken()
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(401, headers={"www-authenticate": challenge(C1)})
+
+    auth = RefreshAuth(
+        endpoint, MemoryStore(endpoint.text()), unauthorized="return", refresh_timeout=1.0
+    )
+    async with httpx.AsyncClient(
+        auth=auth, transport=httpx.MockTransport(answer), base_url="https://api.test"
+    ) as client:
+        assert (await client.get("/")).status_code == 401
+    assert endpoint.with_claims == [C1]

@@ -27,7 +27,15 @@ T = TypeVar("T")
 
 
 class NoAnswer(Exception):
-    """The loop did not come back in time, or the interpreter is ending: what was asked for may happen yet."""
+    """The loop did not come back in time: what was asked for may happen yet.
+
+    Attributes:
+        is_ending: whether that is because the interpreter ends.
+    """
+
+    def __init__(self, *, is_ending: bool = False) -> None:
+        super().__init__("the library's own event loop did not answer")
+        self.is_ending = is_ending
 
 
 class _OwnLoop:
@@ -134,7 +142,7 @@ def run(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, seconds: fl
     try:
         return future.result(seconds)
     except futures.CancelledError:
-        raise NoAnswer from None
+        raise NoAnswer(is_ending=True) from None
     except futures.TimeoutError:
         if future.done():
             raise
@@ -171,7 +179,7 @@ def _get(seconds: float) -> _OwnLoop:
             try:
                 own = _own = _OwnLoop()
             except RuntimeError:  # No thread can be started: the interpreter is ending.
-                raise NoAnswer from None
+                raise NoAnswer(is_ending=True) from None
             if not _is_hooked:
                 _is_hooked = True
                 _hook()
