@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -85,13 +86,13 @@ class RefreshAuth(AuthBase):
     cannot be used there, and a sync request says so before anything is sent.
 
     Args:
-        source: spends the refresh token: a `TokenEndpoint`, a preset of `httpx_refresh.providers`, or anything with
-            `async refresh(token) -> Token`. Or gets a token from nothing: one of `httpx_refresh.grants`, or anything
-            with `async obtain(held) -> Token`.
+        source: where new tokens come from. A `TokenEndpoint`, a preset of `httpx_refresh.providers`, or any object
+            with `async refresh(token) -> Token` spends the refresh token. A grant of `httpx_refresh.grants`, or any
+            object with `async obtain(held) -> Token`, needs none.
         store: holds the token: a `FileStore`, a `MemoryStore`, one of `httpx_refresh.stores`, or your own. It may be
-            left out (None) where the source starts from nothing, may be asked again, and does not end the last token
-            by giving a new one: then each process has a token of its own, in memory.
-        origins: where the bearer token may go, such as `["https://api.example.com", "https://*.example.com"]`.
+            omitted (None) if the source needs no refresh token, can be asked repeatedly, and does not end the
+            previous token when it issues a new one. Then each process has its own token, in memory.
+        origins: where the bearer token may be sent, such as `["https://api.example.com", "https://*.example.com"]`.
             `"any"`: every https origin, and loopback. None: where the endpoint says, as each preset does.
         refresh_before: refresh in the background this many seconds before expiry (at most 20 % of the lifetime). 0
             disables it.
@@ -108,11 +109,11 @@ class RefreshAuth(AuthBase):
         on_event: called with what happens to the token, values of `httpx_refresh.events`; one callable, or several.
             Each is called in a thread of the library's own, by one thread at a time and in order. What it raises is
             logged once, and nobody waits for one that blocks.
-        label: what you call this token, such as a tenant's name: events and log records carry it.
+        label: a name for this token, such as a tenant's. Events and log records carry it.
         allow_http: whether `origins` may name http origins besides loopback, for a network that you trust: a service
             mesh, docker-compose, `http://test`. An endpoint with `allow_http` allows it too.
-        unauthorized: what a request comes to where the API refused the token and there is no good one: "raise" the
-            error that says why, or "return" the API's own response, whole, for callers that understand only responses.
+        unauthorized: what happens when the API refused the token and no good one can be had: "raise" the error that
+            says why, or "return" the API's own response, unchanged, for callers that understand only responses.
             With "return", a request whose token has expired, and for which there is no other, goes out with the
             expired one, so that the API says so itself. Where this process has had no token that was good, the error is
             raised, since a request without a token might be answered as anybody's.
@@ -158,7 +159,7 @@ class RefreshAuth(AuthBase):
         if store is None:
             store = _own_memory(source)
         if isinstance(store, type) or not isinstance(store, TokenStore):
-            raise TypeError("store must have the async methods load() and replace(old, new)")
+            raise TypeError(_no_store(store))
         for name, seconds, least, most in (
             ("refresh_before", refresh_before, 0.0, math.inf),
             ("refresh_timeout", refresh_timeout, 0.001, MOST_PATIENCE),
@@ -203,10 +204,10 @@ class RefreshAuth(AuthBase):
         return f"RefreshAuth({self._session.source!r}, {self._session.slot.store!r})"
 
     async def token(self) -> Token:
-        """Return a good token, refreshed if need be: for what is not an HTTP request, such as a WebSocket or gRPC.
+        """Return a good token, refreshed if necessary: for WebSockets, gRPC and other protocols than HTTP.
 
         Raises:
-            ReauthorizationRequired, RefreshUnavailable, StoreError: there is none to be had.
+            ReauthorizationRequired, RefreshUnavailable, StoreError: there is no good token.
         """
         session = self._session
         known = session.credential
@@ -217,13 +218,13 @@ class RefreshAuth(AuthBase):
     async def refresh(self, *, refused: Token | None = None) -> Token:
         """Refresh now, and return the new token.
 
-        Shares a refresh that is under way, in this process or another. A grant that the server refused for good is not
-        asked for again.
+        Joins a refresh that is under way, in this process or another. A refresh token that the server refused for good
+        is not sent again.
 
         Args:
-            refused: the token that an API refused, where that was no request of a client with this auth. There is a
-                refresh only if it is still the one held; so any number of callers that were refused make one. None:
-                there is one in any case, also within the pause that follows a failure.
+            refused: the token that an API refused, if that request was not made by a client with this auth. The token
+                is refreshed only if it is still the current one, so any number of refused callers cause one refresh.
+                None: refresh in any case, also during the pause that follows a failure.
 
         Raises:
             TypeError: `refused` is no `Token`.
@@ -235,7 +236,7 @@ class RefreshAuth(AuthBase):
 
     @frameless
     async def set_token(self, token: Token) -> None:
-        """Put a token into the store after a login, in the place of whatever was there, and use it from now on.
+        """Save a token after a login, replacing what the store held, and use it from now on.
 
         Raises:
             TypeError: `token` is no `Token`; make one with `Token.from_response`.
@@ -248,9 +249,9 @@ class RefreshAuth(AuthBase):
     async def revoke(self) -> bool:
         """Revoke the token at the authorization server (RFC 7009), then empty the store.
 
-        A refresh that is under way, in this process or another, is waited for: it would bring another token. All that
-        share the store learn of it by their next refusal or refresh, and need a new login. It goes on if the caller is
-        cancelled.
+        Waits for a refresh that is under way, in this process or another, since it would bring another token. Others
+        that share the store notice at their next refusal or refresh, and need a new login. The revocation continues if
+        the caller is cancelled.
 
         Returns:
             Whether the server was asked: not if there is no token, nor for a refresh token that it refused for good.
@@ -263,9 +264,9 @@ class RefreshAuth(AuthBase):
         return await self._session.revoke(at_source=True)
 
     async def forget(self) -> None:
-        """Empty the store, and leave the token as good as it is: for servers that do not revoke tokens.
+        """Empty the store without revoking the token: for servers that cannot revoke tokens.
 
-        Like `revoke`, but for the server, which is not asked.
+        Like `revoke`, but the server is not asked.
 
         Raises:
             RefreshUnavailable, StoreError: the token is still there.
@@ -275,7 +276,7 @@ class RefreshAuth(AuthBase):
     async def aclose(self) -> None:
         """Wait for a refresh that is under way on this event loop, and for its result to be saved.
 
-        Closes nothing: the object goes on working, and the store and the client are yours.
+        Closes nothing: the object remains usable, and the store and the client belong to the caller.
         """
         await self._session.aclose()
 
@@ -539,7 +540,7 @@ class SyncCalls:
         return self._run(self._auth.revoke)
 
     def forget(self) -> None:
-        """Empty the store, and leave the token as good as it is, see `RefreshAuth.forget`."""
+        """Empty the store without revoking the token, see `RefreshAuth.forget`."""
         self._run(self._auth.forget)
 
     def aclose(self) -> None:
@@ -630,6 +631,22 @@ def _async_only(source: object, store: object) -> str | None:
     return None
 
 
+def _no_store(value: object) -> str:
+    """Say what to pass as `store` instead of `value`."""
+    if isinstance(value, type):
+        return f"store must be a store, not the class {value.__name__}: make one with {value.__name__}(...)"
+    if isinstance(value, str) and ":" in value:  # A URL may hold a password.
+        return "store must be a store, not a str. Did you mean open_store(url)?"
+    if isinstance(value, (str, os.PathLike)):
+        return f"store must be a store, not a path. Did you mean FileStore({os.fspath(value)!r})?"
+    return (
+        f"store must have the async methods load() and replace(old, new); {type(value).__name__} has not. For a token "
+        "response, MemoryStore(json.dumps(response))"
+        if isinstance(value, Mapping)
+        else f"store must have the async methods load() and replace(old, new); {type(value).__name__} has not"
+    )
+
+
 def _own_memory(source: object) -> TokenStore:
     """Return the store of a source that needs none; raise TypeError for one that does."""
     facts = facts_of(source)
@@ -638,7 +655,7 @@ def _own_memory(source: object) -> TokenStore:
     if facts.ends_previous:
         why = (
             "each token that it gives ends the last one, so all processes must share one: two with tokens of their own "
-            "would end each other's for ever"
+            "would end each other's tokens forever"
         )
     elif not facts.starts:
         why = "the refresh token that it spends has to outlive this process"

@@ -326,12 +326,12 @@ GRANTED_SCOPE = "httpx_refresh.granted_scope"
 class LoginFailed(RefreshAuthError):
     """A login brought no token: it was denied, was not the one that was begun, or its code was refused.
 
-    Nothing in a store has changed. The login is to be begun anew.
+    Nothing in a store has changed. Start the login again.
 
     Attributes:
         error: the server's `error` code (RFC 6749 §4.1.2.1 and §5.2), where it gave one.
         error_description: the server's own words, where it gave any; secrets are blotted out.
-        transient: whether it failed for want of a connection, or because the server was busy.
+        transient: whether the connection failed or the server was busy.
     """
 
     def __init__(
@@ -351,6 +351,21 @@ class LoginFailed(RefreshAuthError):
 
 class RevocationFailed(RefreshAuthError):
     """The server did not confirm that it revoked the token (RFC 7009), which may still be good."""
+
+
+# Tracebacks name them as users import them.
+for _error in (
+    RefreshAuthError,
+    ReauthorizationRequired,
+    RefreshUnavailable,
+    StoreError,
+    OriginNotAllowed,
+    BodyNotReplayable,
+    StepUpRequired,
+    LoginFailed,
+    RevocationFailed,
+):
+    _error.__module__ = "httpx_refresh"
 
 
 def fresh(error: _E) -> _E:

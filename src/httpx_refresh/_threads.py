@@ -80,7 +80,7 @@ async def run_blocking(function: Callable[..., _T], *args: Any, group: Hashable)
 
 def waker(wake: Callable[[], object]) -> Callable[[], object]:
     """Return what has the running event loop call `wake`; to be called in any thread, RuntimeError once it is over."""
-    import asyncio  # Not at the top: whoever imports the library need not wait for it.
+    import asyncio  # Not at the top: importing the library stays fast.
 
     try:
         task = asyncio.current_task()

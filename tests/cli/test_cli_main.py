@@ -133,7 +133,7 @@ def test_a_key_that_is_printed_into_a_file_that_others_may_read_is_warned_of(
         app(["generate-key"], standalone_mode=False)
     assert len(Path("new.key").read_text()) == 45
     said = capsys.readouterr().err
-    assert ("the key went to a file that others may read" in said) is warned
+    assert ("the key was written to a file that others may read" in said) is warned
 
 
 def test_a_pipe_is_no_file_that_others_may_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +159,27 @@ def test_every_line_goes_through_that(
 ) -> None:
     print_line("a\x1b]0;title\x07b")
     assert r"a\u001b]0;title\u0007b" in "".join(capsys.readouterr())
+
+
+def test_the_short_option_for_help_is_known_to_all_commands(run: Run) -> None:
+    for arguments in (["-h"], ["login", "-h"], ["keep-alive", "-h"]):
+        assert run(*arguments).exit_code == 0
+
+
+def test_on_a_terminal_lines_break_at_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "20")
+    address = "https://login.example.test/authorize?state=x"
+    console.tell(f"Whoever reads this is glad of {address} in one piece")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.strip() for line in lines] == [
+        "Whoever reads this",
+        "is glad of",
+        address,
+        "in one piece",
+    ]
 
 
 @pytest.mark.parametrize("code", [0, 1])

@@ -308,6 +308,8 @@ def test_a_secret_is_read_from_standard_input(
     "arguments, words",
     [
         (["login", "xero", "--client-id", "c"], "there is no store"),
+        (["login", "xero"], "there is no client id: "),
+        (["login", "xero"], "; there is no store: "),
         (["status", "--store", "nonsense"], "a store is named by a URL"),
         (["status", "--store", "memory:"], "is gone when the command ends"),
         (["status", "nobody"], "'nobody' is not known; known are"),

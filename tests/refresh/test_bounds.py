@@ -220,10 +220,10 @@ async def test_whatever_a_store_raises_is_a_store_error(
 @pytest.mark.parametrize(
     "call, answer, said",
     [
-        ("load", 5, "returned int where a str or None belongs"),
-        ("load", b"x", "returned bytes where a str or None belongs"),
-        ("replace", None, "returned NoneType where a bool belongs"),
-        ("replace", 1, "returned int where a bool belongs"),
+        ("load", 5, "returned an object of type int"),
+        ("load", b"x", "returned an object of type bytes"),
+        ("replace", None, "returned None. It must return a bool"),
+        ("replace", 1, "returned an object of type int. It must return a bool"),
     ],
 )
 async def test_a_store_that_answers_something_else_is_told_which_method_is_wrong(

@@ -466,7 +466,7 @@ def test_the_slot_is_the_table_and_the_row_and_was_the_row() -> None:
 
 def test_what_is_no_async_engine_is_refused_at_construction() -> None:
     engine: Any = create_engine("sqlite://")
-    with pytest.raises(TypeError, match="is to be an AsyncEngine"):
+    with pytest.raises(TypeError, match="must be an AsyncEngine"):
         SQLStore(engine, "key")
 
 

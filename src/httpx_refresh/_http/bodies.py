@@ -26,7 +26,7 @@ from .libraries import (
 if TYPE_CHECKING:
     from .libraries import Request, Response
 
-# asyncio is imported where it is used: whoever imports the library need not wait for it.
+# asyncio is imported where it is used: importing the library stays fast.
 
 READ_LIMIT = 65_536
 """Bytes that are read of a response's body before the response is handed on."""

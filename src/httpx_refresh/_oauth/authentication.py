@@ -565,7 +565,7 @@ class MutualTLS:
         The standard library reads keys from files only: the file is this process's own, encrypted with a password
         that nobody learns, and gone at once.
         """
-        import tempfile  # Not at the top: whoever imports the library need not wait for it.
+        import tempfile  # Not at the top: importing the library stays fast.
 
         from cryptography.hazmat.primitives.serialization import (
             BestAvailableEncryption,

@@ -99,7 +99,7 @@ async def server_metadata(issuer: str, documents: Documents) -> dict[str, Any]:
 
 
 def _places(issuer: str) -> tuple[str, ...]:
-    # Imported here: whoever imports the library need not wait for it.
+    # Imported here: importing the library stays fast.
     from authlib.oauth2.rfc8414 import get_well_known_url
 
     base = issuer.rstrip("/")

@@ -70,9 +70,9 @@ class EndpointOptions(LoginOptions, total=False):
 class TokenEndpoint:
     """Spend a refresh token at an authorization server's token endpoint (RFC 6749 §6).
 
-    Authlib makes the request. Nothing is sent but over https (loopback excepted), no redirect is followed, and of the
-    answer at most 1 MiB is read. Of what comes beside the tokens 64 KiB are kept, the largest fields left out first.
-    An `id_token` among it is kept as it came, and is not verified.
+    Authlib writes the request. Requests go over https only (loopback excepted), no redirect is followed, and at most
+    1 MiB of the answer is read. Up to 64 KiB of further fields are kept with the tokens; the largest are dropped first.
+    An `id_token` is kept as it was received, and is not verified.
 
     Args:
         url: the token endpoint.
@@ -83,15 +83,15 @@ class TokenEndpoint:
         client_auth: how the client authenticates: a name of RFC 7591 §2 (`client_secret_basic`, `client_secret_post`,
             `client_secret_jwt`, `private_key_jwt`, `none`), or an object of `httpx_refresh.client_auth`. None:
             `client_secret_basic` with a secret, `none` without.
-        client_assertion_audience: what signed assertions of the client are for, where the provider wants another than
-            the `issuer` (or, where that is not known, `url`; RFC 7523 §3).
-        reuse_grace: seconds for which the server accepts a refresh token that was spent already, because its answer
-            may have been lost. 0: it does not, and a second use may end the grant (RFC 9700 §4.14.2). `"until_used"`:
-            it does, however late, until a request carries the new access token.
-        client: an `httpx.AsyncClient` or `httpx2.AsyncClient` of yours to ask with, for proxies and certificates; or
-            a callable that makes one, as in `client=lambda: httpx.AsyncClient(verify=context)`. A client is not
-            closed, and serves the event loop that it is first used on; what a callable makes is used for one request
-            and closed, so it serves every loop. The client's default headers, parameters, cookies and auth are not
+        client_assertion_audience: the audience of the client's signed assertions (RFC 7523 §3). None: the `issuer`,
+            or `url` if that is not known.
+        reuse_grace: seconds for which the server accepts a refresh token that was already spent, since the answer may
+            have been lost. 0: never; a second use may end the grant (RFC 9700 §4.14.2). `"until_used"`: until a request
+            carries the new access token.
+        client: the `httpx.AsyncClient` or `httpx2.AsyncClient` that sends token requests, for proxies and
+            certificates; or a callable that makes one, as in `client=lambda: httpx.AsyncClient(verify=context)`. A
+            client is not closed, and serves the event loop that it is first used on. A client that the callable makes
+            is used for one request and closed, so it serves every loop. The client's default headers, parameters, cookies and auth are not
             sent; its event hooks are called, and one that raises makes the outcome unknown. None: a client is made
             for each request; proxies of the environment are used for https.
         timeout: seconds for one request to this server, from its connection to the end of its answer. A session's
@@ -103,18 +103,17 @@ class TokenEndpoint:
         is_expired: which of the API's responses mean that the token is no longer good, see `RefreshAuth`.
         authorization_scheme: the word before the token in the `Authorization` header.
         params: further parameters of each token request that no person takes part in, such as `scope`.
-        refresh_url: where a refresh token is spent, at a server that has an endpoint of its own for that; None: at
-            `url`.
+        refresh_url: where a refresh token is spent, if the server has a separate endpoint for that. None: `url`.
         refresh_params: further parameters of a request that spends a refresh token, and of no other.
-        request_format: how a token request is written: like a form, as RFC 6749 has it, or in JSON.
+        request_format: how a token request is encoded: as a form (RFC 6749), or as JSON.
         answer_fields: where the server's answers keep what RFC 6749 §5 calls by another name: paths, with dots between
             names, by the RFC's name, as in `{"access_token": "token"}` or `{"access_token": "data.access_token"}`. An
             `expires_at` may be epoch seconds, or a date and time (RFC 3339).
-        default_lifetime: seconds that an access token lives if the answer does not say; None: nobody knows.
+        default_lifetime: seconds that an access token lives if the answer does not say so. None: unknown.
         dead: the refusals that mean that a person must log in again.
-        transient: the refusals that pass by themselves.
-        consent: the refusals of a grant without a person that mean that somebody has to agree first.
-        refresh_not_before_expiry: seconds before its expiry up to which the server refuses to replace a token.
+        transient: the refusals that are temporary.
+        consent: the refusals of a grant without a person that mean that somebody must give consent first.
+        refresh_not_before_expiry: the server refreshes a token only in the last so many seconds before its expiry.
         login: what a login and a revocation need: `authorization_endpoint`, `revocation_endpoint`,
             `device_authorization_endpoint`, `issuer`, `scope`, and the rest of `LoginSettings`; `resource` goes with
             a refresh, too.
@@ -258,7 +257,7 @@ class TokenEndpoint:
             raise ReauthorizationRequired(
                 f"The refresh token for {self.name} is not text that can be sent. Log in again."
             )
-        # Imported here: whoever imports the library need not wait for it.
+        # Imported here: importing the library stays fast.
         from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
         params = {**self.login.resource_params(), **self.params, **self.refresh_params}

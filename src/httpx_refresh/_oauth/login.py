@@ -45,7 +45,7 @@ def authorization_request(
     params: Mapping[str, str],
 ) -> AuthorizationRequest:
     """Begin a login: RFC 6749 §4.1.1, RFC 7636 §4.3."""
-    # Imported here: whoever imports the library need not wait for it.
+    # Imported here: importing the library stays fast.
     from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
     from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
@@ -200,7 +200,7 @@ async def redeem(
         form: its other parameters; each of them is a secret.
         rules: how this server's answers are to be read.
     """
-    # Imported here: whoever imports the library need not wait for it.
+    # Imported here: importing the library stays fast.
     from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
     asked_at = time.time()

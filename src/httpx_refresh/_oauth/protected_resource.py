@@ -47,7 +47,7 @@ async def protected_resource(
         RefreshUnavailable: nobody could be asked.
         ValueError: the metadata is not this API's, or names no issuer that can be asked.
     """
-    # Imported here: whoever imports the library need not wait for it.
+    # Imported here: importing the library stays fast.
     from authlib.oauth2.rfc8414 import get_well_known_url
 
     home = httpx.URL(url)

@@ -42,7 +42,7 @@ async def revoke(
     if settings.revocation_format == "json":
         body, content_type = json.dumps({"token": revoked}), "application/json"
     else:
-        # Imported here: whoever imports the library need not wait for it.
+        # Imported here: importing the library stays fast.
         from authlib.oauth2.rfc7009 import prepare_revoke_token_request
 
         body, _ = prepare_revoke_token_request(revoked, hint)

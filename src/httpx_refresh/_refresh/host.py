@@ -28,7 +28,7 @@ import anyio
 from .._errors import cause_of
 from .._http.libraries import asking
 
-# asyncio is imported where it is used: whoever imports the library need not wait for it.
+# asyncio is imported where it is used: importing the library stays fast.
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """Who is told what happened: the log at once, and each callback of the user's in a thread, in order.
 
-A callback may raise, block for ever, or call this library. It never runs on the thread that a refresh runs on, so that
+A callback may raise, block forever, or call this library. It never runs on the thread that a refresh runs on, so that
 none of this costs a refresh its claim, or an event loop its time.
 """
 

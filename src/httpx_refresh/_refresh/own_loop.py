@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from .._threads import run_blocking
 from .host import bare_context
 
-# asyncio is imported where it is used: whoever imports the library need not wait for it.
+# asyncio is imported where it is used: importing the library stays fast.
 
 T = TypeVar("T")
 

@@ -461,10 +461,12 @@ class Renewal:
 
 # -- what a person is told -------------------------------------------------------------------------------------
 
-_NEXT_STEP = (
-    "Log in again and put the token there (`httpx-refresh login`, RefreshAuth.set_token, or write it to the store); a "
+_PUT_IT_THERE = (
+    "put the token there (`httpx-refresh login` does both; so does RefreshAuth.set_token after a login of your own). A "
     "running service sees it within about a second."
 )
+_NEXT_STEP = f"Log in again and {_PUT_IT_THERE}"
+_FIRST_STEP = f"Log in and {_PUT_IT_THERE}"
 
 
 def failed_like(failed: Failed | None, left: float) -> RefreshAuthError:
@@ -518,7 +520,7 @@ def reauthorization_required(record: Record, name: str, store: str) -> Reauthori
     if record.revoked is not None:
         return ReauthorizationRequired(f"The token for {name} in {store} was revoked. {_NEXT_STEP}")
     if record.token is None:
-        return ReauthorizationRequired(f"{store} holds no token for {name} yet. {_NEXT_STEP}")
+        return ReauthorizationRequired(f"{store} holds no token for {name} yet. {_FIRST_STEP}")
     if record.token.refresh_token is None:
         return ReauthorizationRequired(
             f"The access token for {name} in {store} is no longer good, and there is no refresh token beside it to "

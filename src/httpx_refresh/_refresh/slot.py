@@ -9,11 +9,13 @@ import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeVar
+from functools import partial
+from inspect import isawaitable
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import anyio
 
-from .._errors import StoreError, cause_of
+from .._errors import StoreError, cause_of, shown
 from .._token import Token
 from ..stores.base import Release, TokenStore
 from . import events
@@ -153,7 +155,7 @@ class Slot:
             raise StoreError(
                 f"{self.store!r} holds a refresh token that this process has already exchanged for another one: an "
                 "older text was put back there. It was not sent, because a second use may end the grant. Restore the "
-                "newer text, or log in again."
+                "newer text, or log in (`httpx-refresh login`)."
             )
         return self.judge(record)
 
@@ -162,8 +164,8 @@ class Slot:
         text: object = await self._call("read", self.store.load)
         if not (text is None or isinstance(text, str)):
             raise StoreError(
-                f"{self.store!r} returned {type(text).__name__} where a str or None belongs. Nothing was sent. Fix its "
-                "method load()."
+                f"{self.store!r}.load() returned {_a(text)}. It must return the stored text, which is a str, or None. "
+                "Nothing was sent."
             )
         try:
             return parse(text)
@@ -171,7 +173,8 @@ class Slot:
             why = str(error)
         raise StoreError(
             f"{self.store!r} holds a text that is no token: {why}. It was left as it is, and nothing was sent. Put a "
-            "token response there (a JSON object with access_token and refresh_token), or log in again."
+            "token response there (a JSON object with access_token and refresh_token), or log in with `httpx-refresh "
+            "login`."
         )
 
     def judge(self, record: Record) -> View:
@@ -243,8 +246,7 @@ class Slot:
         won: object = await self._call("written", lambda: self.store.replace(old, text))
         if not isinstance(won, bool):
             raise StoreError(
-                f"{self.store!r} returned {type(won).__name__} where a bool belongs. Make its method replace(old, new) "
-                "say whether it wrote."
+                f"{self.store!r}.replace(old, new) returned {_a(won)}. It must return a bool: whether it wrote."
             )
         return replace(record, text=text) if won else None
 
@@ -369,7 +371,7 @@ class Slot:
         caused_by = outcome = None
         started = self.host.monotonic()
         try:
-            return await bounded(call, seconds)
+            return await bounded(partial(_awaited, self.store, done, call), seconds)
         except NotBack as late:
             outcome = "timeout"
             self._stuck = (*self._stuck, late.is_back)
@@ -379,7 +381,8 @@ class Slot:
             raise
         except Exception as error:
             raised = error.error if isinstance(error, CallRaised) else error
-            outcome = what = type(raised).__name__
+            outcome = type(raised).__name__
+            what = outcome + _place_of(raised)
             caused_by = cause_of(raised)
         finally:
             if self.told is not None:
@@ -391,6 +394,33 @@ class Slot:
             "next request tries again.",
             caused_by=caused_by,
         )
+
+
+_METHODS = {"read": "load()", "written": "replace(old, new)", "locked": "hold()"}
+"""What `Slot._call` calls, by what it does."""
+
+
+async def _awaited(store: object, done: str, call: Callable[[], Awaitable[T]]) -> T:
+    """Await a call of the store; raise `StoreError` if there is nothing to await."""
+    answer: object = call()
+    if not isawaitable(answer):
+        raise StoreError(
+            f"{store!r}.{_METHODS[done]} is not async: it returned {_a(answer)} where an awaitable is expected. "
+            "Define it with `async def`. No refresh token was spent by this."
+        )
+    return cast("T", await answer)
+
+
+def _a(value: object) -> str:
+    """Name the type of a value, which may be a secret."""
+    return "None" if value is None else f"an object of type {type(value).__name__}"
+
+
+def _place_of(error: BaseException) -> str:
+    """Say which file an operating system's error is about, and its reason; empty for any other error."""
+    if isinstance(error, OSError) and error.errno is not None and isinstance(error.filename, str):
+        return f": {os.strerror(error.errno)}: {shown(error.filename, 300)!r}"
+    return ""
 
 
 def _peek_of(store: Any) -> Callable[[], str | None] | None:

@@ -64,11 +64,12 @@ from .options import (
 
 app: typer.Typer = typer.Typer(
     name="httpx-refresh",
-    help="Log in with OAuth 2.0, and keep the token alive: show it, refresh it, give it back.",
+    help="Log in with OAuth 2.0, and keep the token alive: show, refresh and revoke it.",
     epilog="Settings come from options, then HTTPX_REFRESH_… variables, then the configuration file. Exit codes: 0 "
-    "done; 2 wrong usage or settings; 3 a person must log in; 4 try again later; 5 the store failed; 6 the login did "
-    "not work; 7 the provider refuses this client; 130 interrupted.",
+    "done; 2 wrong usage or settings; 3 a person must log in; 4 try again later; 5 the store failed; 6 the login "
+    "failed; 7 the provider refuses this client; 130 interrupted.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     # A traceback with the values of variables would show tokens.
     pretty_exceptions_enable=False,
     # Boxes and colours are for people; a pipe gets plain text.
@@ -249,7 +250,7 @@ def revoke(
     domain: Domain = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Give the token back to the provider (RFC 7009), then empty the slot."""
+    """Revoke the token at the provider (RFC 7009), then empty the slot."""
 
     def confirm(question: str) -> bool:
         if yes:
@@ -271,7 +272,7 @@ def watch(
     config: Config = None,
     interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 1.0,
     changes: Annotated[
-        int | None, typer.Option(help="End after so many lines.", min=1, show_default=False)
+        int | None, typer.Option(help="Stop after this many lines.", min=1, show_default=False)
     ] = None,
 ) -> None:
     """Follow a slot live: a line for each refresh, claim, failure and login."""
@@ -309,18 +310,16 @@ def keep_alive(
     within: Annotated[
         float | None,
         typer.Option(
-            help="Refresh what has fewer days to live than this; half its lifetime if not given.",
+            help="Refresh tokens that expire within this many days. Default: half the lifetime.",
             min=0,
             show_default=False,
         ),
     ] = None,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say also what went well.")
-    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Report successes too.")] = False,
 ) -> None:
-    """Refresh the slots whose refresh token would die of disuse (Xero 60 days, QuickBooks 100, Salesforce 30).
+    """Refresh the slots whose refresh token would expire unused (Xero 60 days, QuickBooks 100, Salesforce 30).
 
-    Made for cron: silent while all is well, a line for each slot that is not, and the exit code of the worst.
+    Made for cron: prints one line for each slot with a problem, and returns the exit code of the worst.
     """
     with reporting():
         slots = all_settings_of(context, "keep alive")
@@ -340,7 +339,7 @@ def list_providers(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, for scripts.")] = False,
 ) -> None:
-    """List the providers that are known by name, and their ways: rotation, grace, lifetimes, quirks, sources."""
+    """List the providers that are known by name, with rotation, grace, lifetimes, quirks and sources."""
     with reporting():
         facts.show(name, as_json=as_json)
 
@@ -371,8 +370,8 @@ def generate_key(
         say(generate_key())
         if others_may_read_output():
             warn(
-                "the key went to a file that others may read. Delete it, and make another with --output FILE, which "
-                "only you may read"
+                "the key was written to a file that others may read. Delete the file, and make another key with "
+                "--output FILE, which only you may read"
             )
 
 

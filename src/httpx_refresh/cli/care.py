@@ -126,7 +126,7 @@ def revoke(settings: Settings, *, confirm: Callable[[str], bool]) -> None:
             "expires."
         )
     # Asked while no event loop runs: Ctrl-C is to end the question at once.
-    if not confirm(f"Revoke the token in {slot.store!r}? Whoever uses it must log in again."):
+    if not confirm(f"Revoke the token in {slot.store!r}? Everybody who uses it must log in again."):
         raise Problem("nothing was revoked", Exit.DONE)
     revoked = run(partial(_revoke, endpoint, slot))
     done = f"Revoked at {endpoint.name}, and" if revoked else "Not revoked, but"
@@ -193,7 +193,7 @@ async def _look(slot: Slot, settings: Settings) -> tuple[str, str]:
 
 
 async def keep_alive(slots: Sequence[Settings], *, within: float | None, verbose: bool) -> Exit:
-    """Refresh the slots whose refresh token would die of disuse; return the worst exit code.
+    """Refresh the slots whose refresh token would expire unused; return the worst exit code.
 
     Args:
         slots: the slots to look after.

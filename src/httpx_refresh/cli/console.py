@@ -11,6 +11,7 @@ import signal
 import socket
 import stat
 import sys
+import textwrap
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -83,7 +84,12 @@ def say(text: str, style: str = "") -> None:
 
 def tell(text: str, style: str = "") -> None:
     """Print a line about what happens: to standard error, so that a pipe gets the results only."""
-    Console(stderr=True, highlight=False).print(Text(visible(text), style), soft_wrap=True)
+    console = Console(stderr=True, highlight=False)
+    text = visible(text)
+    if console.is_terminal:
+        # Words stay whole, and so does an address that is longer than the line.
+        text = textwrap.fill(text, console.width, break_long_words=False, break_on_hyphens=False)
+    console.print(Text(text, style), soft_wrap=True)
 
 
 def warn(text: str) -> None:

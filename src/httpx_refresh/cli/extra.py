@@ -16,7 +16,7 @@ try:
         import tomli as toml
 except ImportError:
     raise ImportError(
-        "The command line needs a few packages more: pip install 'httpx-refresh[cli]'"
+        "The command line is not installed. Run: pip install 'httpx-refresh[cli]'"
     ) from None
 
 TOML: ModuleType = toml

@@ -191,6 +191,7 @@ def log_in(settings: Settings, how: How) -> None:
         raise Problem(
             f"a device login cannot ask for {names} (RFC 8628 §3.1); log in without --device"
         )
+    settings.check_login()
     deadline = _Deadline(how.timeout)
     source, slot = run(partial(_prepare, settings, deadline))
     _clear_environment(settings)

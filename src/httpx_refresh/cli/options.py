@@ -68,7 +68,7 @@ KeyFile = Annotated[
     str | None,
     _option(
         "--encrypt-key-file",
-        help="Encrypt the token with the first key of this file; the others read too.",
+        help="Encrypt the token with the first key of this file. The other keys can decrypt.",
         panel=_PLACE,
         env="ENCRYPT_KEY_FILE",
     ),
@@ -81,7 +81,7 @@ ClientSecret = Annotated[
     Hidden | None,
     _option(
         "--client-secret",
-        help="The client's secret; better in the variable, for arguments show in the list of processes.",
+        help="The client's secret. Prefer the variable: other users can see arguments in the list of processes.",
         panel=_CLIENT,
         env="CLIENT_SECRET",
         parser=Hidden,
@@ -122,7 +122,7 @@ ClientKeyId = Annotated[
     str | None,
     _option(
         "--client-key-id",
-        help="The id that the provider knows the key by.",
+        help="The key id (kid) that is registered at the provider.",
         panel=_CLIENT,
         env="CLIENT_KEY_ID",
     ),
@@ -131,7 +131,7 @@ ClientKeyAlgorithm = Annotated[
     str | None,
     _option(
         "--client-key-algorithm",
-        help="How the key signs: RS256 (if not given), PS256, ES256, Ed25519, …",
+        help="The signature algorithm: RS256 (default), PS256, ES256, Ed25519, …",
         panel=_CLIENT,
         env="CLIENT_KEY_ALGORITHM",
     ),
@@ -171,12 +171,14 @@ ClientName = Annotated[
         show_default=False,
     ),
 ]
-Register = Annotated[bool, typer.Option("--register", help="With --mcp: register the client anew.")]
+Register = Annotated[
+    bool, typer.Option("--register", help="With --mcp: register the client again.")
+]
 Issuer = Annotated[
     str | None,
     _option(
         "--issuer",
-        help="Any other server that describes itself (RFC 8414, OpenID Connect discovery).",
+        help="An issuer that publishes its metadata (RFC 8414, OpenID Connect discovery).",
         panel=_SERVER,
         env="ISSUER",
     ),

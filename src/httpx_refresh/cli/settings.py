@@ -67,6 +67,15 @@ _KEY_SETTINGS = (
 GRANTS = ("client_credentials", "jwt-bearer")
 """The grants of services that a slot may have."""
 
+NO_CLIENT_ID = (
+    "there is no client id: give --client-id, set HTTPX_REFRESH_CLIENT_ID, or write client_id into the configuration "
+    "file"
+)
+NO_STORE = (
+    "there is no store: give --store, set HTTPX_REFRESH_STORE, or write store into the configuration file (for example "
+    "file:token.json)"
+)
+
 _GRANT_SETTINGS = ("audience", "resource", "subject")
 
 
@@ -196,6 +205,21 @@ class Settings:
             )
         return given
 
+    def check_login(self) -> None:
+        """Raise one `Problem` that names all that a login needs and that was not given."""
+        missing = []
+        if self.mcp is None:
+            if not self.client_id:
+                missing.append(NO_CLIENT_ID)
+            try:
+                self._parameters()
+            except Problem as problem:
+                missing.append(str(problem))
+        if self.store is None:
+            missing.append(NO_STORE)
+        if missing:
+            raise Problem("; ".join(missing))
+
     async def login_place(self) -> TokenEndpoint | Server:
         """Return where a person logs in; ask the issuer where it is, if only that is known."""
         return await self.endpoint() if self.mcp is None else self._server(self.mcp)
@@ -221,10 +245,7 @@ class Settings:
     async def endpoint(self) -> TokenEndpoint:
         """Make the endpoint; ask the issuer where it is, if only that is known."""
         if not self.client_id:
-            raise Problem(
-                "there is no client id: give --client-id, set HTTPX_REFRESH_CLIENT_ID, or write client_id into the "
-                "configuration file"
-            )
+            raise Problem(NO_CLIENT_ID)
         overrides = {**self.overrides(), **self._parameters()}
         try:
             client_auth = self.client_auth()
@@ -301,7 +322,7 @@ class Settings:
         return None
 
     def refresh_token_lifetime(self) -> float | None:
-        """Return the seconds after which the provider's refresh tokens die of disuse, where that is known."""
+        """Return the seconds after which the provider's refresh tokens expire unused, where that is known."""
         preset = self.preset()
         return None if preset is None else preset.provider.idle_lifetime
 

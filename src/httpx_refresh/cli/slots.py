@@ -20,7 +20,7 @@ from .._token import Token, epoch, lifetime, seconds
 from ..stores.file import FileStore
 from ..stores.urls import open_store
 from .console import Problem, moment
-from .settings import Settings, read_text, warn_of_readers
+from .settings import NO_STORE, Settings, read_text, warn_of_readers
 
 if TYPE_CHECKING:
     from .._refresh.record import Claim
@@ -36,10 +36,7 @@ _STORE_TIMEOUT = 20.0  # seconds; half of it is how long one call of a store may
 def open_slot(settings: Settings, *, allow_plaintext: bool = False) -> Slot:
     """Return the slot that the settings name; nothing is connected to yet."""
     if settings.store is None:
-        raise Problem(
-            "there is no store: give --store, set HTTPX_REFRESH_STORE, or write store into the configuration file "
-            "(for example file:token.json)"
-        )
+        raise Problem(NO_STORE)
     keys = _keys(settings.encrypt_key_file)
     inner = _open(settings.store)
     if isinstance(inner, FileStore) and not keys:
@@ -158,7 +155,7 @@ STATES: dict[State, str] = {
 
 
 def is_to_be_used(dies_at: float, *, lifetime: float, within: float | None, now: float) -> bool:
-    """Whether a refresh token that nobody uses should be used now, before it dies of disuse.
+    """Whether a refresh token that nobody uses should be used now, before it expires unused.
 
     Args:
         dies_at: when it does, in epoch seconds.
@@ -264,7 +261,7 @@ def lines(about: dict[str, Any], now: float) -> list[tuple[str, str]]:
             words += "; keep-alive would use it now"
         found.append(("refresh token", words))
     elif about["has_refresh_token"]:
-        found.append(("refresh token", "there; when it dies of disuse is not known"))
+        found.append(("refresh token", "present; idle expiry unknown"))
     found += [(name, about[name]) for name in ("scope", "realmId") if about[name]]
     for name, words in (
         ("redeeming", "being refreshed by {by} since {since}"),

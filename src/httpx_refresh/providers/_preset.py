@@ -95,6 +95,10 @@ class Provider:
         """
         given = cast("dict[str, Any]", overrides)
         _check_names(self.title, given)
+        if client_id is None and _needs_client(self.title):
+            raise ValueError(
+                f"{self.title}: client_id is None. Is the environment variable that it comes from not set?"
+            )
         facts: dict[str, Any] = {
             "url": self.url,
             "name": self.title,
@@ -178,11 +182,21 @@ def known(provider: Provider, among: dict[str, Preset] = PRESETS) -> Callable[[_
     return declare
 
 
+def _preset_of(title: str) -> Preset:
+    every = (*PRESETS.values(), *SERVICES.values())
+    return next(one for one in every if one.provider.title == title)
+
+
+def _needs_client(title: str) -> bool:
+    """Whether the preset cannot do without a client id."""
+    client_id = inspect.signature(_preset_of(title).function).parameters.get("client_id")
+    return client_id is not None and client_id.default is client_id.empty
+
+
 def _check_names(title: str, given: dict[str, Any]) -> None:
     if given.keys() <= Overrides.__optional_keys__:
         return
-    every = (*PRESETS.values(), *SERVICES.values())
-    preset = next(one for one in every if one.provider.title == title)
+    preset = _preset_of(title)
     no_others(preset.name, given, [*preset.parameters, *Overrides.__optional_keys__])
 
 

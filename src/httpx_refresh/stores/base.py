@@ -148,7 +148,7 @@ def decode_text(data: bytes, where: str) -> str:
 
 def require_asyncio(store: str) -> None:
     """Raise a RuntimeError that names `store`, unless an asyncio task is running this."""
-    import asyncio  # Not at the top: whoever imports the library need not wait for it.
+    import asyncio  # Not at the top: importing the library stays fast.
 
     try:
         task = asyncio.current_task()

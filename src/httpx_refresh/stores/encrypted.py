@@ -111,7 +111,7 @@ class EncryptedStore:
         allow_plaintext: bool = False,
     ) -> None:
         if isinstance(keys, (bytes, bytearray, str)):
-            raise TypeError("keys is to be a sequence of keys, not one key")
+            raise TypeError("keys must be a sequence of keys, not one key")
         read = [_read_key(key, position) for position, key in enumerate(keys)]
         if not read:
             raise ValueError("keys is empty")

@@ -27,7 +27,7 @@ _LOCK_POLL = 0.002  # seconds; a write takes some milliseconds
 _MOST_LINKS = 40  # as Linux
 _MOST_WARNINGS = 1000  # so that they do not fill the memory of a process with very many files
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-# Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
+# Without O_NONBLOCK, opening a FIFO would wait for a writer forever.
 _OPEN_READ = _READ | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 _OPEN_LOCK = (
     os.O_RDWR
@@ -60,7 +60,7 @@ class FileStore:
     its directory's. A file that others can read is warned about once. A symbolic link stays one: what
     it points to is replaced. Root follows another user's link only to what is that user's.
     In a directory that everybody may write to, such as `/tmp`, files, locks and links of another
-    user are refused, for they may be planted; better is a directory of one's own, with mode 0700.
+    user are refused, since they may be an attack. Prefer a private directory with mode 0700.
 
     A file as another tool leaves it (`{"access_token": ..., "refresh_token": ...}`) is a valid
     start. Not for network file systems without working locks: hosts share a database instead.
@@ -83,7 +83,7 @@ class FileStore:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         name = os.fspath(path)
         if not isinstance(name, str):
-            raise TypeError(f"path is to be str or a path of str, not {type(name).__name__}")
+            raise TypeError(f"path must be a str or a path of str, not {type(name).__name__}")
         if not name:
             raise ValueError("path is empty")
         if "\0" in name:
@@ -244,7 +244,7 @@ class _Lock:
 
 def _try_lock(target: str, suffix: str) -> _Lock | None:
     """Lock the file of that suffix beside `target`, made if there is none; None if somebody has it."""
-    # Not at the top: it brings asyncio along, and whoever imports the library need not wait for them.
+    # Not at the top: it brings asyncio along, and importing the library stays fast.
     from filelock import lock_descriptor, unlock_descriptor
 
     path = target + suffix

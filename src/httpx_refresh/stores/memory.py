@@ -59,7 +59,8 @@ class MemoryStore:
     def __init__(self, text: str | None = None) -> None:
         if text is not None and not isinstance(text, str):
             raise TypeError(
-                f"MemoryStore takes a text, not {type(text).__name__}: json.dumps(response) makes a token response one"
+                f"MemoryStore takes a str, not {type(text).__name__}. For a token response: "
+                "MemoryStore(json.dumps(response))"
             )
         self._text = text
         self._used = False

@@ -82,11 +82,11 @@ class SQLStore:
     def __init__(self, engine: AsyncEngine, key: str, *, table: str = "httpx_refresh") -> None:
         if not isinstance(engine, AsyncEngine):
             raise TypeError(
-                "engine is to be an AsyncEngine, as sqlalchemy.ext.asyncio.create_async_engine "
+                "engine must be an AsyncEngine, as sqlalchemy.ext.asyncio.create_async_engine "
                 f"makes it, not {type(engine).__name__}"
             )
         if not 0 < len(encode_text(key)) <= _SLOT_LIMIT:
-            raise ValueError(f"key is to be 1 to {_SLOT_LIMIT} bytes of UTF-8")
+            raise ValueError(f"key must be 1 to {_SLOT_LIMIT} bytes of UTF-8")
         if not table:
             raise ValueError("table is empty")
         backend = _backends.get(engine)

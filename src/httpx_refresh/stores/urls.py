@@ -61,13 +61,15 @@ def _opened(url: str) -> TokenStore:
     scheme = scheme.lower()
     if not colon or not scheme or "/" in scheme or "\\" in scheme:
         raise ValueError(
-            f"a store is named by a URL: {_as_file(url)}, rediss://host/0?key=name, "
-            "postgresql+asyncpg://user@host/db?ssl=verify-full&key=name, or sqlite+aiosqlite:///app.db?key=name"
+            f"a store is named by a URL. Did you mean {_as_file(url)}? Other stores: rediss://host/0?key=name, "
+            "postgresql+asyncpg://user@host/db?ssl=verify-full&key=name, sqlite+aiosqlite:///app.db?key=name"
         )
     if scheme == "file":
         return FileStore(_path(rest))
     if len(scheme) == 1 and rest[:1] in ("/", "\\"):
-        raise ValueError(f"a store is named by a URL, a drive's file too: {_as_file(url)}")
+        raise ValueError(
+            f"a store is named by a URL, a drive's file too. Did you mean {_as_file(url)}?"
+        )
     if scheme == "memory":
         return MemoryStore()
     if "#" in url:
@@ -193,7 +195,7 @@ class _Unreadable:
     """Say that a URL cannot be read, without showing it: libraries' own errors do."""
 
     def __init__(self, scheme: str) -> None:
-        self._message = f"this {scheme}: URL cannot be read; its port is to be a number, and what is special escaped"
+        self._message = f"this {scheme}: URL cannot be read; its port must be a number, and special characters must be escaped"
 
     def __enter__(self) -> None: ...
 

@@ -1,4 +1,8 @@
-"""An authorization server and the API behind it, for tests: in the process or beside it."""
+"""An authorization server and the API behind it, for tests: in the process or in one of its own.
+
+A token endpoint that cannot be reached, or that answers 429 or 503, is asked again until `refresh_timeout` is over: 20
+seconds by default. In a test of an outage pass a short one, as in `RefreshAuth(endpoint, store, refresh_timeout=0.5)`.
+"""
 
 from __future__ import annotations
 
