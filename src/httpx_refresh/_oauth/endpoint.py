@@ -91,9 +91,9 @@ class TokenEndpoint:
         client: the `httpx.AsyncClient` or `httpx2.AsyncClient` that sends token requests, for proxies and
             certificates; or a callable that makes one, as in `client=lambda: httpx.AsyncClient(verify=context)`. A
             client is not closed, and serves the event loop that it is first used on. A client that the callable makes
-            is used for one request and closed, so it serves every loop. The client's default headers, parameters, cookies and auth are not
-            sent; its event hooks are called, and one that raises makes the outcome unknown. None: a client is made
-            for each request; proxies of the environment are used for https.
+            is used for one request and closed, so it serves every loop. The client's default headers, parameters,
+            cookies and auth are not sent; its event hooks are called, and one that raises makes the outcome unknown.
+            None: a client is made for each request; proxies of the environment are used for https.
         timeout: seconds for one request to this server, from its connection to the end of its answer. A session's
             `refresh_timeout` ends a refresh earlier.
         allow_http: whether this server's addresses may be plain http to other hosts than loopback, as in

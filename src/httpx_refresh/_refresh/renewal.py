@@ -461,12 +461,14 @@ class Renewal:
 
 # -- what a person is told -------------------------------------------------------------------------------------
 
-_PUT_IT_THERE = (
-    "put the token there (`httpx-refresh login` does both; so does RefreshAuth.set_token after a login of your own). A "
-    "running service sees it within about a second."
+_NEXT_STEP = (
+    "Log in again and put the token there (`httpx-refresh login` does both; so does RefreshAuth.set_token after a "
+    "login of your own). A running service sees it within about a second."
 )
-_NEXT_STEP = f"Log in again and {_PUT_IT_THERE}"
-_FIRST_STEP = f"Log in and {_PUT_IT_THERE}"
+_FIRST_STEP = (
+    "Log in and put the token there (`httpx-refresh login` does both; so does RefreshAuth.set_token after a login of "
+    "your own). A running service sees it within about a second."
+)
 
 
 def failed_like(failed: Failed | None, left: float) -> RefreshAuthError:

@@ -165,7 +165,7 @@ class Slot:
         if not (text is None or isinstance(text, str)):
             raise StoreError(
                 f"{self.store!r}.load() returned {_a(text)}. It must return the stored text, which is a str, or None. "
-                "Nothing was sent."
+                "Nothing was sent. Fix its method load()."
             )
         try:
             return parse(text)
@@ -246,7 +246,8 @@ class Slot:
         won: object = await self._call("written", lambda: self.store.replace(old, text))
         if not isinstance(won, bool):
             raise StoreError(
-                f"{self.store!r}.replace(old, new) returned {_a(won)}. It must return a bool: whether it wrote."
+                f"{self.store!r}.replace(old, new) returned {_a(won)}. It must return a bool. "
+                "Make it say whether it wrote."
             )
         return replace(record, text=text) if won else None
 
@@ -406,7 +407,7 @@ async def _awaited(store: object, done: str, call: Callable[[], Awaitable[T]]) -
     if not isawaitable(answer):
         raise StoreError(
             f"{store!r}.{_METHODS[done]} is not async: it returned {_a(answer)} where an awaitable is expected. "
-            "Define it with `async def`. No refresh token was spent by this."
+            "No refresh token was spent by this. Make it an `async def`."
         )
     return cast("T", await answer)
 

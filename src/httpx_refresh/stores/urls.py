@@ -195,7 +195,7 @@ class _Unreadable:
     """Say that a URL cannot be read, without showing it: libraries' own errors do."""
 
     def __init__(self, scheme: str) -> None:
-        self._message = f"this {scheme}: URL cannot be read; its port must be a number, and special characters must be escaped"
+        self._message = f"this {scheme}: URL cannot be read; its port must be a number, and special characters escaped"
 
     def __enter__(self) -> None: ...
 
