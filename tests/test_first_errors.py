@@ -81,8 +81,8 @@ async def failure(store: Any, callers: int = 1) -> list[BaseException]:
     "store, says",
     [
         (ReturnsDict(), "load() returned an object of type dict. It must return the stored text"),
-        (SyncLoad(), "load() is not async: it returned an object of type str"),
-        (SyncReplace(), "replace(old, new) is not async: it returned an object of type bool"),
+        (SyncLoad(), "load() is no `async def`"),
+        (SyncReplace(), "replace() is no `async def`"),
         (FileStore("/no/such/dir/x.json"), "No such file or directory: '/no/such/dir'"),
     ],
 )

@@ -9,9 +9,8 @@ import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
-from inspect import isawaitable
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from inspect import iscoroutinefunction
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import anyio
 
@@ -370,9 +369,10 @@ class Slot:
             )
         seconds = self.refresh_timeout / 2
         caused_by = outcome = None
+        method, is_sync = "", False
         started = self.host.monotonic()
         try:
-            return await bounded(partial(_awaited, self.store, done, call), seconds)
+            return await bounded(call, seconds)
         except NotBack as late:
             outcome = "timeout"
             self._stuck = (*self._stuck, late.is_back)
@@ -385,31 +385,24 @@ class Slot:
             outcome = type(raised).__name__
             what = outcome + _place_of(raised)
             caused_by = cause_of(raised)
+            method = _OPERATIONS[done]
+            is_sync = not iscoroutinefunction(getattr(self.store, method, None))
         finally:
             if self.told is not None:
                 took = self.host.monotonic() - started
                 operation = _OPERATIONS[done]
                 self.told(events.StoreCalled(operation=operation, duration=took, outcome=outcome))
+        if is_sync and outcome == "TypeError":
+            raise StoreError(
+                f"{self.store!r}.{method}() is no `async def`, and failed (TypeError). No refresh token was spent by "
+                "this. Make it an `async def`.",
+                caused_by=caused_by,
+            )
         raise StoreError(
             f"{self.store!r} could not be {done} ({what}). No refresh token was spent by this. Repair the store; the "
             "next request tries again.",
             caused_by=caused_by,
         )
-
-
-_METHODS = {"read": "load()", "written": "replace(old, new)", "locked": "hold()"}
-"""What `Slot._call` calls, by what it does."""
-
-
-async def _awaited(store: object, done: str, call: Callable[[], Awaitable[T]]) -> T:
-    """Await a call of the store; raise `StoreError` if there is nothing to await."""
-    answer: object = call()
-    if not isawaitable(answer):
-        raise StoreError(
-            f"{store!r}.{_METHODS[done]} is not async: it returned {_a(answer)} where an awaitable is expected. "
-            "No refresh token was spent by this. Make it an `async def`."
-        )
-    return cast("T", await answer)
 
 
 def _a(value: object) -> str:
