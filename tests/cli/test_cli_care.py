@@ -299,7 +299,7 @@ def test_revoke_asks_first(
     result = run("revoke", *at)
     assert result.exit_code == code
     assert asked == [
-        "Revoke the token in FileStore('token.json')? Whoever uses it must log in again."
+        "Revoke the token in FileStore('token.json')? Everybody who uses it must log in again."
     ]
     assert (parse(Path("token.json").read_text()).revoked is not None) is (answer == "y\n")
 
