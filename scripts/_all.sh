@@ -42,12 +42,13 @@ test_all() { # INSTALL COVERAGE
     job "$last: the processes, the browser and the packages" "$bin/python" -m pytest -q \
         --rounds "$ROUNDS" -m "processes or browser or packaging"
     [ "$oldest" = "$last" ] ||
-        job "$oldest: what is quick" ".venvs/$oldest/bin/python" -m pytest -q -m "$QUICK"
+        job "$oldest: what is quick" ".venvs/$oldest/bin/python" -m pytest -q -m "$QUICK and not loops"
     job "$last: the simulation, at size" "$bin/python" -m pytest -q --worlds "$WORLDS" -m simulation
     for line in "${lines[@]}"; do
         read -r version full python <<<"$line"
         [ "$version" = "$oldest" ] || [ "$version" = "$last" ] ||
-            job "$version: what is quick" ".venvs/$version/bin/python" -m pytest -q -m "$QUICK and not loops"
+            job "$version: the protocol, the stores and the wire" ".venvs/$version/bin/python" -m pytest -q \
+                -m "$QUICK and not loops" tests/refresh tests/stores tests/http tests/grants tests/test_*.py
     done
     while [ "$running" -gt 0 ]; do await_one; done
 
