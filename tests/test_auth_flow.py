@@ -331,8 +331,8 @@ async def test_a_redirect_back_to_the_api_has_lost_the_token_and_is_passed_on(ht
         ({"source": object()}, TypeError, "source must have"),
         ({"source": Endpoint}, TypeError, "source must have"),
         ({"store": object()}, TypeError, "store must have"),
-        ({"store": "token.json"}, TypeError, "store must have"),
-        ({"store": MemoryStore}, TypeError, "store must have"),
+        ({"store": "token.json"}, TypeError, "not a path. Did you mean FileStore"),
+        ({"store": MemoryStore}, TypeError, "not the class MemoryStore"),
         ({"refresh_before": "60"}, TypeError, "refresh_before must be a number"),
         ({"refresh_before": True}, TypeError, "refresh_before must be a number"),
         ({"refresh_before": -1}, ValueError, "refresh_before must be finite"),
@@ -351,7 +351,7 @@ async def test_a_redirect_back_to_the_api_has_lost_the_token_and_is_passed_on(ht
         ({"allow_http": "yes"}, TypeError, "allow_http must be True or False"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_at_construction(
+def test_an_invalid_argument_is_refused_at_construction(
     options: dict[str, Any], error: type[Exception], said: str | None
 ) -> None:
     arguments = {"source": Endpoint(), "store": MemoryStore(), "origins": "any", **options}
