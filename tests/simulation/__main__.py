@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 
-from tests.simulation.kinds import KINDS, OPEN
+from tests.simulation.kinds import KINDS
 from tests.simulation.orders import enumerate_orders
 from tests.simulation.run import quiet, simulate
 
@@ -29,7 +29,7 @@ def main() -> int:
     chosen = parser.parse_args()
     if chosen.enumerate:
         return _enumerate(chosen)
-    kinds = chosen.kind or [kind for kind in KINDS if kind not in OPEN]
+    kinds = chosen.kind or list(KINDS)
     if chosen.seed is not None:
         outcome = simulate(chosen.seed, kind=kinds[0])
         print(outcome.trace if chosen.trace else outcome.violation or "nothing found")

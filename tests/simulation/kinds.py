@@ -415,9 +415,6 @@ KINDS: dict[str, Callable[[random.Random], Plan]] = {
     "end in doubt": end_in_doubt,
 }
 
-OPEN: frozenset[str] = frozenset()
-"""Kinds in which the protocol is known to break today, at some seeds."""
-
 
 def draw(seed: int, kind: str = "faults") -> Plan:
     """Draw the plan of a seed, in a world of this kind."""

@@ -19,7 +19,10 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("bare_machine")
 def test_a_missing_server_is_named() -> None:
-    assert services.missing_services() == ["Redis", "PostgreSQL", "MariaDB", "Chromium"]
+    *missing, last = services.missing_services()
+    if last != "Node.js":  # It may be there as a package of Python's.
+        missing.append(last)
+    assert missing == ["Redis", "PostgreSQL", "MariaDB", "Chromium"]
 
 
 @pytest.mark.usefixtures("bare_machine")
