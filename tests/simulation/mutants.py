@@ -266,7 +266,7 @@ def closed_loop_is_waited_for(patch: pytest.MonkeyPatch) -> None:
 
 
 closing_spends = edited(
-    Renewal, "run", "need is Need.LOOK or flight.closing.is_set()", "need is Need.LOOK"
+    Renewal, "_run", "need is Need.LOOK or flight.closing.is_set()", "need is Need.LOOK"
 )
 """`aclose` waits a claim out, and then spends the token, for nobody."""
 
@@ -301,14 +301,13 @@ def failures_overflow(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(spending, "pause_after", pause_after)
 
 
-pause_of_one_process = edited(renewal, "decide", "failed_for(view, client)[1] > 0", "False")
+pause_of_one_process = edited(
+    renewal, "decide", "failed_for(view, facts.client_fingerprint)[1] > 0", "False"
+)
 """That the endpoint refused is no reason for other processes not to ask."""
 
 refusal_binds_everybody = edited(renewal, "failed_for", "if one.client in (None, client)", "")
 """A client that is refused silences those with other credentials."""
-
-late_acknowledgement_wins = edited(Session, "_use", "known.since >= seen_at", "False")
-"""A token that was seen in the store before another one was put there comes back."""
 
 odd_values_pass = edited(spending, "checked", "error = fresh(error)", "return fresh(error)")
 """What a custom endpoint's errors hold is believed."""
@@ -395,7 +394,6 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
         "hung store": "store_without_bound",
         "odd endpoint": "odd_values_pass",
         "unsaved": "settled_save_goes_on",
-        "logins": "late_acknowledgement_wins",
         "outage": "pause_of_one_process",
         "services": "asking_again_is_never_safe",
         "purposes": "obtained_for_anything purpose_not_written",
