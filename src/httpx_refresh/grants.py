@@ -35,8 +35,8 @@ __all__ = [
 
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a kind
 """RFC 8693 §3, as are the other names of kinds of tokens here."""
-REFRESH_TOKEN = "urn:ietf:params:oauth:token-type:refresh_token"  # noqa: S105
-ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105
+REFRESH_TOKEN = "urn:ietf:params:oauth:token-type:refresh_token"  # noqa: S105 - likewise
+ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 - likewise
 JWT = "urn:ietf:params:oauth:token-type:jwt"
 SAML1 = "urn:ietf:params:oauth:token-type:saml1"
 SAML2 = "urn:ietf:params:oauth:token-type:saml2"

@@ -386,12 +386,14 @@ async def test_what_a_blocked_callback_is_not_told_is_bounded(
 @pytest.mark.anyio
 async def test_a_callback_is_called_by_one_thread_at_a_time_whatever_the_token() -> None:
     inside, most = 0, 0
+    all_landed = threading.Event()
 
     def slow(event: events.Event) -> None:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
-        time.sleep(0.002)
+        # A second thread would be in here by the time that all refreshes have landed.
+        assert all_landed.wait(30)
         inside -= 1
 
     async def one(endpoint: Endpoint) -> None:
@@ -401,6 +403,7 @@ async def test_a_callback_is_called_by_one_thread_at_a_time_whatever_the_token()
     async with anyio.create_task_group() as group:
         for _ in range(8):
             group.start_soon(one, Endpoint())
+    all_landed.set()
     all_told()
     assert most == 1
 

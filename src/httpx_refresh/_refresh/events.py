@@ -11,32 +11,6 @@ from typing import Literal
 
 from .._errors import shown
 
-__all__ = [
-    "Adopted",
-    "CallbackFailed",
-    "ClaimTakenOver",
-    "ClaimWaited",
-    "DoubtBegan",
-    "DoubtEnded",
-    "EarlyEnds",
-    "EndNotNoted",
-    "Event",
-    "HandedOver",
-    "LoginRequired",
-    "LoginSeen",
-    "NotShared",
-    "Reason",
-    "RefreshFailed",
-    "RefreshRetried",
-    "RefreshStarted",
-    "Refreshed",
-    "Replayed",
-    "Saved",
-    "StillUnsaved",
-    "StoreCalled",
-    "Unsaved",
-]
-
 logger = logging.getLogger("httpx_refresh")
 
 _LONGEST = 4_000  # characters of a log record

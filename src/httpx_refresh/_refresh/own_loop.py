@@ -192,7 +192,7 @@ def _hook() -> None:
     # The executors' own end is registered when they are imported. What is registered later is called earlier, and name
     # lookups of other loops' still work then.
     with suppress(RuntimeError):  # The main thread has ended already.
-        import concurrent.futures.thread  # noqa: F401
+        import concurrent.futures.thread  # noqa: F401 - for what its import registers
 
         register = getattr(threading, "_register_atexit", None)
         if register is not None:

@@ -380,22 +380,17 @@ class Renewal:
     ) -> Landing | None:
         """Return the landing with a new token; None if somebody revoked it before it was saved."""
         need, saved = self.flight.need, spending.saved
-        if saved is None:
-            self.spending = spending
-            return Landing(
-                need,
-                outcome.token,
-                None,
-                spent=True,
-                claims=self.flight.claims,
-                by_exchange=True,
-                seen_at=claimed_at,
-            )
-        if saved.token is None:
+        if saved is not None and saved.token is None:
             return None
-        mine = saved.token.access_token == outcome.token.access_token
-        if not mine and saved.is_for_another(self.facts.purpose):
-            # Somebody uses this slot for something else. What came is good all the same, here.
+        mine = (
+            saved is not None
+            and saved.token is not None
+            and saved.token.access_token == outcome.token.access_token
+        )
+        # Somebody may use this slot for something else. What came is good all the same, here.
+        if saved is None or (not mine and saved.is_for_another(self.facts.purpose)):
+            if saved is None:
+                self.spending = spending
             return Landing(
                 need,
                 outcome.token,
