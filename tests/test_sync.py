@@ -479,6 +479,67 @@ async def test_a_sync_request_on_the_loop_that_refreshes_raises_and_nothing_is_s
         assert client.get("/").status_code == 200
 
 
+class Handle:
+    """A store of somebody's own: one of several on one cell, with no name that tells so."""
+
+    def __init__(self, cell: MemoryStore, slot: str | None = None) -> None:
+        self.cell = cell
+        if slot is not None:
+            self.slot = slot
+
+    async def load(self) -> str | None:
+        return await self.cell.load()
+
+    async def replace(self, old: str | None, new: str) -> bool:
+        return await self.cell.replace(old, new)
+
+
+@pytest.mark.anyio
+async def test_nor_does_it_wait_for_itself_through_another_store_on_the_same_cell() -> None:
+    endpoint, api = Endpoint(), SyncApi()
+    endpoint.gate = Gate()
+    cell = store_of(endpoint, expires_in=-5)
+    auth, other = RefreshAuth(endpoint, Handle(cell)), RefreshAuth(endpoint, Handle(cell))
+    endpoint.revoke = None  # type: ignore[attr-defined]  # forget() asks nobody
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(auth.token)
+        await endpoint.gate.arrived()
+        began = time.monotonic()
+        with (
+            api.sync_client(other) as client,
+            pytest.raises(RuntimeError, match="wait for itself") as raised,
+        ):
+            client.get("/")
+        assert raised.value.__context__ is None
+        for call in (other.sync.token, other.sync.refresh, other.sync.forget):
+            with pytest.raises(RuntimeError, match="wait for itself"):
+                call()
+        assert time.monotonic() - began < 20  # Of the 45 s after which the claim would be taken over.
+        endpoint.gate.release()
+    assert api.seen == []
+    assert endpoint.asked == ["SECRET-r0"]
+    assert other.sync.token().access_token == "SECRET-a1"
+
+
+@pytest.mark.anyio
+async def test_a_refresh_of_another_token_on_the_loop_is_nothing_to_a_sync_request() -> None:
+    """Two databases may each have a row of the same name."""
+    endpoint, api = Endpoint(), SyncApi()
+    other_endpoint = Endpoint()
+    endpoint.gate = Gate()
+    auth = RefreshAuth(endpoint, Handle(store_of(endpoint, expires_in=-5), "sql:tokens:xero"))
+    other = RefreshAuth(
+        other_endpoint, Handle(store_of(other_endpoint, expires_in=-5), "sql:tokens:xero")
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(auth.token)
+        await endpoint.gate.arrived()
+        with api.sync_client(other) as client:
+            assert client.get("/").status_code == 200
+        endpoint.gate.release()
+    assert (endpoint.asked, other_endpoint.asked) == (["SECRET-r0"], ["SECRET-r0"])
+
+
 @pytest.mark.anyio
 async def test_a_sync_request_on_the_thread_of_a_loop_blocks_it_and_is_served() -> None:
     endpoint, api = Endpoint(), SyncApi()

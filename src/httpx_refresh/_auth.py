@@ -595,13 +595,11 @@ def _blocked(session: Session, call: Callable[[], Coroutine[Any, Any, _T]]) -> _
             "auth.token() in the place of auth.sync.token()."
         )
     if here is not None and session.is_hosted_on(here):
-        raise RuntimeError(
-            "This synchronous call is made on the thread of an event loop that is refreshing the very token it needs: "
-            "it would wait for itself. Nothing was sent to the token endpoint for it, and the API has taken no request "
-            "of it. Use an AsyncClient there, or make the call in a thread, as in anyio.to_thread.run_sync(call)."
-        )
+        raise _waits_for_itself()
     try:
         return own_loop.run(call, seconds=session.longest)
+    except own_loop.WaitsForItself:
+        pass  # Its frames are let go: they hold tokens.
     except own_loop.NoAnswer as error:
         if error.is_ending:
             raise RefreshUnavailable(
@@ -610,6 +608,15 @@ def _blocked(session: Session, call: Callable[[], Coroutine[Any, Any, _T]]) -> _
                 outcome="unknown",
             ) from None
         raise held_too_long(session.facts.name, session.longest, sent=True) from None
+    raise _waits_for_itself()
+
+
+def _waits_for_itself() -> RuntimeError:
+    return RuntimeError(
+        "This synchronous call is made on the thread of an event loop that is refreshing the very token it needs: "
+        "it would wait for itself. Nothing was sent to the token endpoint for it, and the API has taken no request "
+        "of it. Use an AsyncClient there, or make the call in a thread, as in anyio.to_thread.run_sync(call)."
+    )
 
 
 async def _read(response: Response, blocking: bool) -> None:

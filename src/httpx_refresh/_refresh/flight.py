@@ -11,7 +11,7 @@ import anyio
 from .._errors import RefreshAuthError
 from .._token import Token
 from .pauses import Need
-from .record import Record
+from .record import Claim, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class Flight:
             the renewal at each of its steps.
         claims: what the API asked for, as text; such a flight is for those who ask for the same.
         sent: whether the refresh token may have left; by the renewal.
+        behind: the claim that the flight waits for the end of; by the renewal.
         turn: an event that is set, and replaced by another one, now and then; by the guard of the flight's task. Who
             waits wakes up with it, and sees whether it has waited for too long.
         waiters: how many callers have joined.
@@ -62,6 +63,7 @@ class Flight:
     """
 
     __slots__ = (
+        "behind",
         "claims",
         "closing",
         "ended",
@@ -93,6 +95,7 @@ class Flight:
         self.forced = forced
         self.claims = claims
         self.sent = False
+        self.behind: Claim | None = None
         self.waiters = 0
         self.links: list[object] = []
         self.landing: Landing | None = None
@@ -107,6 +110,12 @@ class Flight:
         """Let all who wait look at how long they have been waiting."""
         turn, self.turn = self.turn, anyio.Event()
         turn.set()
+
+    def wait_behind(self, claim: Claim | None) -> None:
+        """Note which claim's end the flight waits for: who blocks the thread of its owner must not wait for the flight."""
+        if claim != self.behind:
+            self.behind = claim
+            self.wake()
 
     def land(self, landing: Landing) -> None:
         """Let all who wait go. The first landing counts: what is raised after it changes nothing."""

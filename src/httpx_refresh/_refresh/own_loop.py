@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .._threads import run_blocking
-from .host import bare_context
+from .host import bare_context, loop_here
 
 # asyncio is imported where it is used: importing the library stays fast.
 
@@ -36,6 +36,16 @@ class NoAnswer(Exception):
     def __init__(self, *, is_ending: bool = False) -> None:
         super().__init__("the library's own event loop did not answer")
         self.is_ending = is_ending
+
+
+class WaitsForItself(Exception):
+    """What is waited for goes on only on an event loop that stands still meanwhile: the one whose thread waits."""
+
+
+blocked_loop: contextvars.ContextVar[object | None] = contextvars.ContextVar(
+    "httpx_refresh_blocked_loop", default=None
+)
+"""The event loop whose thread waits for what runs in this context; None if no event loop stands still for it."""
 
 
 class _OwnLoop:
@@ -133,6 +143,7 @@ def run(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, seconds: fl
 
     own = _get(seconds)
     context = contextvars.copy_context()
+    context.run(blocked_loop.set, loop_here())
     sniffio: Any = sys.modules.get("sniffio")
     if (
         sniffio is not None

@@ -269,6 +269,7 @@ class Renewal:
                         hold = await self.slot.hold()
                         if hold is not None:
                             continue  # The claim may have ended between the look and this.
+                    flight.wait_behind(record.redeeming)
                     await self._pause(record)
                     continue
                 if step == "pass_on":

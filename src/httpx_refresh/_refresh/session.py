@@ -365,7 +365,9 @@ class Session:
         Raises:
             TypeError: the source cannot revoke.
             RevocationFailed, StoreError, RefreshUnavailable: the token is still there, and may still be good.
+            WaitsForItself: a refresh is under way on the event loop that this caller blocks.
         """
+        blocked = own_loop.blocked_loop.get()
         revoke: Callable[[Token], Awaitable[object]] | None = getattr(self.source, "revoke", None)
         if at_source and not callable(revoke):
             raise TypeError(
@@ -382,6 +384,8 @@ class Session:
                 record = await self.slot.read()
                 token = record.token
                 if self.slot.judge(record).claim == "standing":  # Of the very first token, too.
+                    if blocked is not None and self.slot.loop_of(record.redeeming) is blocked:
+                        raise own_loop.WaitsForItself
                     if host.monotonic() >= until:
                         raise held_too_long(self.facts.name, self.longest, sent=False)
                     await anyio.sleep(polls.next())
@@ -445,6 +449,8 @@ class Session:
                 await work()
             except (RefreshAuthError, ValueError) as error:
                 failure.append(fresh(error))
+            except own_loop.WaitsForItself:
+                failure.append(own_loop.WaitsForItself())
             except BaseException as error:
                 failure.append(_unforeseen(error, "not_sent"))
             finally:
@@ -685,8 +691,10 @@ class Session:
 
         Raises:
             RefreshAuthError: it failed, or it takes longer than anybody is held.
+            WaitsForItself: it goes on only on the event loop that this caller blocks.
         """
         failure: RefreshAuthError
+        blocked = own_loop.blocked_loop.get()
         longest = self.longest
         if began is None:
             began = self.host.monotonic()
@@ -700,6 +708,8 @@ class Session:
             if self._observers.tracing:
                 self._observers.waiting(flight.links)
             while (landing := flight.landing) is None:
+                if blocked is not None and self.slot.loop_of(flight.behind) is blocked:
+                    raise own_loop.WaitsForItself
                 await flight.turn.wait()
                 if flight.landing is None and (
                     self.host.monotonic() - began + _TURNS * self.slot.refresh_timeout >= longest

@@ -312,16 +312,18 @@ class Slot:
         if owner is not None and owner.hold is not None:
             owner.hold.release()
 
+    def loop_of(self, claim: Claim | None) -> object | None:
+        """Return the event loop of this process on which a claim's owner runs; None if it runs elsewhere."""
+        owner = None if claim is None else _standing.get(claim.nonce)
+        return None if owner is None else owner.loop
+
     def is_claimed_on(self, loop: object) -> bool:
-        """Whether a claim on this store stands whose owner runs on `loop`, be it another object's."""
-        name = getattr(self.store, "slot", None)
+        """Whether a claim on this very store stands whose owner runs on `loop`, be it another session's.
+
+        Two stores may be on one cell, and nothing tells: that is seen by the claim, see `loop_of`.
+        """
         return any(
-            owner.loop is loop
-            and (
-                owner.store is self.store
-                or (name is not None and name == getattr(owner.store, "slot", None))
-            )
-            for owner in list(_standing.values())
+            owner.loop is loop and owner.store is self.store for owner in list(_standing.values())
         )
 
     def give_up(self, claim: Claim, *, maybe_spent: bool) -> None:
