@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -514,7 +518,9 @@ async def test_nor_does_it_wait_for_itself_through_another_store_on_the_same_cel
         for call in (other.sync.token, other.sync.refresh, other.sync.forget):
             with pytest.raises(RuntimeError, match="wait for itself"):
                 call()
-        assert time.monotonic() - began < 20  # Of the 45 s after which the claim would be taken over.
+        assert (
+            time.monotonic() - began < 20
+        )  # Of the 45 s after which the claim would be taken over.
         endpoint.gate.release()
     assert api.seen == []
     assert endpoint.asked == ["SECRET-r0"]
@@ -607,3 +613,60 @@ def test_where_the_interpreter_is_ending_the_error_says_so(monkeypatch: pytest.M
     with pytest.raises(RefreshUnavailable, match="interpreter is ending") as caught:
         auth.sync.refresh()
     assert (caught.value.outcome, endpoint.asked) == ("unknown", [])
+
+
+FORKS_DURING_AN_IMPORT = """
+import logging, os, signal, sys, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads: that is what is tried here
+logging.disable()  # That the child takes its copy of the claim over is told.
+from httpx_refresh import RefreshAuth, Token
+importing, go = threading.Event(), threading.Event()
+class Source:
+    origins = "any"
+    async def obtain(self, held):
+        import takes_its_time  # as anyio's backend and an HTTP library's connections are: at their first use
+        return Token("t")
+auth = RefreshAuth(Source())
+first = threading.Thread(target=auth.sync.token)
+first.start()
+assert importing.wait(60)
+threading.Timer(0.1, go.set).start()
+child = os.fork()
+if child == 0:
+    signal.alarm(50)
+    assert auth.sync.token().access_token == "t"
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+first.join()
+print("both have a token")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing forks on Windows")
+def test_a_child_that_is_forked_while_the_loop_imports_something_has_it_too(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "takes_its_time.py").write_text(
+        "import __main__\n__main__.importing.set()\nassert __main__.go.wait(60)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FORKS_DURING_AN_IMPORT],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("both have a token\n", "")
+
+
+def test_a_fork_by_what_runs_on_the_loop_waits_for_nothing() -> None:
+    """As a token source that starts a process does: its own step cannot end first."""
+
+    async def forks() -> float:
+        began = time.monotonic()
+        own_loop._before_fork()
+        own_loop._after_fork()
+        return time.monotonic() - began
+
+    assert own_loop.run(forks, seconds=60.0) < own_loop._LONGEST_STEP

@@ -112,7 +112,7 @@ class Flight:
         turn.set()
 
     def wait_behind(self, claim: Claim | None) -> None:
-        """Note which claim's end the flight waits for: who blocks the thread of its owner must not wait for the flight."""
+        """Note whose end the flight waits for. Who blocks the claim's owner must not wait for the flight."""
         if claim != self.behind:
             self.behind = claim
             self.wake()

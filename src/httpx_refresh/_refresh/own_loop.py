@@ -1,7 +1,7 @@
 """The event loop of callers who have none: it runs in a daemon thread of the library's own. It knows no token.
 
-It is made when it is first needed, and made anew in a forked child. When the interpreter ends, what runs on it is told
-so, as at the end of `asyncio.run`, and is waited for.
+It is made when it is first needed, and made anew in a forked child; a fork waits until it is between two steps. When
+the interpreter ends, what runs on it is told so, as at the end of `asyncio.run`, and is waited for.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ async def _end_tasks() -> None:
 
 # -- one for each process ----------------------------------------------------------------------------------------------
 
-_lock = threading.Lock()
+# A thread that holds it may be made to fork, by a signal's handler.
+_lock = threading.RLock()
 _own: _OwnLoop | None = None
 _is_hooked = False
 _is_over = False
@@ -232,13 +233,60 @@ def _interpreter_ends() -> None:
         own.stop()
 
 
+class _Standstill:
+    """A step of the loop during which its thread does nothing, until it is let go."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.over = threading.Event()
+
+    def stand(self) -> None:
+        self.reached.set()
+        self.over.wait()
+
+
+_LONGEST_STEP = 5.0
+"""Seconds for which a fork waits for the loop to come to a standstill, for a step of it may wait for who forks."""
+
+_standstill: _Standstill | None = None
+
+
+def _before_fork() -> None:
+    """Wait until the loop's thread is between two steps.
+
+    What a step holds, a child would wait for in vain: the lock of a module that is half imported, as many are by the
+    first refresh, is nobody's there.
+    """
+    global _standstill
+    _lock.acquire()
+    own = _own
+    if own is None or own.thread is threading.current_thread():
+        return
+    _standstill = _Standstill()
+    with suppress(RuntimeError):  # The loop was closed.
+        own.loop.call_soon_threadsafe(_standstill.stand)
+        _standstill.reached.wait(_LONGEST_STEP)
+
+
+def _after_fork() -> None:
+    """Let the loop of the parent go on."""
+    global _standstill
+    standstill, _standstill = _standstill, None
+    if standstill is not None:
+        standstill.over.set()
+    _lock.release()
+
+
 def _begin_anew() -> None:
     """Drop the loop: after a fork it is the parent's."""
-    global _lock, _own, _is_over
-    _lock = threading.Lock()
+    global _lock, _own, _is_over, _standstill
+    _lock = threading.RLock()
     _own = None
     _is_over = False
+    _standstill = None
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_begin_anew
+    )
