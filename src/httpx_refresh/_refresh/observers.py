@@ -137,7 +137,10 @@ class Observers:
     def emit(self, event: Event) -> None:
         """Tell everybody; whoever fails changes nothing."""
         try:
-            logs = logger.isEnabledFor(events.level_of(event))
+            # A failure's level depends on its reason as well: then the logger itself decides.
+            logs = isinstance(event, events.RefreshFailed) or logger.isEnabledFor(
+                events.LOG[type(event)][0]
+            )
             if not (logs or self._boxes):
                 return
             event = self._filled(event)
