@@ -36,7 +36,9 @@ DEAD = Dead(fingerprint("r"), "invalid_grant", None, 1000.0)
 HELD = Token("a", "r", 2000.0, extra={"id_token": "kept", "expires_in": 60})
 PAUSE = Pause("p1", 30.0, 1030.0)
 FAILED = Failed("no answer", "unknown", False, 2, PAUSE)
-REFUSALS = Refusals(2, 1, ("k1", "k2"), 3, PAUSE, accepted=True)
+REFUSALS = Refusals(
+    2, 1, ("k1", "k2"), 3, PAUSE, accepted=Pause("a", 300.0, 1300.0), forbidden=("k1",), probed=True
+)
 FACTS = Facts("x")
 SERVICE = Facts("x", refreshes=False, starts=True, repeatable=True, purpose="reports")
 BOTH = Facts("x", refreshes=True, starts=True, repeatable=True, purpose="reports")
@@ -488,6 +490,16 @@ def test_why_a_token_is_wanted_says_whether_a_pause_for_refusals_binds(
     view = _view(_AHEAD, refusals=Refusals(early, futile, (), 3, pause), refusals_for=left)
     assert decide(view, stale=_A, need=need, forced=False, facts=FACTS, now=1000.0) == step
     assert decide(view, stale=_A, need=need, forced=True, facts=FACTS, now=1000.0) == "spend"
+
+
+def test_a_probe_waits_for_as_long_as_others_are_accepted_with_the_token() -> None:
+    view = _view(_AHEAD, refusals=REFUSALS)
+    accepted = replace(view, accepted_for=0.1)
+    steps = [
+        decide(one, stale=_A, need=Need.PROBE, forced=False, facts=FACTS, now=1000.0)
+        for one in (accepted, view)
+    ]
+    assert steps == ["pass_on", "spend"]
 
 
 @pytest.mark.parametrize(

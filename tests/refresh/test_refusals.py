@@ -6,6 +6,8 @@ import logging
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import anyio
@@ -17,6 +19,7 @@ from httpx_refresh._refresh.host import Host
 from httpx_refresh._refresh.pauses import (
     Doubt,
     Need,
+    after_acceptance,
     after_fruit,
     after_futile,
     after_refresh,
@@ -451,34 +454,73 @@ def test_requests_are_of_one_kind_but_for_ids_and_numbers(
 
 def test_a_kind_that_was_accepted_and_is_refused_is_an_end_and_all_know_it() -> None:
     doubt = Doubt.of(1)
-    doubt.accepted("a")
-    assert doubt.refused("b") == "forbidden"
-    assert doubt.refused("a") == "ended"
-    assert doubt.refused("b") == "ended"
-    doubt.accepted("c")
-    assert doubt.refused("b") == "forbidden"
+    doubt.accepted("a", 0.0)
+    assert doubt.refused("b", 1.0) == "forbidden"
+    assert doubt.refused("a", 2.0) == "ended"
+    assert doubt.refused("b", 3.0) == "ended"
+    doubt.accepted("c", 4.0)
+    assert doubt.refused("b", 5.0) == "forbidden"
 
 
 def test_three_unknown_kinds_refused_with_no_acceptance_between_are_an_end() -> None:
-    doubt = Doubt.of(1, was_accepted=True)
-    assert [doubt.refused(kind) for kind in ("a", "b", "b", "c")] == [*["forbidden"] * 3, "ended"]
+    doubt = Doubt.of(1, accepted_at=0.0)
+    assert [doubt.refused(kind, 1.0) for kind in "abbc"] == [*["forbidden"] * 3, "ended"]
     doubt = Doubt.of(1)
-    doubt.accepted("x")
-    assert [doubt.refused(kind) for kind in ("a", "b")] == ["forbidden"] * 2
-    doubt.accepted("x")
-    assert [doubt.refused(kind) for kind in ("c", "d", "e")] == [*["forbidden"] * 2, "ended"]
+    doubt.accepted("x", 0.0)
+    assert [doubt.refused(kind, 1.0) for kind in "ab"] == ["forbidden"] * 2
+    doubt.accepted("x", 2.0)
+    assert [doubt.refused(kind, 3.0) for kind in "cde"] == [*["forbidden"] * 2, "ended"]
 
 
 def test_where_nothing_is_accepted_at_all_no_refusal_is_an_end() -> None:
     doubt = Doubt.of(1)
-    assert [doubt.refused(kind) for kind in "abcdefgh"] == ["probe"] * 8
+    assert [doubt.refused(kind, 0.0) for kind in "abcdefgh"] == ["probe"] * 8
 
 
 def test_the_benefit_of_the_doubt_is_given_once() -> None:
-    doubt = Doubt.of(1, was_accepted=True, benefit=True)
-    assert doubt.refused("a") == "ended"
-    doubt.accepted("x")
-    assert doubt.refused("b") == "forbidden"
+    doubt = Doubt.of(1, accepted_at=0.0, benefit=True)
+    assert doubt.refused("a", 1.0) == "ended"
+    doubt.accepted("x", 2.0)
+    assert doubt.refused("b", 3.0) == "forbidden"
+
+
+def test_an_acceptance_shows_for_five_minutes_that_what_is_refused_is_forbidden() -> None:
+    doubt = Doubt.of(1)
+    doubt.accepted("a", 0.0)
+    assert doubt.refused("b", 299.0) == "forbidden"
+    assert doubt.refused("b", 300.0) == "probe"
+
+
+def test_what_is_refused_before_another_kind_is_accepted_is_forbidden_for_good() -> None:
+    doubt = Doubt.of(1)
+    assert doubt.refused("b", 0.0) == "probe"
+    doubt.accepted("a", 1.0)
+    assert doubt.refused("b", 86_400.0) == "forbidden"
+    assert doubt.forbidden == {"b"}
+    doubt.accepted("b", 86_401.0)
+    assert doubt.refused("b", 86_402.0) == "ended"
+
+
+def test_a_kind_that_only_the_token_before_was_refused_for_is_not_forbidden_for_good() -> None:
+    doubt = Doubt.of(2)
+    doubt.kinds["b"] = False
+    doubt.accepted("a", 0.0)
+    assert doubt.refused("b", 300.0) == "probe"
+
+
+def test_an_acceptance_that_goes_on_is_told_every_two_and_a_half_minutes_by_one_process() -> None:
+    doubt = Doubt.of(1)
+    assert [at for at in range(0, 600, 10) if doubt.accepted("a", float(at))] == [0, 150, 300, 450]
+    doubt.accepted_elsewhere(290.0, 600.0)  # Another process told so ten seconds ago.
+    assert [at for at in range(600, 800, 10) if doubt.accepted("a", float(at))] == [740]
+
+
+def test_what_other_processes_are_accepted_with_counts_for_as_long_as_they_say() -> None:
+    doubt = Doubt.of(1)
+    doubt.accepted_elsewhere(0.0, 1000.0)
+    assert doubt.refused("b", 1000.0) == "probe"
+    doubt.accepted_elsewhere(100.0, 1000.0)
+    assert [doubt.refused("b", at) for at in (1099.0, 1100.0)] == ["forbidden", "probe"]
 
 
 def test_what_others_tell_is_about_one_token() -> None:
@@ -487,10 +529,40 @@ def test_what_others_tell_is_about_one_token() -> None:
     assert Doubt.of(8, refusals).kinds == {}
 
 
+def test_an_acceptance_is_noted_again_once_half_of_its_time_is_over() -> None:
+    doubtful = Refusals(0, 1, ("a",), 7, Pause("p", 30.0, 30.0))
+    note = partial(after_acceptance, generation=7, now=10.0, nonce="n")
+    noted = note(doubtful, 0.0, ())
+    assert noted == replace(doubtful, accepted=Pause("n", 300.0, 310.0))
+    assert note(doubtful, 150.0, ()) == noted
+    assert note(doubtful, 150.5, ()) == doubtful
+    for other in (None, replace(doubtful, generation=8), replace(doubtful, futile=0)):
+        assert note(other, 0.0, ("b",)) == other
+
+
+def test_what_is_known_to_be_forbidden_is_told_at_once_and_sixteen_kinds_of_it() -> None:
+    doubtful = Refusals(0, 1, ("a",), 7, Pause("p", 30.0, 30.0), forbidden=("a", "b"))
+    note = partial(after_acceptance, generation=7, now=10.0, nonce="n")
+    assert note(doubtful, 299.0, ("b", "a")) == doubtful
+    noted = note(doubtful, 299.0, ("b", "c"))
+    assert noted is not None
+    assert noted.forbidden == ("a", "b", "c")
+    noted = note(doubtful, 299.0, tuple(f"k{number}" for number in range(20)))
+    assert noted is not None
+    assert noted.forbidden == tuple(f"k{number}" for number in range(4, 20))
+
+
+def test_what_others_know_to_be_forbidden_is_forbidden_here() -> None:
+    refusals = Refusals(0, 1, ("a",), 7, Pause("p", 30.0, 30.0), forbidden=("b",))
+    doubt = Doubt.of(7, refusals)
+    assert [doubt.refused(kind, 0.0) for kind in "ab"] == ["probe", "forbidden"]
+    assert Doubt.of(8, refusals).refused("b", 0.0) == "probe"
+
+
 def test_a_hundred_and_twenty_eight_kinds_are_remembered_and_sixteen_told() -> None:
     doubt = Doubt.of(1)
     for number in range(200):
-        doubt.accepted(f"k{number}")
+        doubt.accepted(f"k{number}", 0.0)
     assert list(doubt.kinds) == [f"k{number}" for number in range(72, 200)]
     for number in range(20):
         doubt.kinds[f"k{100 + number}"] = False
@@ -519,7 +591,19 @@ def test_what_is_noted_of_refusals_when_a_refresh_brought_a_token(
 ) -> None:
     noted = after_refresh(before, need, generation=4, now=now, nonce="n")
     futile = 0 if before is None else before.futile
-    assert noted == Refusals(early, futile, (), 4, Pause("n", pause, now + pause))
+    probed = need is Need.PROBE
+    assert noted == Refusals(early, futile, (), 4, Pause("n", pause, now + pause), probed=probed)
+
+
+def test_a_probe_that_is_fruitful_shows_that_a_token_had_ended_early() -> None:
+    probed = after_refresh(
+        Refusals(2, 1, ("k",), 3, _PAUSE), Need.PROBE, generation=4, now=1.0, nonce="n"
+    )
+    fruit = after_fruit(probed)
+    assert fruit is not None
+    assert (fruit.early, fruit.futile, fruit.probed) == (3, 0, False)
+    refused = after_futile(probed, ("k",), generation=4, now=1.0, nonce="n")
+    assert (refused.early, refused.futile, refused.probed) == (2, 2, True)
 
 
 def test_a_refresh_at_an_expiry_ends_what_is_known_of_early_ends() -> None:

@@ -388,6 +388,20 @@ def end_in_doubt(chance: random.Random) -> Plan:
     )
 
 
+def quiet(chance: random.Random) -> Plan:
+    """Minutes go by between two requests, and nobody knows how long a token lives, while some parts are forbidden.
+
+    What was accepted long ago says nothing of a token that may have ended since.
+    """
+    return _plan(
+        _hours(chance, "quiet", 3.0, chance.choice([30, 100])),
+        says_lifetime=False,
+        lifetime=chance.choice([600.0, HOUR]),
+        api=ApiPlan(forbidden=chance.choice([1, 2, 3]), innocents=NEVER),
+        bounds=(Bound(20, HOUR),),
+    )
+
+
 KINDS: dict[str, Callable[[random.Random], Plan]] = {
     "faults": faults,
     "loop ends": loop_ends,
@@ -408,6 +422,7 @@ KINDS: dict[str, Callable[[random.Random], Plan]] = {
     "services": services,
     "purposes": purposes,
     "forbidden": forbidden,
+    "quiet": quiet,
     "refusing": refusing,
     "late": late,
     "random": random_refusals,

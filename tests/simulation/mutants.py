@@ -347,6 +347,21 @@ def doubt_for_an_hour(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(pauses, "MOST_DOUBT", 3600.0)
 
 
+def acceptance_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """What was accepted once with a token shows for ever that the token is good."""
+    patch.setattr(pauses, "ACCEPTED_FOR", 1e9)
+
+
+def probes_are_no_early_ends(patch: pytest.MonkeyPatch) -> None:
+    """A token that a probe replaced is not counted among those that ended early."""
+    fruit = pauses.after_fruit
+
+    def after_fruit(refusals: record.Refusals | None) -> record.Refusals | None:
+        return fruit(None if refusals is None else replace(refusals, probed=False))
+
+    patch.setattr(session, "after_fruit", after_fruit)
+
+
 def no_doubt(patch: pytest.MonkeyPatch) -> None:
     """Every refusal is worth a refresh."""
     patch.setattr(Session, "_judge", lambda self, *args: pauses.Need.RESULT)
@@ -401,8 +416,9 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
         "hours of failure": "failures_overflow",
         "expired on arrival": "expired_on_arrival",
         "forbidden": "acceptance_anywhere_ends_doubt no_doubt",
+        "quiet": "acceptance_for_ever",
         "refusing": "doubt_of_one_process doubt_for_an_hour",
-        "early ends": "early_ends_without_pauses",
+        "early ends": "early_ends_without_pauses probes_are_no_early_ends",
         "late": "late_learner_is_refused",
     }.items()
     for name in names.split()

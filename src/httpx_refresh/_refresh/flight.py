@@ -26,7 +26,6 @@ class Landing:
         claims: those that it was asked for with.
         spent: whether the refresh token was sent.
         passed_on: a refusal by the API is not worth a refresh now; `record` says why.
-        pause: seconds for which that is so.
         by_exchange: whether the token comes from the source, not from the store.
         seen_at: when (monotonic) the store was looked at, or claimed: what a login put there later is newer.
     """
@@ -38,7 +37,6 @@ class Landing:
     claims: str | None = None
     spent: bool = False
     passed_on: bool = False
-    pause: float = 0.0
     by_exchange: bool = False
     seen_at: float = math.inf
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Literal
@@ -32,6 +32,12 @@ has to see, and an API or a rival that ends one after the other for an hour is.
 
 LONGEST_EARLY_WAIT = 6.0
 """Seconds (half of `refresh_timeout` at most) for which callers wait such a pause out; else they get the refusal."""
+
+ACCEPTED_FOR = MOST_DOUBT
+"""Seconds for which an accepted request shows that the token is good, and what it refuses is forbidden.
+
+Processes that go on to be accepted tell so in the store each half of that time.
+"""
 
 STRANGERS = 3
 """So many unknown kinds of request refused, and none accepted between, are an early end of the token."""
@@ -158,7 +164,9 @@ def early_left(refusals: Refusals, left: float) -> float:
     return max(0.0, early_pause(refusals.early) - elapsed) if left > 0 else 0.0
 
 
-def held_back(need: Need, refusals: Refusals | None, left: float) -> float:
+def held_back(
+    need: Need, refusals: Refusals | None, left: float, accepted_for: float = 0.0
+) -> float:
     """Return the seconds that a refresh because of a refusal has to wait, for what the refreshes before it came to.
 
     0: it need not. Infinity: what is in the store is to be told to the waiters, who know then what to ask for.
@@ -167,6 +175,7 @@ def held_back(need: Need, refusals: Refusals | None, left: float) -> float:
         need: why it is wanted.
         refusals: what those came to, as the store has it.
         left: seconds that the pause lasts on.
+        accepted_for: seconds for which it counts that other requests are accepted with this token.
     """
     if refusals is None or need not in (Need.REFUSED, Need.PROBE, Need.ENDED):
         return 0.0
@@ -174,7 +183,7 @@ def held_back(need: Need, refusals: Refusals | None, left: float) -> float:
         return math.inf
     if need is Need.PROBE and refusals.futile:
         # Some pod's requests are accepted with this token: what is refused is forbidden, and no refresh helps.
-        return math.inf if refusals.accepted else left
+        return math.inf if accepted_for > 0 else left
     return early_left(refusals, left)
 
 
@@ -208,7 +217,8 @@ def after_refresh(
     seconds = early_pause(early)
     if futile:
         seconds = max(seconds, pause_after(futile - 1, first=FIRST_DOUBT, most=MOST_DOUBT))
-    return Refusals(early, futile, (), generation, Pause(nonce, seconds, now + seconds))
+    pause = Pause(nonce, seconds, now + seconds)
+    return Refusals(early, futile, (), generation, pause, probed=need is Need.PROBE)
 
 
 def claims_are_futile(asked: AskedClaims | None, claims: str, generation: int, left: float) -> bool:
@@ -267,21 +277,50 @@ def after_futile(
     seconds = pause_after(futile - 1, first=FIRST_DOUBT, most=MOST_DOUBT)
     seconds = max(seconds, early_pause(early))
     pause = Pause(nonce, seconds, now + seconds)
-    return Refusals(early, futile, kinds[:MOST_KINDS_TOLD], generation, pause)
+    probed = refusals is not None and refusals.probed
+    return Refusals(early, futile, kinds[:MOST_KINDS_TOLD], generation, pause, probed=probed)
 
 
-def after_acceptance(refusals: Refusals | None, *, generation: int) -> Refusals | None:
-    """Return what is to be noted when a request is accepted with a token about which there is doubt."""
+def after_acceptance(
+    refusals: Refusals | None,
+    accepted_for: float,
+    forbidden: Sequence[str],
+    *,
+    generation: int,
+    now: float,
+    nonce: str,
+) -> Refusals | None:
+    """Return what is to be noted when a request is accepted with a token about which there is doubt.
+
+    Args:
+        refusals: what stood there.
+        accepted_for: seconds for which it counts on that others were accepted.
+        forbidden: the kinds of request that the process knows to be forbidden with this token.
+        generation: the token's.
+        now: epoch seconds.
+        nonce: a fresh one.
+    """
     if refusals is None or not refusals.futile or refusals.generation != generation:
         return refusals
-    return replace(refusals, accepted=True)
+    others = [kind for kind in refusals.forbidden if kind not in forbidden]
+    known = (*others, *forbidden)[-MOST_KINDS_TOLD:]
+    if accepted_for > ACCEPTED_FOR / 2 and set(known) == set(refusals.forbidden):
+        return refusals  # Another process has just told so.
+    pause = Pause(nonce, ACCEPTED_FOR, now + ACCEPTED_FOR)
+    return replace(refusals, accepted=pause, forbidden=known)
 
 
 def after_fruit(refusals: Refusals | None) -> Refusals | None:
-    """Return what is left to be noted when a refreshed token was accepted where the one before was refused."""
-    if refusals is None or not refusals.early:
+    """Return what is left to be noted when a refreshed token was accepted where the one before was refused.
+
+    If the refresh was a probe, it shows that the token before had ended early, like those that were found to have.
+    """
+    early = 0 if refusals is None else refusals.early + refusals.probed
+    if refusals is None or not early:
         return None
-    return replace(refusals, futile=0, kinds=(), accepted=False)
+    return replace(
+        refusals, early=early, futile=0, kinds=(), accepted=None, forbidden=(), probed=False
+    )
 
 
 _ID = re.compile(r"(?<=/)[^/]*[0-9%][^/]*|(?<=/)[^/]{25,}")
@@ -303,6 +342,10 @@ def kind_of(method: str, origin: str, path: str) -> str:
 class Doubt:
     """Which kinds of request the API accepted and refused with one token, while it is in doubt what a refusal means.
 
+    All moments are monotonic. A kind that is refused is forbidden if the token is good. An acceptance shows that it is,
+    but only up to that moment: a token may end later, without a sign. So a kind is forbidden for good only if another
+    kind was accepted after it was refused; until then it is worth a refresh once the last acceptance is too old.
+
     Mutable, by the session that owns it, under its lock: all of it, except `generation`. There is a new one for each
     token. Invariants: `kinds` holds at most `MOST_KINDS`, the oldest first; `strangers` holds the kinds refused since
     the last acceptance that were unknown then; it and `benefit` are spent when they make an end, which `ended` keeps.
@@ -312,17 +355,19 @@ class Doubt:
         generation: the token's.
         kinds: whether the API accepted them.
         strangers: see above.
-        was_accepted: some request was accepted with this token before the doubt began, of a kind not kept.
+        accepted_at: when the API last accepted a request with this token, for all that is known.
+        tell_at: when an acceptance is worth telling the other processes again.
         benefit: the next unknown kind that is refused counts as an end: what was accepted before is not known.
         ended: the token was found to have ended; requests under way with it are refused for that reason.
         here: the kinds that were refused with this very token; `kinds` may be carried over from the one before.
-        forbidden: the kinds that were refused while others were accepted, and have not been accepted since.
+        forbidden: the kinds that were refused, are refused while others are accepted, and were not accepted since.
     """
 
     generation: int
     kinds: dict[str, bool]
     strangers: set[str]
-    was_accepted: bool = False
+    accepted_at: float = -math.inf
+    tell_at: float = -math.inf
     benefit: bool = False
     ended: bool = False
     here: set[str] = field(default_factory=set)
@@ -334,23 +379,43 @@ class Doubt:
         generation: int,
         refusals: Refusals | None = None,
         *,
-        was_accepted: bool = False,
+        accepted_at: float = -math.inf,
         benefit: bool = False,
     ) -> Doubt:
         """Begin to doubt, knowing what other processes told about this token."""
-        told: tuple[str, ...] = ()
+        doubt = cls(generation, {}, set(), accepted_at, benefit=benefit)
         if refusals is not None and refusals.generation == generation:
-            told, was_accepted = refusals.kinds, was_accepted or refusals.accepted
-        kinds = dict.fromkeys(told, False)
-        return cls(generation, kinds, set(), was_accepted, benefit, here=set(told))
+            doubt.kinds = dict.fromkeys((*refusals.kinds, *refusals.forbidden), False)
+            doubt.here = set(doubt.kinds)
+            doubt.forbidden = set(refusals.forbidden)
+        return doubt
 
-    def accepted(self, kind: str) -> None:
-        """Take note that a request of this kind was accepted."""
+    def accepted(self, kind: str, now: float) -> bool:
+        """Take note that a request of this kind was accepted; return whether that is worth telling other processes."""
         self.ended = False
         self.strangers.clear()
+        self.accepted_at = now
         self._keep(kind, True)
+        forbidden = {one for one in self.here if self.kinds.get(one) is False}
+        news = now >= self.tell_at or not forbidden <= self.forbidden
+        self.forbidden |= forbidden
+        if news:
+            self.tell_at = now + ACCEPTED_FOR / 2
+        return news
 
-    def refused(self, kind: str) -> Literal["ended", "probe", "forbidden"]:
+    def accepted_elsewhere(self, accepted_for: float, now: float) -> None:
+        """Take note that other processes' requests are accepted with this token.
+
+        Args:
+            accepted_for: seconds for which that counts.
+            now: the time.
+        """
+        if accepted_for > 0:
+            told_at = now + accepted_for - ACCEPTED_FOR
+            self.accepted_at = max(self.accepted_at, told_at)
+            self.tell_at = max(self.tell_at, told_at + ACCEPTED_FOR / 2)
+
+    def refused(self, kind: str, now: float) -> Literal["ended", "probe", "forbidden"]:
         """Take note that a request of this kind was refused, and say what that means.
 
         Returns:
@@ -361,7 +426,7 @@ class Doubt:
         if self.ended:
             return "ended"
         known = self.kinds.get(kind)
-        others = self.was_accepted or any(self.kinds.values())
+        others = now < self.accepted_at + ACCEPTED_FOR
         if known is None:
             self.strangers.add(kind)
         many = others and len(self.strangers) >= STRANGERS
@@ -371,9 +436,7 @@ class Doubt:
             self.strangers.clear()
             return "ended"
         self._keep(kind, False)
-        if others:
-            self.forbidden.add(kind)
-        return "forbidden" if others else "probe"
+        return "forbidden" if others or kind in self.forbidden else "probe"
 
     def refused_kinds(self) -> dict[str, bool]:
         """Return the kinds that were refused last."""
@@ -398,7 +461,7 @@ class Doubt:
             self.generation,
             dict.fromkeys(forbidden, False),
             set(),
-            was_accepted=True,
+            tell_at=self.tell_at,
             benefit=True,
             here=self.here & forbidden,
             forbidden=forbidden,

@@ -110,9 +110,12 @@ class Refusals:
         early: how many in a row ended a token early (before its time, and soon after the last such refresh).
         futile: how many in a row brought a token that was refused as well: while there are any, all are in doubt.
         kinds: hashes of the kinds of request that were refused with the token of `generation`.
+        forbidden: those that were refused with it before another kind was accepted.
+        probed: the token of `generation` was asked for to find out whether the API is back.
         generation: which token the verdict is about.
         pause: how long refusals are passed on.
-        accepted: whether the API accepted another kind of request with the token of `generation`, while in doubt.
+        accepted: until when it counts that the API accepted a request with the token of `generation`, in doubt; None
+            if no process told so.
     """
 
     early: int
@@ -120,7 +123,9 @@ class Refusals:
     kinds: tuple[str, ...]
     generation: int
     pause: Pause
-    accepted: bool = False
+    accepted: Pause | None = None
+    forbidden: tuple[str, ...] = ()
+    probed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,16 +368,24 @@ def _failed(note: Any) -> Failed | None:
 def _refusals(note: Any) -> Refusals | None:
     if not isinstance(note, dict):
         return None
-    pause, kinds = _pause(note), note.get("kinds", [])
+    pause, kinds, forbidden = _pause(note), _names(note, "kinds"), _names(note, "forbidden")
     early, futile, generation = note.get("early"), note.get("futile"), note.get("generation")
     if (
         pause is None
+        or kinds is None
+        or forbidden is None
         or not (_is_count(early) and _is_count(futile) and _is_count(generation))
-        or not isinstance(kinds, list)
     ):
         return None
-    names = tuple(kind for kind in kinds if isinstance(kind, str))
-    return Refusals(early, futile, names, generation, pause, note.get("accepted") is True)
+    accepted = note.get("accepted")
+    accepted_until = _pause(accepted) if isinstance(accepted, dict) else None
+    probed = note.get("probed") is True
+    return Refusals(early, futile, kinds, generation, pause, accepted_until, forbidden, probed)
+
+
+def _names(note: dict[str, Any], name: str) -> tuple[str, ...] | None:
+    names = note.get(name, [])
+    return tuple(one for one in names if isinstance(one, str)) if isinstance(names, list) else None
 
 
 def _asked_claims(note: Any) -> AskedClaims | None:
@@ -438,7 +451,9 @@ def write(record: Record, *, rev: str) -> str:
             "futile": refusals.futile,
             "kinds": list(refusals.kinds),
             "generation": refusals.generation,
-            "accepted": refusals.accepted,
+            **({"forbidden": list(refusals.forbidden)} if refusals.forbidden else {}),
+            **({"probed": True} if refusals.probed else {}),
+            **({} if refusals.accepted is None else {"accepted": _pause_note(refusals.accepted)}),
             **_pause_note(refusals.pause),
         }
     asked = record.asked_claims

@@ -107,7 +107,7 @@ def decide(
         record.asked_claims, claims, record.generation, view.claims_for
     ):
         return "pass_on"
-    wait = 0.0 if forced else held_back(need, record.refusals, view.refusals_for)
+    wait = 0.0 if forced else held_back(need, record.refusals, view.refusals_for, view.accepted_for)
     if wait > 0:
         patient = need is not Need.PROBE and wait <= patience
         return "soon" if patient else "pass_on"
@@ -277,7 +277,6 @@ class Renewal:
                         need,
                         record=record,
                         passed_on=True,
-                        pause=view.refusals_for,
                         spent=flight.sent,
                     )
                 if step == "soon":

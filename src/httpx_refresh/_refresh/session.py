@@ -511,22 +511,21 @@ class Session:
         if current is None or not current.same_as(credential):
             return
         with CHANGING:
-            first, self._accepted = not self._accepted, self._accepted or kind
+            self._accepted = self._accepted or kind
             doubt, ended = self._doubt, False
             if doubt is not None and after_refusal:
                 ended = not doubt.is_settled()
                 self._doubt = doubt = doubt.after_fruit(kind)
                 self._probe_at = _LONG_AGO
             self.listening = doubt is not None
-            if doubt is not None:
-                doubt.accepted(kind)
+            news = doubt is not None and doubt.accepted(kind, self.host.monotonic())
+            forbidden = () if doubt is None else tuple(doubt.forbidden)
         if ended:
             self.emit(events.DoubtEnded())
-            self._tell(credential, lambda refusals: after_fruit(refusals))
-        elif first and doubt is not None:
+            self._tell(credential, lambda view: after_fruit(view.record.refusals))
+        elif news:
             self._tell(
-                credential,
-                lambda refusals: after_acceptance(refusals, generation=credential.generation),
+                credential, lambda view: self._vouched(view, credential.generation, forbidden)
             )
 
     def futile(self, credential: Credential, kind: str) -> None:
@@ -540,7 +539,7 @@ class Session:
             if doubt is None:
                 began = True
                 doubt = self._doubt = Doubt.of(
-                    credential.generation, was_accepted=bool(self._accepted), benefit=True
+                    credential.generation, accepted_at=self._accepted_at(), benefit=True
                 )
             doubt.kinds[kind] = False
             doubt.here.add(kind)
@@ -553,21 +552,43 @@ class Session:
             self._told = credential.generation
             self._tell(
                 credential,
-                lambda refusals: self._verdict(refusals, credential, kinds),
+                lambda view: self._verdict(view, credential, kinds),
             )
 
+    def _accepted_at(self) -> float:
+        """Return when (monotonic) the API accepted a request with the credential in use, where no doubt keeps it.
+
+        The moment of the first acceptance is not kept, for there is one with each token. It is taken for a recent one.
+        """
+        return self.host.monotonic() if self._accepted else _LONG_AGO
+
+    def _vouched(self, view: View, generation: int, forbidden: tuple[str, ...]) -> Refusals | None:
+        """Return what the store is to tell of a token that is accepted, in doubt."""
+        return after_acceptance(
+            view.record.refusals,
+            view.accepted_for,
+            forbidden,
+            generation=generation,
+            now=self.host.wall(),
+            nonce=self.host.nonce(),
+        )
+
     def _verdict(
-        self, refusals: Refusals | None, credential: Credential, kinds: tuple[str, ...]
+        self, view: View, credential: Credential, kinds: tuple[str, ...]
     ) -> Refusals | None:
         """Return what the store is to tell of a token that was refused, as the one before it was."""
-        generation, host = credential.generation, self.host
+        generation, host, refusals = credential.generation, self.host, view.record.refusals
         if refusals is None or refusals.generation != generation or not refusals.kinds:
             refusals = after_futile(
                 refusals, kinds, generation=generation, now=host.wall(), nonce=host.nonce()
             )
         current = self.credential
         if self._accepted and current is not None and current.same_as(credential):
-            return after_acceptance(refusals, generation=generation)
+            told = replace(view, record=replace(view.record, refusals=refusals))
+            # Accepted before this was written: that found nothing to tell it of.
+            doubt = self._doubt
+            forbidden = () if doubt is None else tuple(doubt.forbidden)
+            return self._vouched(told, generation, forbidden)
         return refusals
 
     def _judge(self, kind: Callable[[], str]) -> Need:
@@ -575,7 +596,7 @@ class Session:
         now = self.host.monotonic()
         with CHANGING:
             doubt = self._doubt
-            verdict = "ended" if doubt is None else doubt.refused(kind())
+            verdict = "ended" if doubt is None else doubt.refused(kind(), now)
             if verdict == "ended" and now >= self._end_at:
                 return Need.REFUSED if doubt is None else Need.ENDED
             if verdict == "probe" and now >= self._probe_at:
@@ -591,31 +612,29 @@ class Session:
             self._look_at = now + self.host.jitter(LOOK, 0.8)
             return True
 
-    def _learn(self, record: Record, pause: float) -> None:
+    def _learn(self, view: View) -> None:
         """Take over what the store tells of refusals."""
-        refusals, credential = record.refusals, self.credential
+        refusals, credential = view.record.refusals, self.credential
         if refusals is None or credential is None:
             return
+        now, pause = self.host.monotonic(), view.refusals_for
         with CHANGING:
             if refusals.futile and self._doubt is None:
                 self._doubt = Doubt.of(
                     credential.generation,
                     refusals,
-                    was_accepted=bool(self._accepted),
+                    accepted_at=self._accepted_at(),
                     benefit=bool(self._accepted) or refusals.futile == 1,
                 )
                 self.listening = True
-            elif self._doubt is not None and refusals.generation == self._doubt.generation:
-                self._doubt.was_accepted = self._doubt.was_accepted or refusals.accepted
-            now = self.host.monotonic()
+            if self._doubt is not None and refusals.generation == self._doubt.generation:
+                self._doubt.accepted_elsewhere(view.accepted_for, now)
             if refusals.futile:
                 self._probe_at = max(self._probe_at, now + pause)
             self._end_at = now + early_left(refusals, pause)
             self._look_at = now + self.host.jitter(LOOK, 0.8)
 
-    def _tell(
-        self, credential: Credential, change: Callable[[Refusals | None], Refusals | None]
-    ) -> None:
+    def _tell(self, credential: Credential, change: Callable[[View], Refusals | None]) -> None:
         """Write a verdict into the store, beside everything else; it stays in memory if the token is claimed, or gone.
 
         A flight of its own, which nobody waits for: losing it costs a token request, and no token.
@@ -626,10 +645,11 @@ class Session:
                 # Once more if another was faster, or if more has become known meanwhile.
                 for _ in range(_MOST_TELLINGS):
                     record = await self.slot.read()
-                    refusals = change(record.refusals)
+                    view = self.slot.judge(record)
+                    refusals = change(view)
                     if refusals == record.refusals:
                         if refusals is not None and refusals.futile:
-                            self._learn(record, self.slot.judge(record).refusals_for)
+                            self._learn(view)
                         return
                     if (
                         flight.closing.is_set()
@@ -880,7 +900,7 @@ class Session:
                     landing.token, record, issued=landing.by_exchange, seen_at=landing.seen_at
                 )
             elif landing.passed_on and record is not None:
-                self._learn(record, landing.pause)
+                self._learn(self.slot.judge(record))
             if flight.need is Need.AHEAD and landing.token is None:
                 self._look_ahead_later()
         finally:
@@ -913,7 +933,8 @@ class Session:
             and known.token.access_token == token.access_token
         ):
             return
-        refusals = None if record is None else record.refusals
+        view = View(Record(None)) if record is None else self.slot.judge(record)
+        refusals = view.record.refusals
         expires_at = token.expires_at
         if expires_at is not None and expires_at <= self.host.wall():
             # It has expired on its arrival: a clock is wrong, and refreshing it would bring another one like it.
@@ -943,12 +964,14 @@ class Session:
                     if before is not None
                     else refusals is not None and refusals.futile == 1,
                 )
+                if refusals is not None and refusals.generation == generation:
+                    self._doubt.accepted_elsewhere(view.accepted_for, self.host.monotonic())
                 if before is not None:
                     self._doubt.kinds.update(before.refused_kinds())
                     self._doubt.forbidden |= before.forbidden
-        if record is not None and refusals is not None:
+        if refusals is not None:
             if refusals.futile:
-                self._probe_at = self.host.monotonic() + self.slot.judge(record).refusals_for
+                self._probe_at = self.host.monotonic() + view.refusals_for
             if issued and refusals.early >= MANY_EARLY_ENDS:
                 self.emit(events.EarlyEnds(count=refusals.early))
 

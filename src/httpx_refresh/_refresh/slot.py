@@ -51,6 +51,7 @@ class View:
         unsent: an abandoned claim is known to have sent nothing.
         failed: what the token endpoint answered last, each with the seconds for which it should not be asked again.
         refusals_for: seconds for which refusals by the API are not worth a refresh.
+        accepted_for: seconds for which it counts that the API accepted requests with this token, in doubt.
         claims_for: seconds for which claims that the API asks for are not worth one.
     """
 
@@ -59,6 +60,7 @@ class View:
     unsent: bool = False
     failed: tuple[tuple[Failed, float], ...] = ()
     refusals_for: float = 0.0
+    accepted_for: float = 0.0
     claims_for: float = 0.0
 
 
@@ -200,9 +202,11 @@ class Slot:
             unsent = dict(self._over).get(claim.nonce, True) is False
         paused = tuple((one, left(one.pause)) for one in failed)
         refusals_for = 0.0 if refusals is None else left(refusals.pause)
+        accepted = None if refusals is None else refusals.accepted
+        accepted_for = 0.0 if accepted is None else left(accepted)
         claims_for = 0.0 if asked is None else left(asked.pause)
         self._seen = tuple(seen)
-        return View(record, state, unsent, paused, refusals_for, claims_for)
+        return View(record, state, unsent, paused, refusals_for, accepted_for, claims_for)
 
     def _is_abandoned(self, claim: Claim, watched: float) -> bool:
         """Whether a claim is nobody's any more.
