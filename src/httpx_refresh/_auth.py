@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
 from dataclasses import replace
@@ -31,10 +32,10 @@ from ._http.challenge import (
     checked_rule,
     glance,
 )
-from ._http.libraries import BYTE_STREAMS, AuthBase, asking
+from ._http.libraries import BYTE_STREAMS, STATUS_ERRORS, AuthBase, asking
 from ._http.origins import Origins, compiled
 from ._http.present import BEARER, Presenter
-from ._refresh import own_loop
+from ._refresh import events, own_loop
 from ._refresh.host import THIS_HOST, loop_here
 from ._refresh.observers import Observer, checked_observers
 from ._refresh.pauses import kind_of
@@ -321,7 +322,11 @@ class RefreshAuth(AuthBase):
             # Nearly every request: what the send loop does of it, without the loop.
             self._origins.check(request.url)
             _PRESENTER.present(request, known)
-            response = yield request
+            try:
+                response = yield request
+            except GeneratorExit as closed:
+                _tell_of_hook(session, request, known, closed)
+                raise
             if (
                 not session.listening
                 and response.status_code != 403
@@ -382,7 +387,16 @@ class RefreshAuth(AuthBase):
         before: Credential | None = None  # What it was refused with, if that was another token.
         while True:
             if first is None:
-                response = yield request
+                received = None
+                try:  # noqa: SIM105 - a context manager would be held across a yield, and costs more
+                    received = yield request
+                except GeneratorExit:
+                    pass
+                if received is None:
+                    # Only out here it can be seen why: what the client handles while it closes this.
+                    _tell_of_hook(session, request, known, sys.exc_info()[1])
+                    return
+                response = received
             else:
                 response, first = first, None
             sends += 1
@@ -672,6 +686,31 @@ def _own_memory(source: object) -> TokenStore:
         f"{facts.name} needs a store: {why}. Write RefreshAuth(source, FileStore('token.json'), ...), or take one of "
         "httpx_refresh.stores for several hosts"
     )
+
+
+_said_of_hooks: set[str] = set()
+"""What was said of response hooks in this process; it is said once."""
+
+
+def _tell_of_hook(
+    session: Session, request: Request, known: Credential, error: BaseException | None
+) -> None:
+    """Tell, once a process, if a client closes a request because a hook of its raised at a refusal.
+
+    Args:
+        session: whose refresh does not follow.
+        request: what was sent.
+        known: what it carried.
+        error: what the client handles while it closes the request; that of whoever closes, where this is one of two.
+    """
+    while isinstance(error, GeneratorExit):
+        error = error.__context__
+    if not isinstance(error, STATUS_ERRORS) or _said_of_hooks:
+        return
+    response: Response = error.response  # type: ignore[attr-defined]  # each of these has it
+    if response.status_code == 401 and _PRESENTER.was_presented(request, known, response):
+        _said_of_hooks.add("hidden")
+        session.emit(events.RefusalHidden(raised=type(error).__name__))
 
 
 def _kind(response: Response) -> str:

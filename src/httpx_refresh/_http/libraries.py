@@ -57,6 +57,9 @@ NOT_SENT: tuple[type[Exception], ...] = _each(
 REQUEST_ERRORS: tuple[type[Exception], ...] = _each("RequestError")
 """Everything a client raises when an exchange fails."""
 
+STATUS_ERRORS: tuple[type[Exception], ...] = _each("HTTPStatusError")
+"""What `raise_for_status` raises."""
+
 asking: ContextVar[type[Any] | None] = ContextVar("httpx_refresh_asking", default=None)
 """The class of the request that asked for a token last in this context: it tells whose client asks; None: none did."""
 

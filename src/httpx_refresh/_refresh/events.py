@@ -194,6 +194,16 @@ class EarlyEnds(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalHidden(Event):
+    """A response hook of the client raised at a 401 that the auth object never saw: no refresh follows.
+
+    Told once a process. `raised`: the type of what the hook raised.
+    """
+
+    raised: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoginRequired(Event):
     """No token can be had without a person: the server refused the refresh token for good, or there is none."""
 
@@ -276,6 +286,12 @@ LOG: dict[type[Event], tuple[int, str]] = {
         "{count} good tokens in a row were refused long before they expire. The likely cause: another deployment "
         "refreshes the same grant from a store of its own, and each refresh ends the other's token. Let all of them "
         "share one store, or give each a login of its own.",
+    ),
+    RefusalHidden: (
+        logging.WARNING,
+        "a response hook of the client raised {raised} at a refusal (401), before this library saw it: no refresh "
+        "follows. Let the hook leave a 401 alone, or call raise_for_status() where the response is used. This is "
+        "logged once.",
     ),
     LoginRequired: (logging.ERROR, "a person must log in: {message}"),
     LoginSeen: (
