@@ -132,6 +132,13 @@ def test_the_repr_shows_no_secret_and_which_fields_there_are() -> None:
     assert "SECRET" not in str(token) + f"{token}" + repr([token])
 
 
+def test_the_repr_shows_a_servers_words_in_one_line_bounded() -> None:
+    names = {"\x1b[2J": 1, "a\nb": 2, **{f"field{number}": 3 for number in range(1000)}}
+    shown = repr(Token("A", extra=names))
+    assert shown.isprintable()
+    assert len(shown) < 500
+
+
 def test_a_token_cannot_be_changed_and_can_be_a_key() -> None:
     token = Token("a", extra={"scope": ["s"]})
     with pytest.raises(dataclasses.FrozenInstanceError):

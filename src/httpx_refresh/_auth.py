@@ -458,6 +458,7 @@ class RefreshAuth(AuthBase):
                     renewed = session.newer_than(known)
                     if renewed is None and sends < _MOST_SENDS:
                         await bodies.read_ahead(response)
+                        asking.set(type(request))
                         step_up = partial(
                             session.step_up, known, None if refreshed else asked.claims
                         )

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from ._errors import frameless, without_frames
+from ._errors import frameless, shown, without_frames
 
 logger = logging.getLogger("httpx_refresh")
 
@@ -25,6 +25,8 @@ NAMED = ("access_token", "refresh_token", "expires_at", "token_type")
 
 # RFC 6749 Appendix A.12: 1*VSCHAR; a blank at either end would not survive a header field (RFC 9110 §5.5).
 _ACCESS_TOKEN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+
+_MOST_SHOWN = 300  # characters of the names of further fields, which are a server's words
 
 _CENTURY = 3_155_760_000.0
 _EPOCH_END = 1e11  # the year 5138; what is more was meant in milliseconds
@@ -165,7 +167,7 @@ class Token:
         return (
             f"Token(access_token='***', refresh_token={refresh_token!r}, "
             f"expires_at={self.expires_at!r}, token_type={self.token_type!r}, "
-            f"extra=<{', '.join(map(str, self.extra))}>)"
+            f"extra=<{shown(', '.join(map(str, self.extra)), _MOST_SHOWN)}>)"
         )
 
 

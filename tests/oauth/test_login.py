@@ -89,6 +89,30 @@ async def test_a_web_service_may_hand_over_the_query_as_a_mapping_and_keep_the_r
     assert token.refresh_token is not None
 
 
+class Several(dict[str, list[str]]):
+    """A query in which a name may stand several times, as Django's and Werkzeug's are: a dict of lists inside."""
+
+    def __getitem__(self, name: str) -> Any:
+        return super().__getitem__(name)[-1]
+
+    def getlist(self, name: str) -> list[str]:
+        return super().__getitem__(name)
+
+
+async def test_a_web_frameworks_query_is_read_and_a_parameter_that_comes_twice_in_it_is_refused() -> (
+    None
+):
+    async with asked(AuthorizationServer()) as (client, endpoint):
+        begun = endpoint.authorization_url(REDIRECT)
+        query = parse_qs(urlsplit(await visit(client, begun)).query)
+        with pytest.raises(LoginFailed, match="names a parameter twice"):
+            await endpoint.exchange_code(Several({**query, "code": ["a", "b"]}), begun)
+        with pytest.raises(TypeError, match="query parameters to str"):
+            await endpoint.exchange_code(query, begun)  # type: ignore[arg-type]  # lists
+        token = await endpoint.exchange_code(Several(query), begun)
+    assert token.refresh_token is not None
+
+
 async def test_a_request_carries_a_challenge_a_state_and_what_the_caller_adds() -> None:
     server = AuthorizationServer()
     async with asked(server, authorization_params={"access_type": "offline"}) as (_, endpoint):
@@ -215,6 +239,13 @@ async def test_a_redirect_that_cannot_be_read_is_no_answer_to_this_login(
             await endpoint.exchange_code(redirect, endpoint.authorization_url(REDIRECT))
     assert words in str(caught.value)
     assert server.token_requests == 0
+
+
+async def test_a_code_that_cannot_be_sent_is_none_and_is_in_no_exception() -> None:
+    async with asked(AuthorizationServer(send_iss=False)) as (_, endpoint):
+        request = endpoint.authorization_url(REDIRECT)
+        with pytest.raises(LoginFailed, match="brings no authorization code"):
+            await endpoint.exchange_code({"state": request.state, "code": "c\ud800"}, request)
 
 
 async def test_what_a_server_says_of_a_denial_is_shown_without_the_secrets_it_repeats() -> None:

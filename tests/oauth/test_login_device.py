@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +137,7 @@ GOOD = {
         (httpx.Response(200, text="[1]"), "status 200"),
         (httpx.Response(500, text="[" * 100_000), "status 500"),
         (httpx.Response(200, json={**GOOD, "device_code": None}), "status 200"),
+        (httpx.Response(200, text=json.dumps({**GOOD, "device_code": "d\ud800"})), "status 200"),
         (httpx.Response(200, json={**GOOD, "user_code": 7}), "status 200"),
         (httpx.Response(200, json={**GOOD, "user_code": ""}), "status 200"),
         (httpx.Response(200, json={**GOOD, "user_code": "A\x1b[2J"}), "status 200"),

@@ -48,6 +48,17 @@ async def test_intuit_is_asked_in_json() -> None:
     assert json.loads(request.content) == {"token": "r"}
 
 
+async def test_a_refresh_token_that_cannot_be_sent_is_in_no_exception() -> None:
+    endpoint = providers.quickbooks("client", "secret", client=Heard().client)
+    for sent in (
+        endpoint,
+        TokenEndpoint("https://as.test/", "id", revocation_endpoint="https://as.test/r"),
+    ):
+        with pytest.raises(RevocationFailed, match="Nothing was sent") as caught:
+            await sent.revoke(Token("a", "s3cr3t\ud800"))
+        assert "s3cr3t" not in f"{caught.value!r}"
+
+
 @pytest.mark.parametrize(
     "status, words",
     [(0, "could not be reached"), (503, "Try again later"), (401, "Check the client id")],

@@ -20,8 +20,9 @@ from httpx_refresh import (
     StepUpRequired,
     Token,
 )
+from httpx_refresh._http.libraries import library_asking
 from httpx_refresh.testing import Gate
-from tests.fakes import Endpoint, Store, use_loop_time
+from tests.fakes import Endpoint, Store, both_libraries, use_loop_time
 from tests.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio
@@ -64,19 +65,19 @@ class Api:
         self.asks = asks
         self.seen: list[str] = []
 
-    def client(self, auth: RefreshAuth) -> httpx.AsyncClient:
-        async def answer(request: httpx.Request) -> httpx.Response:
+    def client(self, auth: RefreshAuth, http: Any = httpx) -> Any:
+        async def answer(request: Any) -> Any:
             await anyio.lowlevel.checkpoint()
             token = request.headers["Authorization"].removeprefix("Bearer SECRET-")
             self.seen.append(token)
             asked = self.asks(token, request.url.path)
             if asked is None:
-                return httpx.Response(200)
+                return http.Response(200)
             headers = {} if isinstance(asked, bool) else {"www-authenticate": challenge(asked)}
-            return httpx.Response(401, headers=headers)
+            return http.Response(401, headers=headers)
 
-        return httpx.AsyncClient(
-            auth=auth, transport=httpx.MockTransport(answer), base_url="https://api.test"
+        return http.AsyncClient(
+            auth=auth, transport=http.MockTransport(answer), base_url="https://api.test"
         )
 
 
@@ -94,6 +95,24 @@ async def test_a_refresh_with_the_claims_serves_the_request() -> None:
     assert api.seen == ["a0", "a1", "a1"]
     assert endpoint.with_claims == [C1]
     assert store.record.refusals is None  # no early end
+
+
+@both_libraries
+async def test_claims_are_asked_for_with_the_library_whose_client_asks(http: Any) -> None:
+    libraries: list[Any] = []
+
+    class Noting(Claiming):
+        async def refresh(
+            self, token: Token, /, *, claims: Mapping[str, Any] | None = None
+        ) -> Token:
+            libraries.append(library_asking())
+            return await super().refresh(token, claims=claims)
+
+    endpoint, api = Noting(), first_lacks(C1)
+    auth = RefreshAuth(endpoint, Store(endpoint.text()))
+    async with api.client(auth, http) as client:
+        assert (await client.get("/")).status_code == 200
+    assert libraries == [http]
 
 
 async def test_equal_claims_of_any_number_of_callers_make_one_token_request() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -10,11 +13,14 @@ from httpx_refresh import (
     MemoryStore,
     ReauthorizationRequired,
     RefreshAuth,
+    RefreshAuthError,
     RevocationFailed,
     StoreError,
     Token,
     TokenEndpoint,
 )
+from httpx_refresh._refresh.record import write
+from httpx_refresh.events import Event, Refreshed
 from httpx_refresh.testing import AuthorizationServer, Gate
 from tests.fakes import Api, Endpoint, Store, any_write, auth_of, client_of, endpoint_of
 
@@ -67,6 +73,58 @@ async def test_a_refresh_under_way_is_waited_for_and_what_it_brings_is_revoked()
         assert endpoint.revoked == []
         endpoint.gate.release()
     assert endpoint.revoked == ["SECRET-r1"]
+    assert store.record.token is None
+
+
+@pytest.mark.anyio
+async def test_a_refresh_that_lands_after_its_token_was_revoked_puts_it_to_no_use() -> None:
+    """It is in the store before it lands, as callbacks are told of it in between."""
+    endpoint = Revoking()
+    store = Store(endpoint.text(expires_in=-1))
+    told = threading.Event()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Refreshed):
+            told.wait(60)
+
+    auth = RefreshAuth(endpoint, store, on_event=on_event)
+    failures: list[RefreshAuthError] = []
+
+    async def refresh() -> None:
+        try:
+            await auth.token()
+        except ReauthorizationRequired as error:
+            failures.append(error)
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(refresh)
+            with anyio.fail_after(60):
+                while "SECRET-r1" not in (await store.load() or ""):
+                    await anyio.lowlevel.checkpoint()
+            await auth.revoke()
+    finally:
+        told.set()
+    with pytest.raises(ReauthorizationRequired, match="was revoked"):
+        await auth.token()
+    assert endpoint.revoked == ["SECRET-r1"]
+    assert len(failures) <= 1  # On a machine that is slow, the refresh has landed before.
+
+
+@pytest.mark.anyio
+async def test_a_note_that_is_written_meanwhile_has_no_token_revoked_twice() -> None:
+    endpoint = Revoking()
+    store = Store(endpoint.text())
+    auth = RefreshAuth(endpoint, store)
+
+    async def revoke(token: Token) -> None:
+        endpoint.revoked.append(token.refresh_token)
+        record = store.record
+        assert await store.replace(record.text, write(replace(record, issued=1.0), rev="n"))
+
+    endpoint.revoke = revoke  # type: ignore[method-assign]
+    assert await auth.revoke() is True
+    assert endpoint.revoked == ["SECRET-r0"]
     assert store.record.token is None
 
 

@@ -327,3 +327,44 @@ async def test_where_files_have_no_owners_none_are_asked_for(
     assert await FileStore(tmp_path / "link").replace("text", "next")
     assert (tmp_path / "token.json").read_text() == "next"
     assert not caplog.records
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("suffix", [".lock", ".owner"])
+async def test_root_gives_nothing_away_that_has_another_name(
+    tmp_path: Path, owners: Owners, suffix: str
+) -> None:
+    """Where a system lets users link to files of others, a lock may be a name of a file of root's."""
+    owners.give(tmp_path, SERVICE)
+    roots = tmp_path / "roots"
+    roots.write_text("root's")
+    roots.chmod(0o644)
+    (tmp_path / f"token.json{suffix}").hardlink_to(roots)
+    owners.give(roots, 0)
+    owners.me = 0
+    store = FileStore(tmp_path / "token.json")
+    release = await store.hold()
+    assert release is not None
+    release.release()
+    assert await store.replace(None, "text")
+    assert [path for path, _ in owners.given if path.endswith(suffix)] == []
+    assert stat.S_IMODE(roots.stat().st_mode) == 0o644
+
+
+@pytest.mark.anyio
+async def test_a_lock_that_appears_while_it_is_made_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real, planted = tmp_path / "token.json", os.open, []
+
+    def opened(name: Any, flags: int, *mode: int) -> int:
+        if str(name).endswith(".lock") and flags & os.O_CREAT and not planted:
+            planted.append(name)
+            (tmp_path / "another").touch(0o644)
+            (tmp_path / "token.json.lock").hardlink_to(tmp_path / "another")
+        return real(name, flags, *mode)
+
+    monkeypatch.setattr(os, "open", opened)
+    assert await FileStore(path).replace(None, "text")
+    assert planted
+    assert stat.S_IMODE((tmp_path / "another").stat().st_mode) == 0o644

@@ -15,7 +15,7 @@ from .._token import Token, seconds
 from .answer import NoAnswer, Rules
 from .client import Client
 from .login import redeem
-from .settings import LoginSettings, checked_url
+from .settings import LoginSettings, checked_url, is_sendable
 
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
@@ -86,6 +86,8 @@ def _begun(fields: dict[str, Any], settings: LoginSettings) -> DeviceAuthorizati
     uri: Any = fields.get("verification_uri") or fields.get("verification_url")
     complete: Any = fields.get("verification_uri_complete")
     if not (isinstance(device_code, str) and device_code and isinstance(user_code, str)):
+        return None
+    if not is_sendable(device_code):
         return None
     # A terminal shows it, and a person types it.
     if not (user_code and user_code.isprintable() and len(user_code) <= _MOST_CHARACTERS):

@@ -17,7 +17,7 @@ from .._errors import LoginFailed
 from .._token import Token
 from .answer import NoAnswer, Rules, meaning, words
 from .client import Client
-from .settings import LoginSettings, with_claims
+from .settings import LoginSettings, is_sendable, with_claims
 
 _MOST_FIELDS = 100  # parameters of a redirect; an answer to a login has five or six
 
@@ -88,13 +88,36 @@ def authorization_request(
 
 
 def _fields_of(redirect: str | Mapping[str, str]) -> dict[str, str]:
-    if not isinstance(redirect, str):
-        return dict(redirect)
+    pairs = _pairs_of_text(redirect) if isinstance(redirect, str) else _pairs_of(redirect)
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise LoginFailed(
+            "The redirect names a parameter twice, which RFC 6749 §3.1 forbids. Nothing was redeemed."
+        )
+    return fields
+
+
+def _pairs_of(redirect: Mapping[str, str]) -> list[tuple[str, str]]:
+    # Not `dict(redirect)`: of mappings in which a name stands several times (Django's, Werkzeug's) that has lists.
+    several = getattr(redirect, "getlist", None)
+    pairs = [
+        (name, text)
+        for name in redirect
+        for text in (several(name) if several else [redirect[name]])
+    ]
+    if not all(isinstance(text, str) for _, text in pairs):
+        raise TypeError(
+            "redirect must be the URL that the browser was sent to, or a mapping of its query parameters to str"
+        )
+    return pairs
+
+
+def _pairs_of_text(redirect: str) -> list[tuple[str, str]]:
     text = redirect.strip()
     # Not urlsplit: it raises at half an IPv6 address, and what stands before the query does not matter.
     _, mark, query = text.partition("?")
     try:
-        pairs = parse_qsl(
+        return parse_qsl(
             query.partition("#")[0] if mark else text,
             keep_blank_values=True,
             max_num_fields=_MOST_FIELDS,
@@ -104,12 +127,6 @@ def _fields_of(redirect: str | Mapping[str, str]) -> dict[str, str]:
             f"The redirect has more than {_MOST_FIELDS} parameters, which no answer to a login has. Nothing was "
             "redeemed."
         ) from None
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise LoginFailed(
-            "The redirect names a parameter twice, which RFC 6749 §3.1 forbids. Nothing was redeemed."
-        )
-    return fields
 
 
 def _bytes(text: str | None) -> bytes:
@@ -155,7 +172,7 @@ def code_of(
             error=error,
             error_description=description,
         )
-    if not fields.get("code"):
+    if not fields.get("code") or not is_sendable(fields["code"]):
         raise LoginFailed(
             f"The redirect from {name} brings no authorization code. Start the login again."
         )

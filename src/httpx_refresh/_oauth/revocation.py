@@ -12,7 +12,7 @@ from .._http.origins import compiled
 from .._token import Token
 from .answer import Answer, NoAnswer
 from .client import FORM, Client
-from .settings import LoginSettings
+from .settings import LoginSettings, is_sendable
 
 
 async def revoke(
@@ -38,6 +38,11 @@ async def revoke(
     url = _endpoint_of(client.name, settings, token, origins)
     hint = "access_token" if token.refresh_token is None else "refresh_token"
     revoked = token.refresh_token or token.access_token
+    if not is_sendable(revoked):
+        raise RevocationFailed(
+            f"The refresh token for {client.name} is not text that can be sent, and no server has issued it. Nothing "
+            "was sent. RefreshAuth.forget() empties the store."
+        )
     content_type = FORM
     if settings.revocation_format == "json":
         body, content_type = json.dumps({"token": revoked}), "application/json"

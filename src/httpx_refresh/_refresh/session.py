@@ -57,7 +57,7 @@ from .pauses import (
     trouble_after,
 )
 from .record import Record, Refusals, without_token
-from .renewal import Renewal, decide, reason_of
+from .renewal import Renewal, decide, reason_of, reauthorization_required
 from .slot import Slot, View
 from .source import Facts, TokenSource, facts_of
 from .spending import Spending
@@ -151,6 +151,7 @@ class Session:
         _look_at: when (monotonic) the store may be looked at again because of a refusal that is passed on.
         _ahead_at: when (monotonic) a refresh ahead of expiry may start again.
         _told: the generation whose verdict was written into the store.
+        _emptied_at: when (monotonic) the store was emptied here last. What was seen there before is not used any more.
 
     Invariants: there is at most one flight for a loop in `_flights`: between the look and the registration in `_board`
     nothing is awaited, and the loop's lock is held. `credential` is never replaced by one of an earlier generation that
@@ -161,6 +162,7 @@ class Session:
         "_accepted",
         "_ahead_at",
         "_doubt",
+        "_emptied_at",
         "_end_at",
         "_flights",
         "_look_at",
@@ -213,6 +215,7 @@ class Session:
         self._end_at = _LONG_AGO
         self._look_at = _LONG_AGO
         self._ahead_at = _LONG_AGO
+        self._emptied_at = _LONG_AGO
         self._told = -1
 
     # -- what callers ask --------------------------------------------------------------------------------------
@@ -378,6 +381,7 @@ class Session:
 
         async def give_back() -> None:
             host = self.host
+            given: Token | None = None
             polls, until = Backoff(host, 0.02, 1.0), host.monotonic() + self.longest
             await self._save_unsaved()
             while True:
@@ -392,14 +396,16 @@ class Session:
                     continue
                 if token is None:
                     break
-                if revoke is not None and at_source and not record.is_dead():
+                if revoke is not None and at_source and not record.is_dead() and token != given:
                     asked.append(True)
                     await self._revoked(partial(revoke, token))
+                    given = token  # Once: a server may call the second time a failure.
                 emptied = without_token(record, since=host.wall())
                 if await self.slot.swap(record.text, emptied) is None and host.monotonic() >= until:
                     raise self.slot.keeps_changing()
             with CHANGING:
                 self.credential = None
+                self._emptied_at = host.monotonic()
                 self._accepted, self.listening = "", False
             self._start_over()
 
@@ -694,8 +700,9 @@ class Session:
     def _brought(self, landing: Landing) -> Credential:
         """Return the credential of a token that a flight brought; a newer one, if there is one by now."""
         known = self.credential
-        if known is None:
-            raise AssertionError("a flight that brought a token published it")
+        if known is None:  # It was revoked as soon as it was there.
+            emptied = without_token(landing.record or Record(None), since=self.host.wall())
+            raise reauthorization_required(emptied, self.facts.name, repr(self.slot.store))
         return known
 
     async def _wait(
@@ -918,6 +925,8 @@ class Session:
             seen_at: when (monotonic) it was seen in the store. What was put to use later is newer.
         """
         known = self.credential
+        if known is None and seen_at <= self._emptied_at:
+            return  # It was revoked, or is to be forgotten, since then.
         if known is not None and known.since >= seen_at:
             # A clock may be too coarse to tell the two moments apart: then the generation tells.
             came_before = record is not None and record.generation < known.generation

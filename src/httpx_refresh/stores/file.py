@@ -252,7 +252,10 @@ def _try_lock(target: str, suffix: str) -> _Lock | None:
         descriptor = os.open(path, _OPEN_LOCK)
         is_new = False
     except FileNotFoundError:
-        descriptor = os.open(path, _OPEN_LOCK | os.O_CREAT, 0o600)
+        try:
+            descriptor = os.open(path, _OPEN_LOCK | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return None  # Somebody else was faster, and is about to lock it.
         is_new = True
     try:
         status = os.fstat(descriptor)
@@ -260,7 +263,8 @@ def _try_lock(target: str, suffix: str) -> _Lock | None:
         _require_trusted(status, path)
         if is_new:
             _set_mode(descriptor)
-        if _POSIX and os.geteuid() == 0:
+        # Of a file with another name, too, root gives nothing away: the directory's owner may have made this one.
+        if _POSIX and os.geteuid() == 0 and status.st_nlink == 1:
             _give_to_owner(descriptor, target)  # or the service whose file it is could not open it
         locked = lock_descriptor(descriptor, blocking=False)
     except BaseException:
