@@ -89,13 +89,13 @@ async def test_a_web_service_may_hand_over_the_query_as_a_mapping_and_keep_the_r
     assert token.refresh_token is not None
 
 
-class Several(dict[str, list[str]]):
+class Several(dict[str, Any]):
     """A query in which a name may stand several times, as Django's and Werkzeug's are: a dict of lists inside."""
 
     def __getitem__(self, name: str) -> Any:
         return super().__getitem__(name)[-1]
 
-    def getlist(self, name: str) -> list[str]:
+    def getlist(self, name: str) -> Any:
         return super().__getitem__(name)
 
 

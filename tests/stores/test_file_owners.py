@@ -355,11 +355,12 @@ async def test_root_gives_nothing_away_that_has_another_name(
 async def test_a_lock_that_appears_while_it_is_made_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, real, planted = tmp_path / "token.json", os.open, []
+    path, real = tmp_path / "token.json", os.open
+    planted: list[str] = []
 
     def opened(name: Any, flags: int, *mode: int) -> int:
         if str(name).endswith(".lock") and flags & os.O_CREAT and not planted:
-            planted.append(name)
+            planted.append(f"{name}")
             (tmp_path / "another").touch(0o644)
             (tmp_path / "token.json.lock").hardlink_to(tmp_path / "another")
         return real(name, flags, *mode)
