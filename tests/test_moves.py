@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 REQUEST = httpx.Request("GET", "https://api.test/")
 
 # What a reader of one refreshed request meets at most. The bounds only come down.
-MOVES = 128
-MOVES_BETWEEN_ROOMS = 60
+MOVES = 114
+MOVES_BETWEEN_ROOMS = 52
 
 
 def test_one_refreshed_request_is_a_way_of_so_many_moves() -> None:

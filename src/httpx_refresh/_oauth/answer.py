@@ -394,14 +394,16 @@ def _moment(value: object) -> float | None:
 def _token(fields: dict[str, Any], default_lifetime: float | None, now: float) -> Token | None:
     if not isinstance(fields.get("refresh_token"), str):
         fields.pop("refresh_token", None)
-    # What the server says in its own clock's time counts only if it says nothing better.
-    expires_in, expires_at = lifetime(fields), _moment(fields.pop("expires_at", None))
+    expires_in, said = lifetime(fields), fields.pop("expires_at", None)
     if expires_in is not None:
         fields["expires_at"] = now + expires_in
-    elif expires_at is not None and expires_at > now:
-        fields["expires_at"] = expires_at
-    elif default_lifetime is not None and expires_at is None:
-        fields["expires_at"] = now + default_lifetime
+    else:
+        # What the server says in its own clock's time counts only if it says nothing better.
+        expires_at = _moment(said)
+        if expires_at is not None and expires_at > now:
+            fields["expires_at"] = expires_at
+        elif default_lifetime is not None and expires_at is None:
+            fields["expires_at"] = now + default_lifetime
     try:
         token = Token.from_response(fields)
     except (TypeError, ValueError):

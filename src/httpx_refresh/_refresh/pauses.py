@@ -164,9 +164,7 @@ def early_left(refusals: Refusals, left: float) -> float:
     return max(0.0, early_pause(refusals.early) - elapsed) if left > 0 else 0.0
 
 
-def held_back(
-    need: Need, refusals: Refusals | None, left: float, accepted_for: float = 0.0
-) -> float:
+def held_back(need: Need, refusals: Refusals, left: float, accepted_for: float) -> float:
     """Return the seconds that a refresh because of a refusal has to wait, for what the refreshes before it came to.
 
     0: it need not. Infinity: what is in the store is to be told to the waiters, who know then what to ask for.
@@ -177,7 +175,7 @@ def held_back(
         left: seconds that the pause lasts on.
         accepted_for: seconds for which it counts that other requests are accepted with this token.
     """
-    if refusals is None or need not in (Need.REFUSED, Need.PROBE, Need.ENDED):
+    if need not in (Need.REFUSED, Need.PROBE, Need.ENDED):
         return 0.0
     if need is Need.REFUSED and refusals.futile:
         return math.inf

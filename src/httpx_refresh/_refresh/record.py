@@ -249,7 +249,7 @@ def parse(text: str | None) -> Record:
         revoked = 0.0
     if "access_token" not in fields and revoked is None and notes.get("empty") is not True:
         raise BadText("it has no access_token")
-    purpose = notes.get("purpose")
+    purpose, issued = notes.get("purpose"), epoch(notes.get("issued"))
     others = {name: note for name, note in notes.items() if name not in _KNOWN}
     return Record(
         text,
@@ -261,7 +261,7 @@ def parse(text: str | None) -> Record:
         revoked,
         _all_failed(notes.get("failed")),
         _refusals(notes.get("refusals")),
-        epoch(notes.get("issued")),
+        issued,
         purpose if isinstance(purpose, str) and purpose else None,
         _asked_claims(notes.get("claims")),
         others or _NO_OTHERS,

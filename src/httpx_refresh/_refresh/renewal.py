@@ -99,7 +99,7 @@ def decide(
             return "none"
         if token.refresh_token is None:
             return "no_refresh_token"
-        if record.is_dead():
+        if record.dead is not None and record.is_dead():
             return "dead"
     if view.claim == "standing":
         return "wait"
@@ -107,7 +107,10 @@ def decide(
         record.asked_claims, claims, record.generation, view.claims_for
     ):
         return "pass_on"
-    wait = 0.0 if forced else held_back(need, record.refusals, view.refusals_for, view.accepted_for)
+    refusals = None if forced else record.refusals
+    wait = (
+        0.0 if refusals is None else held_back(need, refusals, view.refusals_for, view.accepted_for)
+    )
     if wait > 0:
         patient = need is not Need.PROBE and wait <= patience
         return "soon" if patient else "pass_on"

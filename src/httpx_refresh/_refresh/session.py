@@ -725,10 +725,11 @@ class Session:
         longest = self.longest
         if began is None:
             began = self.host.monotonic()
+        loop = current_loop()
         while True:
-            flight = self._flight_of(current_loop())
+            flight = self._flight_of(loop)
             if flight is None:
-                flight = await self._board(stale, need, forced, claims)
+                flight = await self._board(loop, stale, need, forced, claims)
             else:
                 flight.join(need, claims)
             flight.waiters += 1
@@ -753,10 +754,9 @@ class Session:
         raise failure
 
     async def _board(
-        self, stale: Token | None, need: Need, forced: bool, claims: str | None
+        self, loop: object, stale: Token | None, need: Need, forced: bool, claims: str | None
     ) -> Flight:
         """Start this loop's flight, unless there is one by now; return it."""
-        loop = current_loop()
         if need not in (Need.LOOK, Need.CLAIMS) and not forced:
             self._raise_if_just_looked()
         lock = _boarding.get(None)
@@ -883,7 +883,8 @@ class Session:
     def _end(self, flight: Flight) -> None:
         """Let go of a flight, whatever became of it."""
         self._unlist(flight)
-        flight.land(_no_landing(flight))
+        if flight.landing is None:
+            flight.land(_no_landing(flight))
         flight.ended.set()
 
     def _land(self, flight: Flight, landing: Landing, unsaved: Spending | None) -> None:
@@ -942,8 +943,8 @@ class Session:
             and known.token.access_token == token.access_token
         ):
             return
-        view = View(Record(None)) if record is None else self.slot.judge(record)
-        refusals = view.record.refusals
+        refusals = None if record is None else record.refusals
+        view = View(Record(None)) if record is None or refusals is None else self.slot.judge(record)
         expires_at = token.expires_at
         if expires_at is not None and expires_at <= self.host.wall():
             # It has expired on its arrival: a clock is wrong, and refreshing it would bring another one like it.

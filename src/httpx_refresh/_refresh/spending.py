@@ -222,15 +222,16 @@ class Spending:
         started = host.monotonic()
         maybe_spent = False
         while (remaining := self._remaining()) > 0:  # Else it was held up for too long.
-            # Should anything be raised from here on: it may have been sent.
-            before = self.outcome
-            self.outcome = NoToken(
-                self._unknown(f"The refresh at {self._facts.name} was interrupted.", None),
-                maybe_spent=not self.repeatable,
-            )
-            answer = await self._ask_once(remaining)
+            try:
+                answer = await self._ask_once(remaining)
+            except BaseException:
+                # Whatever it is: the request may have been sent.
+                self.outcome = NoToken(
+                    self._unknown(f"The refresh at {self._facts.name} was interrupted.", None),
+                    maybe_spent=not self.repeatable,
+                )
+                raise
             if isinstance(answer, Unsent):
-                self.outcome = before
                 return
             if isinstance(answer, Token):
                 self.outcome = Renewed(answer)  # It is not lost, whatever is raised from here on.
@@ -357,6 +358,7 @@ class Spending:
             generation = base.next_generation()
             purpose = self._facts.purpose
             other = base.purpose != purpose and base.is_for_another(purpose)
+            failed, asked_claims = self._failed_of_others(), self._asked_claims(generation)
             refusals = after_refresh(
                 # What was refused was another's. That tokens end early is told: where each of two kinds ends the
                 # other, neither would ever pause.
@@ -370,11 +372,11 @@ class Spending:
                 None,
                 outcome.token,
                 generation,
-                failed=self._failed_of_others(),
+                failed=failed,
                 refusals=refusals,
                 issued=host.wall(),
                 purpose=purpose,
-                asked_claims=self._asked_claims(generation),
+                asked_claims=asked_claims,
                 others=base.others,
             )
         if isinstance(outcome, Declined):
