@@ -26,8 +26,10 @@ async def agent(url: str, store: str) -> None:
     """One agent: it knows the server's address, and where the login is kept."""
     # With "return" a dead grant fails one call, and does not end the session.
     auth = RefreshAuth(mcp.Server(url), FileStore(store), unauthorized="return")
+    # What the SDK's own clients have: a tool may take its time, and httpx2 gives up after five seconds.
+    timeout = httpx2.Timeout(30, read=300)
     async with (
-        httpx2.AsyncClient(auth=auth) as http,
+        httpx2.AsyncClient(auth=auth, timeout=timeout) as http,
         streamable_http_client(url, http_client=http) as (reading, writing, *_),
         ClientSession(reading, writing) as session,
     ):

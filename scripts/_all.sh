@@ -8,7 +8,7 @@
 WORLDS=1000 ROUNDS=3
 
 test_all() { # INSTALL COVERAGE
-    local install=$1 coverage=$2 line version full python oldest first last missing
+    local install=$1 coverage=$2 line groups version full python oldest first last missing
     read -r oldest _ _ < <(find_pythons)
     read -r _ _ first < <(default_python) || fail "no Python 3.10 or newer on this machine"
     read -r last _ _ < <(full_python "$first")
@@ -49,6 +49,10 @@ test_all() { # INSTALL COVERAGE
         [ "$version" = "$oldest" ] || [ "$version" = "$last" ] ||
             job "$version: the protocol, the stores and the wire" ".venvs/$version/bin/python" -m pytest -q \
                 -m "$QUICK and not loops" tests/refresh tests/stores tests/http tests/grants tests/test_*.py
+    done
+    mapfile -t groups < <(sdk_groups)
+    for line in "${groups[@]}"; do
+        job "$last: $line" test_sdks "$line" "$last" "$bin/python"
     done
     while [ "$running" -gt 0 ]; do await_one; done
 

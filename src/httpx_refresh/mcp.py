@@ -30,7 +30,7 @@ import anyio
 import httpx
 
 from ._challenges import parse, united_scope
-from ._errors import LoginFailed, RefreshUnavailable, StoreError, frameless
+from ._errors import LoginFailed, RefreshUnavailable, RevocationFailed, StoreError, frameless
 from ._http.hosts import Hosts
 from ._http.origins import origin_of
 from ._oauth.answer import INVALID_GRANT, NoAnswer, Refusal
@@ -268,8 +268,22 @@ class Server:
         return _carrying(new, holder)
 
     @frameless
+    async def revoke(self, token: Token, /) -> None:
+        """Revoke a token (RFC 7009) at its issuer, as the client that it was issued to.
+
+        The refresh token is revoked, and with it the grant; without one the access token.
+
+        Raises:
+            RevocationFailed: the issuer did not confirm it, or could not be asked.
+            ValueError: the issuer's metadata names no `revocation_endpoint`.
+        """
+        with _unrevoked(self.name):
+            endpoint = await self.endpoint(token)
+        await endpoint.revoke(token)
+
+    @frameless
     async def endpoint(self, token: Token) -> TokenEndpoint:
-        """Return the endpoint at which a token was issued, for its client: to revoke it, for example.
+        """Return the endpoint at which a token was issued, for its client.
 
         Raises:
             RefreshUnavailable: the server, or who issues its tokens, could not be asked, or says what cannot be used.
@@ -731,6 +745,19 @@ def _unsent(name: str) -> Iterator[None]:
             "it is to be now, log in again.",
             outcome="not_sent",
             transient=False,
+        ) from None
+
+
+@contextmanager
+def _unrevoked(name: str) -> Iterator[None]:
+    """Say of a server that could not be asked that nothing was revoked."""
+    try:
+        yield
+    except RefreshUnavailable as error:
+        raise RevocationFailed(
+            f"{name} could not be asked where its tokens are revoked, and nothing was sent: the token may still be "
+            f"good. Try again later. ({error})",
+            caused_by=error.caused_by,
         ) from None
 
 

@@ -15,13 +15,12 @@ import anyio
 import httpx
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from httpx_refresh import FileStore, RefreshAuth, TokenEndpoint
 from httpx_refresh.cli.console import Exit
-from tests.services import programs_of
+from tests.browser.conftest import running, see
 
 ROOT = Path(__file__).parents[2]
 ROUNDS, CALLERS = 5, 8
@@ -52,33 +51,6 @@ def provider(tmp_path: Path) -> Iterator[Provider]:
             cast("IO[str]", process.stdin).close()
 
 
-@pytest.fixture
-def chromium(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    """A browser without a window."""
-    chromium, driver = programs_of("Chromium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--window-size=900,640",
-        f"--user-data-dir={tmp_path / 'chromium'}",
-        # Nothing but this machine.
-        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        "--no-proxy-server",
-    ):
-        options.add_argument(argument)
-    browser = webdriver.Chrome(options=options, service=Service(driver))
-    browser.implicitly_wait(30)
-    try:
-        yield browser
-    finally:
-        browser.quit()
-
-
 @contextmanager
 def login(
     provider: Provider, store: Path, *options: str
@@ -86,22 +58,13 @@ def login(
     """Run `httpx-refresh login`; give the address that it prints, and the process."""
     command = [str(Path(sys.executable).with_name("httpx-refresh")), "login"]
     command += ["--issuer", provider.url, "--scope", "read", "--store", f"file:{store}", *options]
-    environment = {
-        **os.environ,
-        "HTTPX_REFRESH_CLIENT_ID": provider.client_id,
-        "HTTPX_REFRESH_CLIENT_SECRET": provider.client_secret,
-        "BROWSER": "true",  # The program of that name: the test has a browser of its own.
-        "PYTHONWARNINGS": "error",
-        "XDG_CONFIG_HOME": str(store.parent),
-    }
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
-    ) as process:
-        try:
-            yield cast("IO[str]", process.stdout).readline().strip(), process
-        finally:
-            process.kill()
+    with running(
+        command,
+        store.parent,
+        HTTPX_REFRESH_CLIENT_ID=provider.client_id,
+        HTTPX_REFRESH_CLIENT_SECRET=provider.client_secret,
+    ) as (url, process):
+        yield url, process
 
 
 def sign_in(chromium: webdriver.Chrome, provider: Provider, url: str) -> None:
@@ -111,17 +74,6 @@ def sign_in(chromium: webdriver.Chrome, provider: Provider, url: str) -> None:
     chromium.find_element(By.NAME, "password").send_keys(provider.password)
     chromium.find_element(By.CSS_SELECTOR, "[type=submit]").click()
     assert "Read your books" in chromium.find_element(By.ID, "authorizationForm").text
-
-
-def see(chromium: webdriver.Chrome, title: str, tmp_path: Path) -> str:
-    """The text of the page that the browser has ended on; it is styled, and a picture of it is made."""
-    heading = chromium.find_element(By.CSS_SELECTOR, "main h1")
-    assert heading.text == title
-    card = chromium.find_element(By.TAG_NAME, "main")
-    # The style sheet counts, so the policy that names its hash is right.
-    assert card.value_of_css_property("border-radius") == "16px"
-    assert chromium.save_screenshot(str(tmp_path / f"{title}.png"))
-    return card.text
 
 
 def test_a_person_logs_in_and_the_token_lives_through_many_rotations(

@@ -368,7 +368,9 @@ async def test_revoke_waits_for_a_refresh_and_gives_back_what_that_brings(
             return seen
 
     store = Refreshing(claimed)
-    assert await care._revoke(endpoint, Slot(store, THIS_HOST, refresh_timeout=20.0))
+    assert await care._revoke(
+        endpoint, Slot(store, THIS_HOST, refresh_timeout=20.0), at_source=True
+    )
     assert server.rotations == 1
     assert server.families[0].revoked
     assert parse(await store.load()).revoked is not None

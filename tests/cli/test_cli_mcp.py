@@ -4,7 +4,7 @@ import json
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -91,6 +91,17 @@ def test_a_refused_registration_ends_the_login_before_a_browser_opens(
     assert "--port" in result.stderr
     assert browser.opened == []
     assert not Path("token.json").exists()
+
+
+def test_a_stronger_login_is_asked_for(
+    run: Run, mcp: list[str], browser: Browser, server: AuthorizationServer
+) -> None:
+    """What a `StepUpRequired` of an MCP server holds."""
+    result = run("login", *mcp, "--acr-values", "phr", "--max-age", "60", "--scope", "read")
+    assert result.exit_code == Exit.DONE, result.output
+    (url,) = browser.opened
+    asked = parse_qs(urlsplit(url).query)
+    assert (asked["acr_values"], asked["max_age"], asked["scope"]) == (["phr"], ["60"], ["read"])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, cast
 
@@ -118,30 +119,52 @@ anyio.run(main, *sys.argv[1:])
 """
 
 
-def _agents(command: list[str], count: int) -> list[subprocess.Popen[str]]:
-    return [
-        subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(count)
-    ]
+@contextmanager
+def _agents(command: list[str], count: int) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start processes; whatever comes, none of them is left behind for another test to stumble over."""
+    pipe = subprocess.PIPE
+    with ExitStack() as stack:
+        agents = []
+        for _ in range(count):
+            one = stack.enter_context(
+                subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+            )
+            stack.callback(one.kill)
+            agents.append(one)
+        yield agents
+
+
+def _say(agent: subprocess.Popen[str], line: str) -> None:
+    stdin = cast("IO[str]", agent.stdin)
+    stdin.write(line)
+    stdin.flush()
+
+
+def _hear(agent: subprocess.Popen[str], lines: int = 1) -> list[str]:
+    """Read lines; where there are fewer, the process has ended, and its last words say why."""
+    out = cast("IO[str]", agent.stdout)
+    heard = [line for line in (out.readline() for _ in range(lines)) if line]
+    if len(heard) < lines:
+        pytest.fail(f"the agent said {heard}, and then: {cast('IO[str]', agent.stderr).read()}")
+    return heard
+
+
+def _end(agent: subprocess.Popen[str]) -> None:
+    _, err = agent.communicate(timeout=120)
+    assert agent.returncode == 0, err
 
 
 async def test_three_processes_share_one_refresh(server: Running, tmp_path: Path) -> None:
     store = tmp_path / "token.json"
     await server.log_in(mcp.Server(server.url), FileStore(store))
-    agents = _agents([sys.executable, "-c", AGENT, server.url, str(store)], 3)
-    try:
-        assert [cast("IO[str]", one.stdout).readline() for one in agents] == ["call 0\n"] * 3
+    with _agents([sys.executable, "-c", AGENT, server.url, str(store)], 3) as agents:
+        assert [_hear(one) for one in agents] == [["call 0\n"]] * 3
         server.control("expire?delay=0.3")
         for one in agents:
-            cast("IO[str]", one.stdin).write("\n")
-            cast("IO[str]", one.stdin).flush()
-        assert [cast("IO[str]", one.stdout).readline() for one in agents] == ["call 1\n"] * 3
-    finally:
+            _say(one, "\n")
+        assert [_hear(one) for one in agents] == [["call 1\n"]] * 3
         for one in agents:
-            one.communicate(timeout=60)
-    assert [one.returncode for one in agents] == [0, 0, 0]
+            _end(one)
     stats = server.stats()
     assert stats["rotations"] == 1
     assert "reuses" not in stats
@@ -155,15 +178,12 @@ async def test_the_example_of_three_agents(server: Running, tmp_path: Path) -> N
     store = tmp_path / "token.json"
     await server.log_in(mcp.Server(server.url), FileStore(store))
     command = [sys.executable, "examples/mcp_agents.py", server.url, str(store)]
-    (example,) = _agents(command, 1)
-    out = cast("IO[str]", example.stdout)
-    assert [out.readline() for _ in range(3)] == ["whoami\n"] * 3
-    server.control("expire?delay=0.3")
-    cast("IO[str]", example.stdin).write("\n")
-    cast("IO[str]", example.stdin).flush()
-    assert [out.readline() for _ in range(3)] == ["whoami\n"] * 3
-    example.communicate(timeout=60)
-    assert example.returncode == 0
+    with _agents(command, 1) as (example,):
+        assert _hear(example, 3) == ["whoami\n"] * 3
+        server.control("expire?delay=0.3")
+        _say(example, "\n")
+        assert _hear(example, 3) == ["whoami\n"] * 3
+        _end(example)
     assert server.stats()["rotations"] == 1
     assert json.loads(store.read_text())["httpx_refresh"]["generation"] == 2
 

@@ -18,6 +18,7 @@ from httpx_refresh import (
     ReauthorizationRequired,
     RefreshAuth,
     RefreshUnavailable,
+    RevocationFailed,
     Token,
     mcp,
 )
@@ -259,12 +260,42 @@ async def test_the_token_goes_to_the_servers_origin_only() -> None:
                 await api.get("https://login.example.com/")
 
 
-async def test_a_revocation_finds_its_endpoint() -> None:
-    async with at(world()) as person:
-        token = await person.log_in()
-        endpoint = await person.another().endpoint(token)
-        await endpoint.revoke(token)
+@pytest.mark.parametrize("auth_methods", [("none",), ("client_secret_post",)])
+async def test_a_token_is_revoked_where_it_was_issued_as_the_client_that_it_was_issued_to(
+    auth_methods: tuple[str, ...],
+) -> None:
+    async with at(world(auth_methods=auth_methods)) as person:
+        await person.log_in()
+        await person.source.begin_login(person.store, REDIRECT, register=True)  # Given up.
+        assert await RefreshAuth(person.another(), person.store).revoke()
+        record = parse(person.store.peek())
+        assert record.token is None
+        assert record.revoked is not None
+        # What was registered is there for the next login.
+        await person.log_in()
     assert person.server.family_revocations == 1
+    assert len(person.server.registrations) == 2
+
+
+async def test_where_nothing_is_revoked_the_token_is_kept() -> None:
+    async with lying(world()) as (liar, person):
+        await person.log_in()
+        before = person.store.peek()
+        liar.lie(ISSUER, revocation_endpoint=None)
+        with pytest.raises(ValueError, match="no revocation_endpoint is known"):
+            await RefreshAuth(person.another(), person.store).revoke()
+        liar.lie(ISSUER, revocation_endpoint="https://10.0.0.1/revoke")
+        with pytest.raises(RevocationFailed, match="in a private network"):
+            await RefreshAuth(person.another(), person.store).revoke()
+        liar.lies[ISSUER] = lambda _: httpx.Response(503)
+        with pytest.raises(RevocationFailed, match=r"nothing was sent.*Try again later.*503"):
+            await RefreshAuth(person.another(), person.store).revoke()
+        assert not any("10.0.0.1" in one or one.endswith("/revoke") for one in liar.asked)
+        assert person.store.peek() == before
+        liar.lies.clear()
+        await RefreshAuth(person.another(), person.store).forget()
+    assert person.server.family_revocations == 0
+    assert parse(person.store.peek()).token is None
 
 
 # -- what lies, and what fails -----------------------------------------------------------------------------------

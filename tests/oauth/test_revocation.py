@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import parse_qs
 
 import httpx
 import pytest
@@ -76,6 +77,30 @@ async def test_a_revocation_that_is_not_confirmed_is_reported(status: int, words
     assert words in str(caught.value)
     assert "may still be good" in str(caught.value)
     assert "SECRET" not in str(caught.value)
+
+
+async def test_a_public_client_sends_an_empty_secret_where_the_server_misses_one() -> None:
+    """The MCP SDK's servers demand the field of every client."""
+    sent: list[dict[str, list[str]]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(parse_qs(request.content.decode(), keep_blank_values=True))
+        if "client_secret" in sent[-1]:
+            return httpx.Response(200)
+        said = {"error": "invalid_request", "error_description": "client_secret: Field required"}
+        return httpx.Response(400, json=said)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        endpoint = TokenEndpoint(
+            "https://server.test/token",
+            "client",
+            revocation_endpoint="https://server.test/revoke",
+            client=client,
+        )
+        await endpoint.revoke(Token("a", "r"))
+    first, second = sent
+    assert (first["token"], first["client_id"]) == (["r"], ["client"])
+    assert second == {**first, "client_secret": [""]}
 
 
 @pytest.mark.parametrize(

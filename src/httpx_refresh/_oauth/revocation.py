@@ -52,6 +52,8 @@ async def revoke(
 
         body, _ = prepare_revoke_token_request(revoked, hint)
     answer = await client.post(body, url=url, content_type=content_type)
+    if content_type == FORM and client.is_public and _wants_empty_secret(answer):
+        answer = await client.post(f"{body}&client_secret=", url=url, content_type=content_type)
     if isinstance(answer, NoAnswer):
         raise RevocationFailed(
             f"{client.name}'s revocation endpoint could not be reached, or gave no answer ({answer.why}): the token "
@@ -91,6 +93,14 @@ def _endpoint_of(
         )
     compiled(origins, allow_http=settings.allow_http).check(home)
     return url.replace("{instance_url}", host.rstrip("/"))
+
+
+def _wants_empty_secret(answer: Answer | NoAnswer) -> bool:
+    """Whether the server misses the secret of a client that has none, as servers of the MCP SDK do (1.x and 2.x).
+
+    A secret that is empty may be left out, or sent (RFC 6749 §2.3.1).
+    """
+    return isinstance(answer, Answer) and answer.status == 400 and b"client_secret: " in answer.body
 
 
 def _check(answer: Answer, name: str) -> None:

@@ -15,6 +15,7 @@ from .._oauth.endpoint import TokenEndpoint
 from .._refresh.record import Record
 from .._refresh.slot import Slot
 from .._token import Token
+from ..mcp import Server
 from .console import EXPECTED, Exit, Problem, exit_code, moment, run, say, tell, warn
 from .settings import GRANTS, Settings
 from .slots import (
@@ -116,36 +117,38 @@ async def refresh(settings: Settings) -> None:
 def revoke(settings: Settings, *, confirm: Callable[[str], bool]) -> None:
     """Give the token back (RFC 7009), then empty the slot."""
     slot = open_slot(settings)
-    endpoint, record = run(partial(_look_before, settings, slot))
-    if record.token is None or endpoint is None:
+    source, record = run(partial(_look_before, settings, slot))
+    if record.token is None:
         say(f"There is no token in {slot.store!r}: nothing to revoke.")
         return
-    if endpoint.login.revocation_endpoint is None:
+    can_revoke = run(partial(_can_revoke, source, record.token))
+    if not can_revoke:
         warn(
-            f"{endpoint.name} is not known to revoke tokens: the slot is emptied, and the token stays good until it "
+            f"{source.name} is not known to revoke tokens: the slot is emptied, and the token stays good until it "
             "expires."
         )
     # Asked while no event loop runs: Ctrl-C is to end the question at once.
     if not confirm(f"Revoke the token in {slot.store!r}? Everybody who uses it must log in again."):
         raise Problem("nothing was revoked", Exit.DONE)
-    revoked = run(partial(_revoke, endpoint, slot))
-    done = f"Revoked at {endpoint.name}, and" if revoked else "Not revoked, but"
+    revoked = run(partial(_revoke, source, slot, at_source=can_revoke))
+    done = f"Revoked at {source.name}, and" if revoked else "Not revoked, but"
     say(f"{done} emptied: {slot.store!r}.", "green")
 
 
-async def _look_before(settings: Settings, slot: Slot) -> tuple[TokenEndpoint | None, Record]:
-    source = await settings.login_place()
-    record = await slot.read()
-    if isinstance(source, TokenEndpoint):
-        return source, record
-    return None if record.token is None else await source.endpoint(record.token), record
+async def _look_before(settings: Settings, slot: Slot) -> tuple[TokenEndpoint | Server, Record]:
+    return await settings.login_place(), await slot.read()
 
 
-async def _revoke(endpoint: TokenEndpoint, slot: Slot) -> bool:
+async def _can_revoke(source: TokenEndpoint | Server, token: Token) -> bool:
+    endpoint = source if isinstance(source, TokenEndpoint) else await source.endpoint(token)
+    return endpoint.login.revocation_endpoint is not None
+
+
+async def _revoke(source: TokenEndpoint | Server, slot: Slot, *, at_source: bool) -> bool:
     """Empty the slot; return whether the provider has revoked what was in it."""
     # No origins: the commands send no request to the API.
-    auth = RefreshAuth(endpoint, slot.store, origins=(), refresh_timeout=REFRESH_TIMEOUT)
-    if endpoint.login.revocation_endpoint is not None:
+    auth = RefreshAuth(source, slot.store, origins=(), refresh_timeout=REFRESH_TIMEOUT)
+    if at_source:
         return await auth.revoke()
     await auth.forget()
     return False

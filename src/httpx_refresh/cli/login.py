@@ -144,11 +144,9 @@ class _AtEndpoint:
 class _AtServer:
     """At whoever issues the tokens of an MCP server."""
 
-    def __init__(
-        self, server: Server, settings: Settings, store: TokenStore, *, register: bool
-    ) -> None:
+    def __init__(self, server: Server, settings: Settings, store: TokenStore, how: How) -> None:
         self.name = server.name
-        self._register = register
+        self._how = how
         self._server = server
         self._settings = settings
         self._store = store
@@ -162,10 +160,16 @@ class _AtServer:
         return [*(place_of(uri, None) for uri in before if _is_loopback(uri)), chosen]
 
     async def begin(self, redirect_uri: str) -> Login:
-        scope, register = self._settings.scope, self._register
-        return await self._server.begin_login(
-            self._store, redirect_uri, scope=scope, register=register
-        )
+        try:
+            return await self._server.begin_login(
+                self._store,
+                redirect_uri,
+                scope=self._settings.scope,
+                register=self._how.register,
+                **self._how.asked,
+            )
+        except ValueError as error:
+            raise Problem(str(error)) from None
 
     async def finish(self, redirect: str, request: Login) -> Token:
         return await self._server.finish_login(self._store, redirect, request)
@@ -191,6 +195,11 @@ def log_in(settings: Settings, how: How) -> None:
         raise Problem(
             f"a device login cannot ask for {names} (RFC 8628 §3.1); log in without --device"
         )
+    if how.device and settings.mcp is not None:
+        raise Problem(
+            "--device does not go with --mcp: the authorization of MCP servers has no device login (RFC 8628). Log in "
+            "with a browser; --no-browser does for a machine that has none"
+        )
     settings.check_login()
     deadline = _Deadline(how.timeout)
     source, slot = run(partial(_prepare, settings, deadline))
@@ -199,12 +208,7 @@ def log_in(settings: Settings, how: How) -> None:
     auth = RefreshAuth(source, slot.store, origins=())
     where: _Where
     if isinstance(source, Server):
-        if how.device:
-            raise Problem("--device and --mcp do not go together")
-        if how.asked:
-            names = ", ".join(f"--{name.replace('_', '-')}" for name in how.asked)
-            raise Problem(f"a login at an MCP server asks for scope only, not for {names}")
-        where = _AtServer(source, settings, slot.store, register=how.register)
+        where = _AtServer(source, settings, slot.store, how)
     else:
         where = _AtEndpoint(source, settings, how.asked)
     if how.paste:
