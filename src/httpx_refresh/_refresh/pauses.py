@@ -52,7 +52,7 @@ MOST_KINDS_TOLD = 16
 class Backoff:
     """Pauses that grow from `first` to `most` seconds, each `factor` times the one before, with jitter.
 
-    Mutable: the next pause, by whoever waits.
+    Mutable, by its one user: the next pause.
     """
 
     __slots__ = ("_factor", "_host", "_most", "_pause")
@@ -72,11 +72,10 @@ class Backoff:
 class Polls:
     """Pauses between two looks at what another process does: a tenth of what was waited so far, with jitter.
 
-    So whoever waits learns of the end at most a tenth later than it was there, and a wait of `t` seconds costs about
-    ten looks for the first tenth of a second, then ten for each time that it grows 2.7 times as long, and four for each
-    second after 2.5.
+    So a waiter learns of the end at most a tenth of the wait later. A wait costs about ten looks for its first tenth
+    of a second, ten more each time that it becomes 2.7 times as long, and four to five a second after 2.5 seconds.
 
-    Mutable: when (monotonic) the wait began, by whoever waits.
+    Mutable, by its one user: when (monotonic) the wait began.
     """
 
     __slots__ = ("_host", "_least", "_most", "_since")
@@ -105,8 +104,8 @@ def pause_after(failures: int, *, first: float, most: float) -> float:
 class Trouble:
     """What the last flight failed with, and when (monotonic) this process may look at the store and ask again.
 
-    It is for what other processes need not heed: what was never sent, and a store that fails. `failures`: how many of
-    those there were in a row.
+    It covers failures that do not concern other processes: requests that were never sent, and a store that fails.
+    `failures`: how many of those there were in a row.
     """
 
     error: RefreshAuthError
@@ -133,14 +132,14 @@ def trouble_after(before: Trouble | None, error: RefreshAuthError, host: Host) -
 
 
 class Need(IntEnum):
-    """What a flight is to do, each more than the one before; who joins it may need more than who started it."""
+    """What a flight has to do, in ascending order; a caller that joins may need more than the one that started it."""
 
     LOOK = 0
     """Adopt another token if the store holds one; refresh nothing."""
     AHEAD = 1
-    """Refresh, but leave another's claim be: the token is still good, and nobody waits."""
+    """Refresh, unless another process holds a claim: the token is still good, and no caller waits."""
     REFUSED = 2
-    """The API refused the token. What other processes know of refusals is to be learnt first."""
+    """The API refused the token. Learn first what other processes know of refusals."""
     PROBE = 3
     """The API refused the token, and that is in doubt: refresh, unless the pause for it lasts on."""
     ENDED = 4
@@ -167,7 +166,7 @@ def early_left(refusals: Refusals, left: float) -> float:
 def held_back(need: Need, refusals: Refusals, left: float, accepted_for: float) -> float:
     """Return the seconds that a refresh because of a refusal has to wait, for what the refreshes before it came to.
 
-    0: it need not. Infinity: what is in the store is to be told to the waiters, who know then what to ask for.
+    0: it need not wait. Infinity: do not refresh, and let the waiters judge again by what the store says.
 
     Args:
         need: why it is wanted.
@@ -193,7 +192,7 @@ def after_refresh(
     now: float,
     nonce: str,
 ) -> Refusals | None:
-    """Return what is to be noted of refusals when a refresh brought a token.
+    """Return the note on refusals for a refresh that brought a token.
 
     Args:
         refusals: what stood there.
@@ -239,7 +238,7 @@ def claims_are_futile(asked: AskedClaims | None, claims: str, generation: int, l
 def after_claims(
     asked: AskedClaims | None, claims: str, *, before: int, generation: int, now: float, nonce: str
 ) -> AskedClaims:
-    """Return what is to be noted when a refresh with claims brought a token, or the claims were refused.
+    """Return the note for a refresh with claims that brought a token, or whose claims were refused.
 
     The pauses between them grow as those between early ends do: they begin short, and some 30 fit an hour.
 
@@ -269,7 +268,7 @@ def _hash(text: str) -> str:
 def after_futile(
     refusals: Refusals | None, kinds: tuple[str, ...], *, generation: int, now: float, nonce: str
 ) -> Refusals:
-    """Return what is to be noted when a refreshed token was refused as well."""
+    """Return the note for a refreshed token that was refused as well."""
     early = 0 if refusals is None else refusals.early
     futile = 1 if refusals is None else refusals.futile + 1
     seconds = pause_after(futile - 1, first=FIRST_DOUBT, most=MOST_DOUBT)
@@ -288,7 +287,7 @@ def after_acceptance(
     now: float,
     nonce: str,
 ) -> Refusals | None:
-    """Return what is to be noted when a request is accepted with a token about which there is doubt.
+    """Return the note for a request that was accepted with a token that is in doubt.
 
     Args:
         refusals: what stood there.
@@ -309,7 +308,7 @@ def after_acceptance(
 
 
 def after_fruit(refusals: Refusals | None) -> Refusals | None:
-    """Return what is left to be noted when a refreshed token was accepted where the one before was refused.
+    """Return the note for a refreshed token that was accepted where the one before was refused.
 
     If the refresh was a probe, it shows that the token before had ended early, like those that were found to have.
     """

@@ -73,9 +73,10 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """How long nobody should ask again: `seconds` from when it was first seen, or until `until` by one's own clock.
+    """How long no process should ask again.
 
-    The earlier of the two counts. Where a clock is wrong, that costs a request, and no token.
+    The pause ends `seconds` after it was first seen, or at `until` by the reader's own clock, whichever is earlier.
+    Where a clock is wrong, that costs a request, and no token.
     """
 
     nonce: str
@@ -85,7 +86,9 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What the token endpoint answered last, if it brought no token; everybody who shares the store heeds the pause.
+    """What the token endpoint answered last, if it brought no token.
+
+    All processes that share the store observe the pause.
 
     Attributes:
         failures: how many attempts failed in a row.
@@ -153,12 +156,12 @@ class Record:
         generation: how many tokens this slot has held; it grows with each new one.
         redeeming: the claim of who spends the refresh token now.
         uncertain: the claim under which the refresh token may have been spent without an answer.
-        dead: the server's refusal, for good, of the refresh token.
+        dead: the server's final refusal of the refresh token.
         revoked: when the token was revoked (RFC 7009), in epoch seconds: a refresh under way must not bring it back.
         failed: what the endpoint answered last, if that was no token; one for each client that was refused.
         refusals: what the API's refusals came to.
         issued: when a refresh brought the token, in epoch seconds; None if a login did.
-        purpose: what the token is for, as its source declares it (see `Facts`); None where nobody said.
+        purpose: what the token is for, as its source declares it (see `Facts`); None if no source said.
         asked_claims: what refreshes with claims came to that an API asked for.
         others: notes of other versions of this library, which are carried along.
     """
@@ -293,7 +296,7 @@ def _token(fields: dict[str, Any]) -> Token:
         return Token(
             fields["access_token"],
             fields.get("refresh_token") or None,
-            # `expires_in` alone says nothing: nobody knows since when.
+            # `expires_in` alone says nothing: the time of issue is not known.
             epoch(fields.get("expires_at")),
             # Interned, and in a dict of its own size: a process may hold the tokens of very many tenants.
             sys.intern(token_type) if isinstance(token_type, str) else "Bearer",
@@ -416,7 +419,7 @@ def write(record: Record, *, rev: str) -> str:
     """Write the text of a record: its token, and its notes.
 
     Args:
-        record: what is to stand there; its `text` does not matter.
+        record: what to write; its `text` does not matter.
         rev: a fresh nonce. No text is ever written twice, so that a late write of an abandoned call never lands on a
             text that only looks like the one it was meant to replace.
     """
@@ -502,7 +505,7 @@ def _pause_note(pause: Pause) -> dict[str, Any]:
 
 
 def with_token(record: Record, token: Token, purpose: str | None = None) -> Record:
-    """Return the record of a login: another token in the place of this one, and no note about the old one."""
+    """Return the record of a login: another token instead of this one, and no note about the old one."""
     return Record(None, token, record.next_generation(), purpose=purpose, others=record.others)
 
 
@@ -512,7 +515,7 @@ def merged(held: Token | None, new: Token, *, now: float) -> Token:
     Where a token was obtained from nothing, `held` is None, and nothing is kept.
 
     The lifetime is not kept: it was the old access token's. The new one's is told from `now` where it only has an end:
-    else nobody who reads the text could tell a short-lived token from one that is about to expire. A token that has
+    otherwise a reader of the text could not tell a short-lived token from one that is about to expire. A token that has
     expired on its arrival, by this host's clock, is one of unknown lifetime.
     """
     before = {} if held is None else held.extra

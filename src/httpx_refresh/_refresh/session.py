@@ -85,10 +85,10 @@ class Credential:
         token: the token.
         header: the `Authorization` header's value.
         renew_at: epoch seconds from which on a request asks the session first.
-        expires_at: epoch seconds; None if nobody knows.
+        expires_at: epoch seconds; None if it is not known.
         generation: the stored token's.
         since: when (monotonic) this process had it first.
-        age: seconds since its issue then; infinite if nobody knows.
+        age: seconds since its issue then; infinite if not known.
         early: how many tokens in a row had ended early when this one came.
     """
 
@@ -108,7 +108,7 @@ class Credential:
         return scope if isinstance(scope, str) else None
 
     def expired(self, now: float) -> bool:
-        """Whether the token's time is over, in epoch seconds; never so if nobody knows its time."""
+        """Whether the token has expired at `now` (epoch seconds); False if its expiry is not known."""
         return self.expires_at is not None and now >= self.expires_at
 
     def same_as(self, other: Credential) -> bool:
@@ -119,7 +119,7 @@ class Credential:
 def ahead_of(
     token: Token, expires_at: float | None, facts: Facts, host: Host, *, refresh_before: float
 ) -> float:
-    """Return when (epoch seconds) a token is to be refreshed ahead of its expiry; infinity if nobody knows its time.
+    """Return when (epoch seconds) to refresh a token ahead of its expiry; infinity if its expiry is not known.
 
     That is `refresh_before` seconds ahead, a fifth of the lifetime at most, not before the server allows it, and not
     at the same moment in every process.
@@ -262,7 +262,7 @@ class Session:
             self._start(Flight(loop, known.token, need=Need.AHEAD))
 
     def is_hosted_on(self, loop: object) -> bool:
-        """Whether a refresh of this token runs on `loop`: whoever blocks that loop must not wait for it."""
+        """Whether a refresh of this token runs on `loop`: code that blocks that loop must not wait for it."""
         return self.slot.is_claimed_on(loop) or any(
             flight.loop is loop and flight.need > Need.LOOK for flight in self._flights.values()
         )
@@ -293,7 +293,7 @@ class Session:
 
         Args:
             refused: what the request carried.
-            claims: what the token is to hold; None: nothing that a refresh could change.
+            claims: what the token must hold; None if a refresh could not change it.
 
         Raises:
             StepUpRequired: the source says that these claims need a person; it names those that the login needs.
@@ -313,7 +313,7 @@ class Session:
     ) -> tuple[Credential | None, bool]:
         """Return another credential than `refused`, which the API refused, and whether a refresh was spent on it.
 
-        None if the refusal is to be passed on: another token would be refused just the same.
+        None if the refusal must be passed on: another token would be refused as well.
 
         Args:
             refused: what the request carried.
@@ -343,7 +343,7 @@ class Session:
         return credential
 
     async def set_token(self, token: Token) -> None:
-        """Put a token into the store in the place of whatever is there, and use it.
+        """Replace what the store holds by a token, and use it.
 
         The write goes on if the caller is cancelled.
         """
@@ -360,7 +360,7 @@ class Session:
         """Have the source revoke the token, and empty the store; return whether the source was asked.
 
         It goes on if the caller is cancelled. A refresh under way, anywhere, is waited for: it would bring another
-        token. Revoked before the store is emptied: nobody would know the token any more if that failed.
+        token. It is revoked before the store is emptied: after that, no process would know the token.
 
         Args:
             at_source: False: only empty the store. A grant that is dead is not revoked either.
@@ -569,7 +569,7 @@ class Session:
         return self.host.monotonic() if self._accepted else _LONG_AGO
 
     def _vouched(self, view: View, generation: int, forbidden: tuple[str, ...]) -> Refusals | None:
-        """Return what the store is to tell of a token that is accepted, in doubt."""
+        """Return what to note in the store about a token that is accepted while it is in doubt."""
         return after_acceptance(
             view.record.refusals,
             view.accepted_for,
@@ -582,7 +582,7 @@ class Session:
     def _verdict(
         self, view: View, credential: Credential, kinds: tuple[str, ...]
     ) -> Refusals | None:
-        """Return what the store is to tell of a token that was refused, as the one before it was."""
+        """Return what to note in the store about a token that was refused like the one before it."""
         generation, host, refusals = credential.generation, self.host, view.record.refusals
         if refusals is None or refusals.generation != generation or not refusals.kinds:
             refusals = after_futile(
@@ -643,7 +643,7 @@ class Session:
     def _tell(self, credential: Credential, change: Callable[[View], Refusals | None]) -> None:
         """Write a verdict into the store, beside everything else; it stays in memory if the token is claimed, or gone.
 
-        A flight of its own, which nobody waits for: losing it costs a token request, and no token.
+        No caller waits for this flight. Losing it costs a token request, and no token.
         """
 
         async def tell(flight: Flight) -> None:
@@ -674,7 +674,7 @@ class Session:
             self._aside(tell)
 
     def _aside(self, work: Callable[[Flight], Coroutine[Any, Any, None]]) -> None:
-        """Do on this event loop what nobody waits for but its end and `aclose`: a flight beside the loop's own."""
+        """Run `work` on this event loop beside the loop's own flight; only the loop's end and `aclose` wait for it."""
         flight = Flight(current_loop(), None, need=Need.LOOK)
 
         async def fly() -> None:
@@ -927,7 +927,7 @@ class Session:
         """
         known = self.credential
         if known is None and seen_at <= self._emptied_at:
-            return  # It was revoked, or is to be forgotten, since then.
+            return  # It has been revoked or forgotten since then.
         if known is not None and known.since >= seen_at:
             # A clock may be too coarse to tell the two moments apart: then the generation tells.
             came_before = record is not None and record.generation < known.generation
@@ -966,7 +966,7 @@ class Session:
             self.listening = True
             before = self._doubt
             if before is not None or (refusals is not None and refusals.futile):
-                # Only fruit ends doubt. A kind that was refused stays so; what was accepted, was so with that token.
+                # Only a fruitful refresh ends doubt. Refused kinds are kept; acceptances were of the earlier token.
                 self._doubt = Doubt.of(
                     generation,
                     refusals,
@@ -1030,7 +1030,7 @@ class Session:
 
         def late() -> None:
             if spending.repeatable:
-                return  # It can be had again: nobody needs to put it somewhere safe.
+                return  # It can be obtained again, so the application need not save it.
             hand_over = self._hand_over(spending)
             if hand_over is not None and flight.closing.is_set():
                 last.append(
