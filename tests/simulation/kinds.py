@@ -168,8 +168,12 @@ def unsaved(chance: random.Random) -> Plan:
 
 
 def logins(chance: random.Random) -> Plan:
-    """The application logs in again while the store is slow, also over a text that is damaged: the login counts."""
-    some = chance.choice([["slow store"], ["damage"], ["slow store", "damage"]])
+    """The application logs in again while the store is slow, also over a text that is damaged: the login counts.
+
+    What the store did before the login may be answered after it.
+    """
+    slow = ["slow store", "late answers"]
+    some = chance.choice([["slow store"], ["damage"], ["slow store", "damage"], slow, slow])
     return _plan(_calm(chance, "logins", *some), sets_tokens=True, lifetime=40.0)
 
 

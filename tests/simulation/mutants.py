@@ -309,6 +309,9 @@ pause_of_one_process = edited(
 refusal_binds_everybody = edited(renewal, "failed_for", "if one.client in (None, client)", "")
 """A client that is refused silences those with other credentials."""
 
+late_acknowledgement_wins = edited(Session, "_use", "known.since >= seen_at", "False")
+"""A token that was seen in the store before another one was put there comes back."""
+
 odd_values_pass = edited(spending, "checked", "error = fresh(error)", "return fresh(error)")
 """What a custom endpoint's errors hold is believed."""
 
@@ -409,6 +412,7 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
         "hung store": "store_without_bound",
         "odd endpoint": "odd_values_pass",
         "unsaved": "settled_save_goes_on",
+        "logins": "late_acknowledgement_wins",
         "outage": "pause_of_one_process",
         "services": "asking_again_is_never_safe",
         "purposes": "obtained_for_anything purpose_not_written",

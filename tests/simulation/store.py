@@ -82,6 +82,9 @@ class Store:
         if plan.has("slow store") and world.chance(0.1):
             there += world.random.uniform(0.0, plan.refresh_timeout)
             process.fault("slow store")
+        if plan.has("late answers") and world.chance(0.3):
+            back += world.random.uniform(0.0, plan.refresh_timeout)
+            process.fault("slow store")
         if plan.has("hung store") and world.chance(plan.store_fails):
             hung = world.random.choice(("asked", "answered", "asked late", "answered late"))
             long = world.random.choice([0.5, 1.0, 2.0, 5.0]) * process.refresh_timeout
