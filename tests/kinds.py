@@ -13,10 +13,10 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-KINDS = ("services", "processes", "simulation", "browser", "packaging", "loops")
+KINDS = ("services", "processes", "simulation", "browser", "packaging", "loops", "size")
 
 # Event loops that differ from asyncio's own in when a task takes its steps. The protocol's tests need them always.
-_OTHER_LOOPS = {"asyncio+eager", "asyncio+uvloop"}
+_OTHER_LOOPS = {"asyncio+eager", "asyncio+uvloop", "trio"}
 _PROTOCOL = {"refresh", "test_auth_flow.py", "test_backends.py", "test_threads.py"}
 
 # Tests in these folders are of the kind that the folder is named after.

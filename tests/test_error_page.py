@@ -110,9 +110,11 @@ def test_each_section_says_what_happened_what_is_safe_and_what_to_do(name: str) 
 
 @pytest.mark.parametrize("message", documented())
 def test_each_message_of_the_page_is_one_of_the_librarys(message: str) -> None:
-    parts = [re.escape(part) for part in message.split("…")]
-    pattern = re.compile(".*?".join(parts), re.DOTALL)
-    assert any(pattern.search(text) for text in texts()), message
+    parts = message.split("…")
+    pattern = re.compile(".*?".join(map(re.escape, parts)), re.DOTALL)
+    # Few texts have all the parts, in whatever order: the pattern, which is slow, is for those.
+    having = [text for text in texts() if all(part in text for part in parts)]
+    assert any(pattern.search(text) for text in having), message
 
 
 def test_there_are_messages_to_look_at() -> None:

@@ -49,7 +49,7 @@ def suite(tmp_path: Path) -> Path:
     (folder / "test_worlds.py").write_text("def test_worlds(worlds): assert worlds == 7\n")
     (tmp_path / "test_kinds_of.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text(
-        "[pytest]\nmarkers = services\n  processes\n  simulation\n  browser\n  packaging\n  loops\n  sample\n"
+        "[pytest]\nmarkers = services\n  processes\n  simulation\n  browser\n  packaging\n  loops\n  size\n  sample\n"
     )
     return tmp_path
 

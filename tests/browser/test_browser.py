@@ -34,7 +34,9 @@ class Provider(NamedTuple):
     client_secret: str
 
     def refresh_tokens(self) -> dict[str, int]:
-        counts: dict[str, int] = httpx.get(f"{self.url}/control/tokens", trust_env=False).json()
+        counts: dict[str, int] = httpx.get(
+            f"{self.url}/control/tokens", trust_env=False, timeout=60
+        ).json()
         return counts
 
 
@@ -85,7 +87,7 @@ def test_a_person_logs_in_and_the_token_lives_through_many_rotations(
         chromium.find_element(By.NAME, "allow").click()
         text = see(chromium, "You are logged in", tmp_path)
         ended_at = chromium.current_url
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == Exit.DONE, err
     assert "The token is saved. You can close this window." in text
     assert "Logged in at 127.0.0.1." in out
@@ -109,9 +111,9 @@ async def use(provider: Provider, store: Path) -> list[int]:
     endpoint = TokenEndpoint(f"{provider.url}/token/", provider.client_id, provider.client_secret)
     statuses: list[int] = []
     async with (
-        RefreshAuth(endpoint, FileStore(store), origins=provider.url) as auth,
-        httpx.AsyncClient(auth=auth, trust_env=False, base_url=provider.url) as client,
-        httpx.AsyncClient(trust_env=False, base_url=provider.url) as control,
+        RefreshAuth(endpoint, FileStore(store), origins=provider.url, refresh_timeout=60) as auth,
+        httpx.AsyncClient(auth=auth, trust_env=False, base_url=provider.url, timeout=60) as client,
+        httpx.AsyncClient(trust_env=False, base_url=provider.url, timeout=60) as control,
     ):
 
         async def call() -> None:
@@ -134,7 +136,7 @@ def test_a_person_says_no_and_the_old_token_is_kept(
         sign_in(chromium, provider, url)
         chromium.find_element(By.CSS_SELECTOR, "[value=Cancel]").click()
         text = see(chromium, "The login did not work", tmp_path)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == Exit.LOGIN_FAILED
     assert "was denied (access_denied" in err
     assert "was denied (access_denied" in text

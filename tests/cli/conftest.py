@@ -99,7 +99,7 @@ class Browser:
 
     def open(self, url: str) -> bool:
         self.opened.append(url)
-        with httpx.Client(trust_env=False) as client:
+        with httpx.Client(trust_env=False, timeout=60) as client:
             redirect = client.get(url).headers["location"]
             page = client.get(self.change(redirect))
         with self._seen:
@@ -111,7 +111,7 @@ class Browser:
     def pages(self) -> list[httpx.Response]:
         """What it has ended on, once it has: the command may be done before."""
         with self._seen:
-            self._seen.wait_for(lambda: len(self._pages) == len(self.opened), timeout=60)
+            self._seen.wait_for(lambda: len(self._pages) == len(self.opened), timeout=120)
             return self._pages
 
 

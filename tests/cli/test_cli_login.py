@@ -199,10 +199,10 @@ def test_a_redirect_of_an_earlier_login_is_turned_away_and_the_login_waits_on(
     def change(redirect: str) -> str:
         query = urlsplit(earlier).query
         turned_away.append(
-            httpx.get(f"{redirect.partition('?')[0]}?{query}", trust_env=False),
+            httpx.get(f"{redirect.partition('?')[0]}?{query}", trust_env=False, timeout=60),
         )
         turned_away.append(
-            httpx.get(changed(redirect, state=None, code=None, error="access_denied"))
+            httpx.get(changed(redirect, state=None, code=None, error="access_denied"), timeout=60)
         )
         return redirect
 
@@ -493,7 +493,7 @@ def where_it_ends(
         server.token_url, "client", authorization_endpoint=f"{server.issuer}/authorize"
     )
     url = endpoint.authorization_url(redirect_uri).url
-    return httpx.get(url, trust_env=False).headers["location"]
+    return httpx.get(url, trust_env=False, timeout=60).headers["location"]
 
 
 def test_without_a_browser_the_address_is_printed_and_where_it_ended_is_pasted(
@@ -738,7 +738,7 @@ def test_a_name_server_that_does_not_answer_outlasts_no_timeout(
 
     def stuck(*arguments: object, **options: object) -> None:
         asked.set()
-        answered.wait(30)
+        answered.wait(120)
         done.set()
         raise OSError("no such name")
 
@@ -752,7 +752,7 @@ def test_a_name_server_that_does_not_answer_outlasts_no_timeout(
         assert not done.is_set()
     finally:
         answered.set()
-        assert not asked.is_set() or done.wait(30)
+        assert not asked.is_set() or done.wait(120)
 
 
 def test_a_login_asks_for_what_an_api_wanted(

@@ -70,7 +70,7 @@ async def serving(
 
 
 def client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(trust_env=False)
+    return httpx.AsyncClient(trust_env=False, timeout=60)
 
 
 async def test_one_redirect_is_taken_and_then_nobody_listens_any_more() -> None:

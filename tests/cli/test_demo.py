@@ -27,6 +27,7 @@ def shown(*, terminal: bool, callers: int) -> tuple[int, str]:
     return code, Text.from_ansi(output.getvalue()).plain
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_demo_ends_with_the_score_of_both_sides(terminal: bool) -> None:
     code, output = shown(terminal=terminal, callers=20)
@@ -86,6 +87,7 @@ def test_a_figure_that_is_not_right_is_a_wrong_sum(
     assert [one for one in demo.sums(story) if not one.right]
 
 
+@pytest.mark.processes
 def test_a_wrong_sum_is_named_and_makes_the_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = demo.Sum("a sum", 3, right=False)
     monkeypatch.setattr(demo, "sums", lambda story: [wrong])

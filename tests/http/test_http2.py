@@ -49,7 +49,9 @@ async def test_bodies_and_streams_are_sent_again_whole_on_one_connection() -> No
     auth = auth_of(server)
     async with (
         listening(server.app) as url,
-        httpx.AsyncClient(auth=auth, http1=False, http2=True, base_url=f"{url}/api") as client,
+        httpx.AsyncClient(
+            auth=auth, http1=False, http2=True, timeout=60, base_url=f"{url}/api"
+        ) as client,
     ):
         server.expire_access_tokens()
         responses: list[httpx.Response] = []
@@ -80,7 +82,9 @@ async def test_a_body_over_the_limit_is_not_sent_again_and_the_next_request_carr
     auth = auth_of(server, replay_limit=1024)
     async with (
         listening(server.app) as url,
-        httpx.AsyncClient(auth=auth, http1=False, http2=True, base_url=f"{url}/api") as client,
+        httpx.AsyncClient(
+            auth=auth, http1=False, http2=True, timeout=60, base_url=f"{url}/api"
+        ) as client,
     ):
         server.expire_access_tokens()
         with pytest.raises(BodyNotReplayable):
@@ -119,7 +123,7 @@ async def test_long_refusals_are_read_out_and_stall_no_other_stream(size: int) -
     async with listening(app) as url:
         auth = RefreshAuth(endpoint, Store(endpoint.text()), origins=url)
         async with httpx.AsyncClient(
-            auth=auth, http1=False, http2=True, base_url=url, trust_env=False
+            auth=auth, http1=False, http2=True, timeout=60, base_url=url, trust_env=False
         ) as client:
             statuses: list[int] = []
 
@@ -142,7 +146,7 @@ async def test_a_refusal_without_end_is_left_and_the_request_sent_again() -> Non
     async with listening(app) as url:
         auth = RefreshAuth(endpoint, Store(endpoint.text()), origins=url)
         async with httpx.AsyncClient(
-            auth=auth, http1=False, http2=True, base_url=url, trust_env=False
+            auth=auth, http1=False, http2=True, timeout=60, base_url=url, trust_env=False
         ) as client:
             with anyio.fail_after(30):
                 assert (await client.get("/")).status_code == 200

@@ -25,7 +25,7 @@ LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 async def work(setup: dict[str, Any]) -> None:
     async with (
         opened(setup["store"], setup["key"]) as store,
-        httpx.AsyncClient(trust_env=False, limits=LIMITS) as token_client,
+        httpx.AsyncClient(trust_env=False, limits=LIMITS, timeout=60) as token_client,
     ):
         endpoint = TokenEndpoint(
             setup["token_url"],

@@ -207,6 +207,7 @@ async def test_a_401_that_meets_a_flight_ahead_shares_it_and_waits_for_the_claim
     assert endpoint.asked == []
 
 
+@pytest.mark.size
 async def test_a_thousand_objects_on_one_store_make_one_request_and_do_not_poll_in_chorus() -> None:
     endpoint, store, _ = holding(50)
     auths = [RefreshAuth(endpoint, store) for _ in range(1000)]

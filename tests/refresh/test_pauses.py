@@ -219,6 +219,7 @@ async def test_those_with_a_stale_secret_do_not_silence_the_one_with_a_good_one(
     assert asked == ["stale", "older", "good"]
 
 
+@pytest.mark.size
 @pytest.mark.parametrize("outcome", ["refused", "not_sent"])
 async def test_twelve_hundred_failures_later_callers_are_still_answered_at_once(
     outcome: Literal["refused", "not_sent"],

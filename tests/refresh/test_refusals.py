@@ -161,7 +161,7 @@ async def test_its_pauses_double_from_half_a_minute_to_five_and_an_api_that_is_b
             before = len(endpoint.asked)
             assert (await client.get("/")).status_code == 401
             asked_at += [anyio.current_time()] * (len(endpoint.asked) - before)
-            await anyio.sleep(1)
+            await anyio.sleep(5)
         pauses = [later - earlier for earlier, later in pairwise(asked_at)]
         assert all(25 <= pause <= 310 for pause in pauses[2:])
         assert all(pause >= 295 for pause in pauses[7:])
@@ -247,7 +247,9 @@ async def test_three_good_tokens_that_end_early_in_a_row_are_warned_of(
 
 
 @marked
-@pytest.mark.parametrize("share, most", [(0.05, 60), (0.5, 120)])
+@pytest.mark.parametrize(
+    "share, most", [pytest.param(0.05, 60, marks=pytest.mark.size), (0.5, 120)]
+)
 async def test_random_refusals_of_a_good_token_cost_a_bounded_number_of_token_requests_an_hour(
     share: float, most: int
 ) -> None:

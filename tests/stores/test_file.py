@@ -281,7 +281,7 @@ async def test_a_writer_waits_for_the_one_that_holds_the_lock(
 
     def slow_replace(source: str, target: str) -> None:
         reached.set()
-        go_on.wait(10)
+        go_on.wait(60)
         real_replace(source, target)
 
     monkeypatch.setattr(os, "replace", slow_replace)
@@ -293,7 +293,7 @@ async def test_a_writer_waits_for_the_one_that_holds_the_lock(
 
     async with anyio.create_task_group() as group:
         group.start_soon(swap, "first")
-        await anyio.to_thread.run_sync(reached.wait, 10)
+        await anyio.to_thread.run_sync(reached.wait, 60)
         group.start_soon(swap, "second")
         await anyio.wait_all_tasks_blocked()
         assert won == {}

@@ -46,7 +46,7 @@ def server() -> Iterator[RunningServer]:
 
 @pytest.fixture
 def client() -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False) as opened:
+    with httpx.Client(trust_env=False, timeout=60) as opened:
         yield opened
 
 
@@ -88,7 +88,7 @@ def test_losses_are_losses_on_a_socket_too(
     capfd: pytest.CaptureFixture[str], client: httpx.Client
 ) -> None:
     # A second connection stays open: only the one that asked is closed.
-    with running_server() as server, httpx.Client(trust_env=False) as other:
+    with running_server() as server, httpx.Client(trust_env=False, timeout=60) as other:
         server.script(
             LostRequest(), LostAnswer(half=True), LostAnswer(), Outage(429, retry_after=1)
         )
@@ -225,7 +225,7 @@ def test_the_command_prints_one_line_and_serves_until_it_is_told_to_stop(
         cast("Any", command.stdin).close()
     else:
         command.send_signal(how)
-    assert command.wait(30) == 0
+    assert command.wait(120) == 0
 
 
 def test_the_command_stops_though_it_holds_an_answer(
@@ -238,7 +238,7 @@ def test_the_command_stops_though_it_holds_an_answer(
         connection.sendall(b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
         server.arrived(gate)
         cast("Any", command.stdin).close()
-        assert command.wait(30) == 0
+        assert command.wait(120) == 0
 
 
 def test_the_command_tells_its_options(capsys: pytest.CaptureFixture[str]) -> None:

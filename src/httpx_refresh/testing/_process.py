@@ -133,7 +133,7 @@ def running_server(
     command += ["--options", json.dumps(settings)]
     with (
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process,  # noqa: S603 - our own command
-        httpx.Client(timeout=30.0, trust_env=False) as client,
+        httpx.Client(timeout=60.0, trust_env=False) as client,
     ):
         try:
             line = cast("IO[bytes]", process.stdout).readline()
