@@ -28,6 +28,7 @@ FLOORS = (
 _SIDEWAYS = (
     (r"cli/", r"testing/__init__\.py"),
     (r"_oauth/", r"_refresh/source\.py"),
+    (r"providers/", r"grants\.py"),
     (r"_token\.py|_threads\.py", r"_errors\.py"),
     (r"_errors\.py", r"_challenges\.py"),
 )

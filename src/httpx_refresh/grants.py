@@ -12,10 +12,12 @@ from typing import Any, Literal, Protocol, TypeAlias, cast
 from ._errors import RefreshAuthError, RefreshUnavailable, cause_of, frameless
 from ._http.challenge import ExpiryRule
 from ._oauth import settings as checked
+from ._oauth.clock import Heard
 from ._oauth.endpoint import TokenEndpoint
 from ._oauth.granting import Granted
 from ._oauth.keys import Algorithm, KeySource, SigningKey
 from ._oauth.material import Text
+from ._oauth.settings import BearerAssertion
 from ._refresh.source import purpose_of
 from ._threads import run_blocking
 from ._token import Token
@@ -27,6 +29,7 @@ __all__ = [
     "REFRESH_TOKEN",
     "SAML1",
     "SAML2",
+    "BearerAssertion",
     "ClientCredentials",
     "Grant",
     "JWTBearer",
@@ -71,17 +74,24 @@ Claims: TypeAlias = Mapping[str, Any] | None
 _Pairs = list[tuple[str, str]]
 
 
-class _Source:
-    """What the sources of this module have in common: what their endpoint declares, and one token request.
+class EndpointSource:
+    """What sources around an endpoint have in common: what the endpoint declares, and one token request.
 
     Nothing of it changes. A subclass says in `_ask` what is asked.
     """
 
     def __init__(
-        self, endpoint: TokenEndpoint, *, purpose: str, ends_previous: bool = False
+        self,
+        endpoint: TokenEndpoint,
+        *,
+        grant: str,
+        purpose: str,
+        ends_previous: bool | None = None,
     ) -> None:
+        if ends_previous is None:
+            ends_previous = grant in endpoint.exclusive_grants
         if not isinstance(ends_previous, bool):
-            raise TypeError("ends_previous must be True or False")
+            raise TypeError("ends_previous must be True or False, or None")
         self.endpoint = endpoint
         self.name: str = endpoint.name
         self.authorization_scheme: str = endpoint.authorization_scheme
@@ -141,7 +151,7 @@ class _Source:
         await self.endpoint.revoke(token)
 
 
-class ClientCredentials(_Source):
+class ClientCredentials(EndpointSource):
     """Get tokens for the client itself (RFC 6749 §4.4): for a service that acts for nobody else.
 
     A refresh token in an answer is left out, as there should be none (§4.4.3).
@@ -152,7 +162,8 @@ class ClientCredentials(_Source):
         audience: whom the token is for, at servers that want that told, such as Auth0.
         resource: the API that the token is for, an absolute URI, or several (RFC 8707 §2).
         params: further parameters.
-        ends_previous: whether each new token ends the last one; then all processes must share a store.
+        ends_previous: whether each new token ends the last one; then all processes must share a store. None: as the
+            provider is known to do.
 
     Raises:
         TypeError, ValueError: an argument is invalid.
@@ -167,7 +178,7 @@ class ClientCredentials(_Source):
         audience: str | None = None,
         resource: Words | None = None,
         params: Params | None = None,
-        ends_previous: bool = False,
+        ends_previous: bool | None = None,
     ) -> None:
         _check_endpoint(endpoint)
         if endpoint.is_public:
@@ -179,6 +190,7 @@ class ClientCredentials(_Source):
         self._form: _Pairs = asked.form
         super().__init__(
             endpoint,
+            grant=_CLIENT_CREDENTIALS,
             purpose=asked.purpose(_CLIENT_CREDENTIALS, endpoint, endpoint.client_id),
             ends_previous=ends_previous,
         )
@@ -187,41 +199,40 @@ class ClientCredentials(_Source):
         return await self.endpoint.granted(_CLIENT_CREDENTIALS, self._form, claims=claims)
 
 
-_SKEW = 5.0
-"""Seconds by which the server's clock may differ before an assertion that was refused is made by that clock."""
-
 # What the library says in an assertion by itself (RFC 7523 §3).
 _OWN_CLAIMS = frozenset({"aud", "exp", "iat", "iss", "jti", "sub"})
 
 
-class JWTBearer(_Source):
+class JWTBearer(EndpointSource):
     """Get tokens for a signed assertion (RFC 7523 §2.1): of a service account, of an app, of a user it acts for.
 
     Each request carries an assertion of its own, with a fresh `jti`, `iat` and `exp`, signed in a thread of the
     library's. Where the server refuses it, and its `Date` says that the clocks differ, it is asked once more by the
     server's clock, as are the requests after that.
 
-    Mutable: `_ahead`, the seconds by which the server's clock is taken to be ahead; replaced as a whole.
+    What an argument does not say is as the endpoint's provider is known to want it, see `BearerAssertion`, or else as
+    RFC 7523 has it.
 
     Args:
         endpoint: asks. Its client id may be left out: the assertion says who asks.
-        key: the private key: PEM text or bytes, a JWK, a path, or a callable; files and callables are read before each
-            use. None where `assertion` is given.
-        issuer: who makes the assertion (`iss`).
+        key: the private key: PEM text or bytes, a JWK, the JSON of a Google service account's key, a path, or a
+            callable; files and callables are read before each use. None where `assertion` is given.
+        issuer: who makes the assertion (`iss`); None: the endpoint's client.
         subject: whom the token is for (`sub`); None: the issuer.
         audience: whom the assertion is for (`aud`); None: the token endpoint.
         scope: what the token may do: words with blanks between, or several texts.
-        scope_as: whether the scope is a parameter of the request, or a claim of the assertion, as Google has it.
+        scope_as: whether the scope is a parameter of the request, or a claim of the assertion; None: a parameter.
         algorithm: how the key signs.
         key_id: the key's `kid`.
         password: of an encrypted key.
-        lifetime: seconds for which an assertion is good.
+        lifetime: seconds for which an assertion is good; None: 60.
         issued_before: seconds by which `iat` is set back, for servers whose clock is behind.
         claims: further claims.
         assertion: in the place of a key: what returns an assertion, or a token, that others have signed, see `Secret`.
             It is read anew for each request (Entra's on-behalf-of flow).
         params: further parameters of the request.
-        ends_previous: whether each new token ends the last one; then all processes must share a store.
+        ends_previous: whether each new token ends the last one; then all processes must share a store. None: as the
+            provider is known to do.
 
     Raises:
         TypeError, ValueError: an argument is invalid, or no key of the algorithm's kind.
@@ -237,23 +248,23 @@ class JWTBearer(_Source):
         subject: str | None = None,
         audience: str | None = None,
         scope: Words | None = None,
-        scope_as: Literal["parameter", "claim"] = "parameter",
+        scope_as: Literal["parameter", "claim"] | None = None,
         algorithm: Algorithm = "RS256",
         key_id: str | None = None,
         password: Text | None = None,
-        lifetime: float = 60,
+        lifetime: float | None = None,
         issued_before: float = 0,
         claims: Mapping[str, Any] | None = None,
         assertion: Secret | None = None,
         params: Params | None = None,
-        ends_previous: bool = False,
+        ends_previous: bool | None = None,
     ) -> None:
         _check_endpoint(endpoint)
         _check_secret(assertion, "assertion")
         if (key is None) == (assertion is None):
             raise ValueError("give either a key to sign assertions with, or assertion=")
-        if scope_as not in ("parameter", "claim"):
-            raise ValueError("scope_as must be 'parameter' or 'claim'")
+        if scope_as not in (None, "parameter", "claim"):
+            raise ValueError("scope_as must be 'parameter' or 'claim', or None")
         own: Mapping[str, Any] = {} if claims is None else claims
         if not isinstance(own, Mapping):
             raise TypeError("claims must be a mapping, or None")
@@ -264,7 +275,10 @@ class JWTBearer(_Source):
             if value is not None:
                 _text(value, name)
         asked = _Asked(scope, None, None, params)
-        self._lifetime = checked.seconds("lifetime", lifetime)
+        known = endpoint.jwt_bearer
+        self._lifetime = checked.seconds(
+            "lifetime", known.get("lifetime", 60.0) if lifetime is None else lifetime
+        )
         self._issued_before = checked.seconds("issued_before", issued_before)
         if not self._lifetime:
             raise ValueError("lifetime must be more than 0 seconds")
@@ -272,18 +286,19 @@ class JWTBearer(_Source):
         self._key: SigningKey | None = None
         self._assertion = assertion
         self._claims: dict[str, Any] = {}
-        self._ahead = 0.0
         if key is not None:
+            issuer = issuer or endpoint.client_id
             if issuer is None:
                 raise ValueError("issuer is missing: who makes the assertion (RFC 7523 §3, iss)")
             self._key = SigningKey(key, algorithm=algorithm, key_id=key_id, password=password)
             self._claims = {
                 **own,
                 "iss": issuer,
-                "sub": subject or issuer,
-                "aud": audience or endpoint.url,
+                "aud": audience or known.get("audience", endpoint.url),
             }
-            if scope_as == "claim" and scope is not None:
+            if subject is not None or known.get("issuer_is_subject", True):
+                self._claims["sub"] = subject or issuer
+            if (scope_as or known.get("scope_as")) == "claim" and scope is not None:
                 self._form = [pair for pair in asked.form if pair[0] != "scope"]
                 self._claims["scope"] = dict(asked.form)["scope"]
         elif issuer or subject or audience or claims or key_id or scope_as == "claim":
@@ -293,6 +308,7 @@ class JWTBearer(_Source):
             )
         super().__init__(
             endpoint,
+            grant=_JWT_BEARER,
             purpose=asked.purpose(
                 "jwt-bearer", endpoint, endpoint.client_id or issuer, subject=subject or ""
             ),
@@ -307,29 +323,27 @@ class JWTBearer(_Source):
         return hashlib.sha256(parts.encode("utf-8", "replace")).hexdigest()[:8]
 
     async def _ask(self, claims: Claims) -> Granted:
-        granted = await self._ask_once(claims)
-        ahead = granted.ahead
-        if self._key is None or not granted.refused or ahead is None:
+        clock = self.endpoint.clock
+        used = clock.ahead
+        granted, ahead = await self._ask_once(used, claims)
+        if ahead is None:
             return granted
-        if abs(ahead - self._ahead) <= _SKEW:
-            return granted  # It was not the clock.
-        self._ahead = ahead
-        return await self._ask_once(claims)
+        return await clock.agree(granted, used, ahead, lambda ahead: self._ask_once(ahead, claims))
 
-    async def _ask_once(self, claims: Claims) -> Granted:
+    async def _ask_once(self, ahead: float, claims: Claims) -> Heard[Granted]:
         try:
             assertion = (
                 await _read(self._assertion, "assertion")
                 if self._key is None
-                else await self._signed(self._key)
+                else await self._signed(self._key, time.time() + ahead)
             )
         except RefreshUnavailable as error:
-            return Granted(error)
+            return Granted(error), None
         form = [("assertion", assertion), *self._form]
-        return await self.endpoint.granted(_JWT_BEARER, form, secrets=[assertion], claims=claims)
+        granted = await self.endpoint.granted(_JWT_BEARER, form, secrets=[assertion], claims=claims)
+        return granted, granted.ahead if granted.refused and self._key is not None else None
 
-    async def _signed(self, key: SigningKey) -> str:
-        now = int(time.time() + self._ahead)
+    async def _signed(self, key: SigningKey, now: float) -> str:
         # Of its own for each request: servers refuse a `jti` that they have seen.
         claims = {
             **self._claims,
@@ -340,7 +354,7 @@ class JWTBearer(_Source):
         return await key.sign(claims)
 
 
-class TokenExchange(_Source):
+class TokenExchange(EndpointSource):
     """Exchange a token for another (RFC 8693): a workload's identity, a session's token, the token of a caller.
 
     A refresh token that comes with it (§2.2.1) is used from then on, with all the rules of rotation; only when that is
@@ -358,7 +372,8 @@ class TokenExchange(_Source):
         audience: whom the token is for, or several.
         resource: the API that the token is for, an absolute URI, or several (RFC 8707 §2).
         params: further parameters.
-        ends_previous: whether each new token ends the last one; then all processes must share a store.
+        ends_previous: whether each new token ends the last one; then all processes must share a store. None: as the
+            provider is known to do.
 
     Raises:
         TypeError, ValueError: an argument is invalid.
@@ -378,7 +393,7 @@ class TokenExchange(_Source):
         audience: Words | None = None,
         resource: Words | None = None,
         params: Params | None = None,
-        ends_previous: bool = False,
+        ends_previous: bool | None = None,
     ) -> None:
         _check_endpoint(endpoint)
         _check_secret(subject_token, "subject_token")
@@ -402,6 +417,7 @@ class TokenExchange(_Source):
         self.reuse_grace = endpoint.reuse_grace
         super().__init__(
             endpoint,
+            grant=_TOKEN_EXCHANGE,
             purpose=asked.purpose("token-exchange", endpoint, endpoint.client_id, **dict(kinds)),
             ends_previous=ends_previous,
         )
@@ -424,7 +440,7 @@ class TokenExchange(_Source):
         )
 
 
-class Grant(_Source):
+class Grant(EndpointSource):
     """Get tokens with a grant of a vendor's own (RFC 6749 §4.5), such as Zoom's `account_credentials`.
 
     Args:
@@ -435,7 +451,8 @@ class Grant(_Source):
         subject: whom or what the tokens are for, where a parameter says so, such as an account's id: it goes into what
             the stored text says of itself, and a token for another one is not adopted.
         repeatable: whether asking again is safe when an answer may have been lost.
-        ends_previous: whether each new token ends the last one; then all processes must share a store.
+        ends_previous: whether each new token ends the last one; then all processes must share a store. None: as the
+            provider is known to do.
 
     Raises:
         TypeError, ValueError: an argument is invalid.
@@ -450,7 +467,7 @@ class Grant(_Source):
         *,
         subject: str | None = None,
         repeatable: bool = True,
-        ends_previous: bool = False,
+        ends_previous: bool | None = None,
     ) -> None:
         _check_endpoint(endpoint)
         if not isinstance(repeatable, bool):
@@ -469,6 +486,7 @@ class Grant(_Source):
             _text(subject, "subject")
         super().__init__(
             endpoint,
+            grant=grant_type,
             purpose=purpose_of(
                 grant_type,
                 endpoint.url,

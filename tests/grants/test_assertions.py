@@ -13,9 +13,10 @@ import pytest
 from joserfc import jws
 from joserfc.jwk import ECKey, RSAKey
 
-from httpx_refresh import MemoryStore, RefreshAuth, RefreshUnavailable, TokenEndpoint
+from httpx_refresh import MemoryStore, RefreshAuth, RefreshUnavailable, Token, TokenEndpoint
 from httpx_refresh._refresh.record import parse
-from httpx_refresh.grants import JWTBearer
+from httpx_refresh.client_auth import ClientSecretJWT, PrivateKeyJWT
+from httpx_refresh.grants import ClientCredentials, JWTBearer
 from httpx_refresh.testing import Answer, AuthorizationServer
 from tests.fakes import endpoint_of
 
@@ -97,6 +98,109 @@ async def test_an_assertion_that_is_refused_for_the_clock_is_made_by_the_server_
     assert server.token_requests == 3
 
 
+async def test_what_a_server_wants_of_assertions_holds_where_nothing_else_is_said() -> None:
+    server = server_of(clients={"svc": None}, assertion_audiences=["aud", "other"])
+    endpoint = TokenEndpoint(
+        server.token_url,
+        "svc",
+        jwt_bearer={
+            "audience": "aud",
+            "lifetime": 30,
+            "scope_as": "claim",
+            "issuer_is_subject": False,
+        },
+        client=httpx.AsyncClient(transport=server.transport()),
+    )
+    await JWTBearer(endpoint, PEM, scope="a").obtain(None)
+    await JWTBearer(
+        endpoint, PEM, scope="a", subject="ann", audience="other", lifetime=9, scope_as="parameter"
+    ).obtain(None)
+    first, second = map(claims_of, sent(server))
+    assert (first["iss"], first["aud"], first["scope"]) == ("svc", "aud", "a")
+    assert "sub" not in first
+    assert first["exp"] - first["iat"] == 30
+    assert (second["aud"], second["sub"], "scope" in second) == ("other", "ann", False)
+    assert second["exp"] - second["iat"] == 9
+
+
+def dated(server: AuthorizationServer, ahead: float) -> None:
+    """Let the server's clock be ahead, and its answers say so."""
+    server.clock = lambda: time.time() + ahead
+    date = formatdate(time.time() + ahead, usegmt=True)
+    server.token_behaviour = Answer(headers={"Date": date})
+
+
+@pytest.mark.parametrize("ahead", [-900.0, 900.0])
+@pytest.mark.parametrize("kind", ["private_key_jwt", "client_secret_jwt"])
+async def test_a_client_s_assertion_follows_the_server_s_clock_as_well(
+    kind: str, ahead: float
+) -> None:
+    secret = "a secret that is long enough to sign with"
+    server = server_of(
+        clients={"svc": secret},
+        client_keys={"svc": KEY.as_dict(private=False)},
+        auth_methods=[kind],
+    )
+    signs: Any = (
+        PrivateKeyJWT(PEM, algorithm="RS256")
+        if kind == "private_key_jwt"
+        else ClientSecretJWT(secret)
+    )
+    client = httpx.AsyncClient(transport=server.transport())
+    endpoint = TokenEndpoint(server.token_url, "svc", client_auth=signs, client=client)
+    dated(server, ahead)
+    await ClientCredentials(endpoint).obtain(None)
+    assert server.token_requests == 2
+    await ClientCredentials(endpoint).obtain(None)
+    assert server.token_requests == 3
+    # A person's refresh token is sent again too: the server refused the client, and did not look at it.
+    other = TokenEndpoint(server.token_url, "svc", client_auth=signs, client=client)
+    held = Token.from_response(server.login("svc"))
+    assert (await other.refresh(held)).refresh_token != held.refresh_token
+    assert (server.token_requests, server.reuses_detected) == (5, 0)
+
+
+async def test_the_assertion_and_its_client_s_follow_one_clock() -> None:
+    server = server_of(
+        client_keys={"svc": KEY.as_dict(private=False)}, auth_methods=["private_key_jwt"]
+    )
+    dated(server, 900.0)
+    endpoint = TokenEndpoint(
+        server.token_url,
+        "svc",
+        client_auth=PrivateKeyJWT(PEM, algorithm="RS256"),
+        client=httpx.AsyncClient(transport=server.transport()),
+    )
+    await JWTBearer(endpoint, PEM, issuer="svc").obtain(None)
+    # The client is refused; the client is good, and the assertion is not; both are good.
+    assert server.token_requests == 3
+
+
+@pytest.mark.parametrize("ahead", [-900.0, 900.0])
+async def test_a_date_that_is_wrong_does_no_lasting_harm(ahead: float) -> None:
+    server = server_of()
+    wrong = formatdate(time.time() + ahead, usegmt=True)
+    server.script(*[Answer(headers={"Date": wrong})] * 4)
+    server.scopes = []
+    source = JWTBearer(open_endpoint(server), PEM, issuer="svc", scope="x")
+    for requests in (2, 4):
+        with pytest.raises(RefreshUnavailable):
+            await source.obtain(None)
+        assert server.token_requests == requests
+    server.scopes = None
+    await source.obtain(None)
+    assert server.token_requests == 5
+
+
+async def test_a_clock_that_is_set_right_later_is_followed_again() -> None:
+    server = server_of()
+    source = JWTBearer(open_endpoint(server), PEM, issuer="svc")
+    for ahead in (900.0, 0.0, -900.0):
+        dated(server, ahead)
+        await source.obtain(None)
+        assert source.endpoint.clock.ahead == pytest.approx(ahead, abs=60.0)
+
+
 async def test_a_refusal_that_is_not_for_the_clock_is_not_asked_for_again() -> None:
     server = server_of()
     server.token_behaviour = Answer(headers={"Date": formatdate(usegmt=True)})
@@ -141,7 +245,7 @@ async def test_an_assertion_may_be_somebody_else_s() -> None:
 
     async def sign() -> str:
         assert signer._key is not None
-        return await signer._signed(signer._key)
+        return await signer._signed(signer._key, time.time())
 
     source = JWTBearer(
         endpoint_of(server), assertion=sign, params={"requested_token_use": "on_behalf_of"}

@@ -341,6 +341,32 @@ async def test_a_service_s_token_does_not_take_the_place_of_a_person_s_login() -
     assert (store.peek(), server.token_requests) == (before, 0)
 
 
+async def test_a_stale_secret_of_a_callable_does_not_bind_who_has_read_the_good_one() -> None:
+    server = AuthorizationServer()
+    store = MemoryStore()
+
+    def service(secret: Callable[[], str]) -> RefreshAuth:
+        endpoint = TokenEndpoint(
+            server.token_url, "client", secret, client=lambda: client_of(server), origins="any"
+        )
+        return RefreshAuth(ClientCredentials(endpoint), store)
+
+    held = ["stale"]
+    stale, good = service(lambda: held[0]), service(lambda: "secret")
+    with pytest.raises(RefreshUnavailable, match="invalid_client"):
+        await stale.token()
+    (failed,) = parse(store.peek()).failed
+    assert failed.client == TokenEndpoint(server.token_url, "client", "stale").client_fingerprint
+    assert (await good.token()).access_token
+    assert server.token_requests == 2
+    # The one that was refused is bound by it until its pause ends, and reads the new secret then.
+    with pytest.raises(RefreshUnavailable, match="invalid_client"):
+        await stale.refresh()
+    held[0] = "secret"
+    await stale.refresh()
+    assert server.token_requests == 4
+
+
 # -- saving ------------------------------------------------------------------------------------------------------------
 
 

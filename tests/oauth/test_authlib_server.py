@@ -1,24 +1,32 @@
-"""Against Authlib's own authorization server: what it accepts of keys and secrets."""
+"""Against Authlib's own authorization server: what it accepts of keys and secrets, and the grants that it has."""
 
 from __future__ import annotations
 
 import base64
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl
 
+import anyio
 import httpx
 import pytest
 from authlib.oauth2.rfc6749 import (
     AuthorizationServer,
+    BaseGrant,
     ClientCredentialsGrant,
     ClientMixin,
+    InvalidRequestError,
     OAuth2Request,
+    TokenEndpointMixin,
 )
 from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
-from authlib.oauth2.rfc7523 import JWTBearerClientAssertion
+from authlib.oauth2.rfc7523 import JWTBearerClientAssertion, JWTBearerGrant
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from httpx_refresh import TokenEndpoint
+from httpx_refresh import RefreshAuth, RefreshUnavailable, TokenEndpoint
 from httpx_refresh._oauth.answer import Answer
 from httpx_refresh.client_auth import (
     ClientSecretBasic,
@@ -26,11 +34,14 @@ from httpx_refresh.client_auth import (
     ClientSecretPost,
     PrivateKeyJWT,
 )
+from httpx_refresh.grants import ACCESS_TOKEN, JWT, ClientCredentials, JWTBearer, TokenExchange
+from httpx_refresh.grants import Grant as VendorGrant
 from tests.oauth.pems import KIND_OF, certificate, pem, public_pem
 
 pytestmark = pytest.mark.anyio
 
 URL = "https://as.test/token"
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ODD = "a+b/c=d:e%f&g~ä€" * 3
 
 
@@ -45,7 +56,7 @@ class Client(ClientMixin):
         return method == self.method
 
     def check_grant_type(self, grant_type: str) -> bool:
-        return grant_type == "client_credentials"
+        return grant_type in ("client_credentials", JWTBearerGrant.GRANT_TYPE, EXCHANGE)
 
     def get_allowed_scope(self, scope: Any) -> str:
         return str(scope)
@@ -87,16 +98,58 @@ class Grant(ClientCredentialsGrant):
     ]
 
 
+class Bearer(JWTBearerGrant):
+    """Takes assertions of the one client there is, for ann."""
+
+    def resolve_issuer_client(self, issuer: str) -> Client | None:
+        return self.server.client if issuer == "the-id" else None
+
+    def resolve_client_public_key(self, client: Client) -> Any:
+        return client.key
+
+    def authenticate_user(self, subject: str) -> str | None:
+        return subject if subject == "ann" else None
+
+    def has_granted_permission(self, client: Client, user: str) -> bool:
+        return True
+
+    def get_audiences(self) -> list[str]:
+        return [URL]
+
+
+class Exchange(BaseGrant, TokenEndpointMixin):
+    """Authlib 1.9 has no token exchange (its rfc8693 is empty): this reads the request with what it has for grants."""
+
+    GRANT_TYPE = EXCHANGE
+    TOKEN_ENDPOINT_AUTH_METHODS = ["client_secret_basic"]  # noqa: RUF012 - as below
+
+    def validate_token_request(self) -> None:
+        self.request.client = self.authenticate_token_endpoint_client()
+        form = self.request.form
+        if form.get("subject_token") != "the session's" or form.get("subject_token_type") != JWT:
+            raise InvalidRequestError("the subject_token is not valid")
+
+    def create_token_response(self) -> Any:
+        answer = {"access_token": "exchanged", "issued_token_type": ACCESS_TOKEN, "expires_in": 60}
+        return 200, {**answer, "token_type": "Bearer"}, self.TOKEN_RESPONSE_HEADER
+
+
 class Server(AuthorizationServer):
     """Authlib's server with one client, as a transport's handler."""
 
     def __init__(self, client: Client) -> None:
         super().__init__()
         self.client = client
-        self.register_grant(Grant)
-        generator: Any = lambda **_: {"access_token": "new"}  # noqa: E731 - Authlib wants one that is typed
+        self.issued = 0
+        for grant in (Grant, Bearer, Exchange):
+            self.register_grant(grant)
+        generator: Any = self._issue
         self.register_token_generator("default", generator)
         self.register_client_auth_method(Assertions.CLIENT_AUTH_METHOD, Assertions())
+
+    def _issue(self, **_: Any) -> dict[str, Any]:
+        self.issued += 1
+        return {"access_token": f"new{self.issued}", "expires_in": 60, "token_type": "Bearer"}
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         answer: Any = self.create_token_response(request)
@@ -184,3 +237,113 @@ def test_the_header_is_read_as_here() -> None:
 
     header = "Basic " + base64.b64encode(b"a+b:c%2Bd").decode()
     assert extract_basic_authorization({"Authorization": header}) == ("a+b", "c+d")
+
+
+# -- grants, over a socket ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def listening(server: Server) -> Iterator[str]:
+    """Let the server listen; return the address of its token endpoint."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            answer = server(httpx.Request("POST", URL, headers=dict(self.headers), content=body))
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{http.server_port}/token"
+        finally:
+            http.shutdown()
+            thread.join()
+
+
+CLIENTS: dict[str, tuple[Client, Any]] = {
+    "client_secret_basic": (Client("client_secret_basic", ODD), ClientSecretBasic(ODD)),
+    "client_secret_post": (Client("client_secret_post", ODD), ClientSecretPost(ODD)),
+    "client_secret_jwt": (
+        Client(JWTBearerClientAssertion.CLIENT_AUTH_METHOD, key=OctKey.import_key(ODD)),
+        ClientSecretJWT(ODD, audience=URL),
+    ),
+    "private_key_jwt": (
+        signs("P-256"),
+        PrivateKeyJWT(pem("P-256"), algorithm="ES256", audience=URL),
+    ),
+}
+
+
+@pytest.mark.parametrize("method", CLIENTS)
+async def test_client_credentials_serve_everybody_with_one_request_each_time(method: str) -> None:
+    client, auth = CLIENTS[method]
+    server = Server(client)
+    with listening(server) as url:
+        endpoint = TokenEndpoint(url, "the-id", client_auth=auth, origins="any")
+        service = RefreshAuth(ClientCredentials(endpoint, scope="read"))
+        tokens: list[str] = []
+
+        async def ask() -> None:
+            tokens.append((await service.token()).access_token)
+
+        for number in (1, 2, 3):
+            async with anyio.create_task_group() as group:
+                for _ in range(25):
+                    group.start_soon(ask)
+            assert tokens == [f"new{number}"] * 25
+            tokens.clear()
+            # An assertion of its own for each request: Authlib takes none twice.
+            await service.refresh(refused=await service.token())
+        assert server.issued == 4
+
+
+async def test_a_jwt_bearer_s_assertion_is_accepted_for_who_it_is_for() -> None:
+    server = Server(signs("RSA"))
+    with listening(server) as url:
+        endpoint = TokenEndpoint(url, origins="any")
+
+        def source(kind: str = "RSA", **told: Any) -> JWTBearer:
+            options = {"issuer": "the-id", "subject": "ann", "audience": URL, **told}
+            return JWTBearer(endpoint, pem(kind), **options)
+
+        assert (await RefreshAuth(source(scope="read")).token()).access_token == "new1"
+        for wrong in (
+            source("other RSA"),
+            source(subject="bob"),
+            source(issuer="other"),
+            source(audience="https://other.test"),
+        ):
+            with pytest.raises(RefreshUnavailable, match="invalid_grant") as caught:
+                await wrong.obtain(None)
+            assert caught.value.outcome == "refused"
+    assert server.issued == 1
+
+
+async def test_a_token_exchange_is_read_as_it_was_meant() -> None:
+    with listening(Server(Client("client_secret_basic", ODD))) as url:
+        endpoint = TokenEndpoint(url, "the-id", ODD, origins="any")
+        source = TokenExchange(endpoint, "the session's", subject_token_type=JWT)
+        token = await RefreshAuth(source).token()
+        assert token.access_token == "exchanged"
+        with pytest.raises(RefreshUnavailable, match=r"invalid_request.*subject") as caught:
+            await TokenExchange(endpoint, "other", subject_token_type=JWT).obtain(None)
+        assert caught.value.outcome == "refused"
+
+
+async def test_who_may_not_use_a_grant_is_told_so() -> None:
+    with listening(Server(Client("client_secret_basic", ODD))) as url:
+        endpoint = TokenEndpoint(url, "the-id", ODD, origins="any")
+        with pytest.raises(RefreshUnavailable, match="unsupported_grant_type"):
+            await VendorGrant(endpoint, "account_credentials", {"account_id": "A1"}).obtain(None)
+        wrong = TokenEndpoint(url, "the-id", ODD + "x", origins="any")
+        with pytest.raises(RefreshUnavailable, match="invalid_client"):
+            await ClientCredentials(wrong).obtain(None)

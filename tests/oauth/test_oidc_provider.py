@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,9 @@ async def test_an_assertion_is_accepted_once(issuer: str) -> None:
 
     async def again() -> str:
         if not used:
-            proof = await PrivateKeyJWT(pem("RSA"), algorithm="RS256").prove(Asked("RS256", issuer))
+            proof = await PrivateKeyJWT(pem("RSA"), algorithm="RS256").prove(
+                Asked("RS256", issuer, time.time())
+            )
             used.append(proof.params["client_assertion"])
         return used[0]
 

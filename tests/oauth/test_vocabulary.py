@@ -291,6 +291,13 @@ async def test_a_claim_that_was_left_is_no_end_of_such_a_grant() -> None:
         ({"default_lifetime": "3600"}, TypeError),
         ({"reuse_grace": "for ever"}, TypeError),
         ({"reuse_grace": float("inf")}, ValueError),
+        ({"exclusive_grants": "account_credentials"}, TypeError),
+        ({"exclusive_grants": [7]}, TypeError),
+        ({"jwt_bearer": "x"}, TypeError),
+        ({"jwt_bearer": {"audiense": "x"}}, TypeError),
+        ({"jwt_bearer": {"lifetime": 0}}, ValueError),
+        ({"jwt_bearer": {"audience": ""}}, ValueError),
+        ({"jwt_bearer": {"scope_as": "header"}}, ValueError),
     ],
 )
 def test_what_cannot_be_meant_is_named(wrong: dict[str, Any], error: type[Exception]) -> None:

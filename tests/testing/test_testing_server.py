@@ -379,8 +379,8 @@ def test_many_threads_may_use_one_server() -> None:
 def test_settings_that_cannot_work_are_refused_at_once() -> None:
     with pytest.raises(ValueError, match="clients"):
         AuthorizationServer(clients={})
-    with pytest.raises(ValueError, match="private_key_jwt"):
-        AuthorizationServer(auth_methods=["private_key_jwt"])
+    with pytest.raises(ValueError, match="tls_client_auth"):
+        AuthorizationServer(auth_methods=["tls_client_auth"])
 
 
 def test_a_grace_may_last_until_the_new_token_is_used() -> None:

@@ -180,6 +180,14 @@ def meaning(
     return means("refused" if status >= 300 or error is not None else "unknown")
 
 
+def refuses_client(answer: Answer) -> bool:
+    """Whether the server refuses the client's credentials (RFC 6749 §5.2), and looked at nothing else."""
+    error = _error(_fields(answer))[0]
+    if error is None:
+        return answer.status == 401
+    return error == "invalid_client" and 400 <= answer.status < 500
+
+
 Redact = Callable[[str | None, int], str | None]
 """Make a server's words fit to be shown, at most so many characters of them."""
 

@@ -11,7 +11,6 @@ import inspect
 import os
 import secrets
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ from .keys import (
     read_password,
 )
 from .material import Secret, Text, Unusable, checked_source, is_called, read
+from .settings import audience as checked_audience
 from .settings import is_sendable, seconds
 from .settings import scheme as checked_scheme
 
@@ -61,10 +61,12 @@ class Asked:
     Attributes:
         client_id: who asks; None where the grant names the client.
         audience: what an assertion is for: the issuer where it is known, else the token endpoint (RFC 7523 §3).
+        now: when it is made, by the server's clock as far as that is known; epoch seconds.
     """
 
     client_id: str | None
     audience: str
+    now: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,14 @@ class Proof:
         params: of its body.
         secrets: what of it must not be shown.
         ssl_context: what its connection is made with, if not with the usual.
+        dated: whether it is good only around the moment that was asked for.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     params: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     ssl_context: ssl.SSLContext | None = None
+    dated: bool = False
 
 
 class ClientAuth(Protocol):
@@ -251,7 +255,7 @@ class ClientSecretJWT(_WithSecret):
         if algorithm not in get_args(SecretAlgorithm):
             raise ValueError(f"algorithm must be one of {', '.join(get_args(SecretAlgorithm))}")
         self.algorithm = algorithm
-        self.audience: str | None = _checked_audience(audience)
+        self.audience: str | None = checked_audience(audience, "audience")
         self.lifetime: float = _checked_lifetime(lifetime)
         if self._secret is not None and self._secret.last is not None:
             _check_length(self._secret.last)
@@ -270,7 +274,7 @@ class ClientSecretJWT(_WithSecret):
         assertion = await run_blocking(
             _signed_with_secret, secret, self.algorithm, claims, group=self
         )
-        return _asserted(assertion, JWT_BEARER, asked, secret)
+        return _asserted(assertion, JWT_BEARER, asked, secret, dated=True)
 
 
 def _check_length(secret: str) -> None:
@@ -345,7 +349,7 @@ class PrivateKeyJWT:
             certificate=certificate,
             certificate_headers=certificate_headers,
         )
-        self.audience: str | None = _checked_audience(audience)
+        self.audience: str | None = checked_audience(audience, "audience")
         self.lifetime: float = _checked_lifetime(lifetime)
 
     @classmethod
@@ -368,7 +372,7 @@ class PrivateKeyJWT:
         """Return a new assertion."""
         claims = _claims(asked, self.audience, self.lifetime)
         assertion = await run_blocking(self._key.sign_here, claims, {}, group=self._key)
-        return _asserted(assertion, JWT_BEARER, asked)
+        return _asserted(assertion, JWT_BEARER, asked, dated=True)
 
 
 AssertionSource: TypeAlias = "os.PathLike[str] | Callable[[], str] | Callable[[], Awaitable[str]]"
@@ -438,14 +442,6 @@ def _is_async(function: Any) -> bool:
     )
 
 
-def _checked_audience(audience: str | None) -> str | None:
-    if audience is not None and not (
-        isinstance(audience, str) and audience and is_sendable(audience)
-    ):
-        raise ValueError("audience must be a str that is not empty, or None")
-    return audience
-
-
 def _checked_lifetime(lifetime: float) -> float:
     if not seconds("lifetime", lifetime) >= 1:
         raise ValueError("lifetime must be a second or more")
@@ -454,7 +450,7 @@ def _checked_lifetime(lifetime: float) -> float:
 
 def _claims(asked: Asked, audience: str | None, lifetime: float) -> dict[str, Any]:
     """Return the claims of a new assertion (RFC 7523 §3): each has an id of its own, and is good once."""
-    now = int(time.time())
+    now = int(asked.now)
     return {
         "iss": asked.client_id,
         "sub": asked.client_id,
@@ -465,12 +461,12 @@ def _claims(asked: Asked, audience: str | None, lifetime: float) -> dict[str, An
     }
 
 
-def _asserted(assertion: str, kind: str, asked: Asked, *hidden: str) -> Proof:
+def _asserted(assertion: str, kind: str, asked: Asked, *hidden: str, dated: bool = False) -> Proof:
     params = {"client_assertion_type": kind, "client_assertion": assertion}
     if asked.client_id is not None:
         # RFC 7521 §4.2: it may be left out, and Microsoft wants it.
         params["client_id"] = asked.client_id
-    return Proof(params=params, secrets=(assertion, *hidden))
+    return Proof(params=params, secrets=(assertion, *hidden), dated=dated)
 
 
 # -- with a certificate ------------------------------------------------------------------------------------------------

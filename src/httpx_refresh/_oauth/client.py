@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,9 @@ import httpx
 
 from .._errors import cause_of
 from .._http.libraries import library_asking
-from .answer import Answer, NoAnswer
+from .answer import Answer, NoAnswer, refuses_client
 from .authentication import Asked, ClientAuth, Method, Proof, Public, authentication
+from .clock import Heard, ServerClock, ahead_of
 from .exchange import exchange
 from .material import Text, Unusable
 from .redaction import redacted
@@ -40,7 +42,7 @@ _SECRETS_KEPT = 16  # of the last requests: what a server may still repeat
 class Client:
     """A client of one authorization server. Its repr shows nothing.
 
-    Mutable: `_sent`, the secrets of the last requests, so that answers to them can be shown.
+    Mutable: `_sent`, the secrets of the last requests, so that answers to them can be shown; and `clock`, see there.
 
     Args:
         url: the token endpoint.
@@ -58,13 +60,14 @@ class Client:
     """
 
     __slots__ = (
-        "_asked",
+        "_audience",
         "_auth",
         "_json_urls",
         "_sent",
         "_source",
         "_timeout",
         "client_id",
+        "clock",
         "name",
         "url",
     )
@@ -93,7 +96,8 @@ class Client:
                 )
             if httpx.URL(url).scheme != "https":
                 raise ValueError("client_auth MutualTLS needs a url that is https")
-        self._asked = Asked(client_id, audience or url)
+        self._audience = audience or url
+        self.clock = ServerClock()
         self._source = source
         self._timeout = timeout
         self._json_urls = json_urls
@@ -126,15 +130,38 @@ class Client:
     ) -> Answer | NoAnswer:
         """Ask an endpoint of the server, authenticated.
 
+        A client that is refused, and whose assertion was made by a clock that is not the server's, is asked for once
+        more with a new one: nothing of the body was looked at.
+
         Args:
             body: what is asked.
             url: the endpoint; None: the token endpoint.
             content_type: of the body.
         """
-        url = url or self.url
-        proof = await self._proof()
+        url, used = url or self.url, self.clock.ahead
+        answer, ahead = await self._ask(body, url, content_type, used)
+        if ahead is None:
+            return answer
+        return await self.clock.agree(
+            answer, used, ahead, lambda ahead: self._ask(body, url, content_type, ahead)
+        )
+
+    async def _ask(
+        self, body: str, url: str, content_type: str, ahead: float
+    ) -> Heard[Answer | NoAnswer]:
+        """Make one request, for a server whose clock is so many seconds ahead."""
+        asked_at = time.time()
+        proof = await self._proof(asked_at + ahead)
         if isinstance(proof, NoAnswer):
-            return proof
+            return proof, None
+        answer = await self._send(proof, body, url, content_type)
+        if not (proof.dated and isinstance(answer, Answer) and refuses_client(answer)):
+            return answer, None
+        return answer, ahead_of(answer, asked_at, time.time())
+
+    async def _send(
+        self, proof: Proof, body: str, url: str, content_type: str
+    ) -> Answer | NoAnswer:
         self._sent.extend(proof.secrets)
         body = _added(body, content_type, proof.params)
         if content_type == FORM and url in self._json_urls:
@@ -152,11 +179,11 @@ class Client:
             source = functools.partial(_client_with, proof.ssl_context)
         return await exchange(source, "POST", url, headers, body, timeout=self._timeout)
 
-    async def _proof(self) -> Proof | NoAnswer:
-        """Return what the request carries of the client; nothing is sent if there is none."""
+    async def _proof(self, now: float) -> Proof | NoAnswer:
+        """Return what a request at this moment carries of the client; nothing is sent if there is none."""
         try:
             with anyio.move_on_after(self._timeout):
-                return await self._auth.prove(self._asked)
+                return await self._auth.prove(Asked(self.client_id, self._audience, now))
         except Unusable as error:
             return NoAnswer(False, str(error), unready=True, caused_by=error.caused_by)
         except Exception as error:

@@ -22,6 +22,7 @@ from . import settings as checked
 from .answer import INVALID_GRANT, Refusal, Rules, refreshed
 from .authentication import ClientAuth, Method
 from .client import Client
+from .clock import ServerClock
 from .device import DeviceAuthorization
 from .granting import CONSENT_REQUIRED, Form, Granted, ask, ask_with
 from .login import (
@@ -34,7 +35,14 @@ from .login import (
 )
 from .material import Text
 from .revocation import revoke
-from .settings import LoginOptions, LoginSettings, checked_url, is_sendable, with_claims
+from .settings import (
+    BearerAssertion,
+    LoginOptions,
+    LoginSettings,
+    checked_url,
+    is_sendable,
+    with_claims,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -65,6 +73,8 @@ class EndpointOptions(LoginOptions, total=False):
     transient: Iterable[Refusal]
     consent: Iterable[Refusal]
     refresh_not_before_expiry: float | None
+    jwt_bearer: BearerAssertion | None
+    exclusive_grants: Iterable[str]
 
 
 class TokenEndpoint:
@@ -114,6 +124,10 @@ class TokenEndpoint:
         transient: the refusals that are temporary.
         consent: the refusals of a grant without a person that mean that somebody must give consent first.
         refresh_not_before_expiry: the server refreshes a token only in the last so many seconds before its expiry.
+        jwt_bearer: what the assertions of the grant JWT bearer are like here (RFC 7523 §2.1), see `BearerAssertion`:
+            what `JWTBearer` is not told.
+        exclusive_grants: the grants of which each new token ends the last one, by their `grant_type`: `ends_previous`
+            of `httpx_refresh.grants` where it is not told.
         login: what a login and a revocation need: `authorization_endpoint`, `revocation_endpoint`,
             `device_authorization_endpoint`, `issuer`, `scope`, and the rest of `LoginSettings`; `resource` goes with
             a refresh, too.
@@ -155,6 +169,8 @@ class TokenEndpoint:
         transient: Iterable[Refusal] = (),
         consent: Iterable[Refusal] = CONSENT_REQUIRED,
         refresh_not_before_expiry: float | None = None,
+        jwt_bearer: BearerAssertion | None = None,
+        exclusive_grants: Iterable[str] = (),
         **login: Unpack[LoginOptions],
     ) -> None:
         checked.no_others("TokenEndpoint", login, EndpointOptions.__optional_keys__)
@@ -206,6 +222,8 @@ class TokenEndpoint:
         self.refresh_not_before_expiry: float | None = checked.optional_seconds(
             "refresh_not_before_expiry", refresh_not_before_expiry
         )
+        self.jwt_bearer: BearerAssertion = checked.bearer_assertion(jwt_bearer)
+        self.exclusive_grants: frozenset[str] = checked.names(exclusive_grants, "exclusive_grants")
         self.login: LoginSettings = LoginSettings(**login, allow_http=allow_http)
 
     @property
@@ -217,6 +235,11 @@ class TokenEndpoint:
     def one_loop(self) -> str | None:
         """How to pass a client that serves every event loop; None if there is one, or none is passed."""
         return self._client.one_loop
+
+    @property
+    def clock(self) -> ServerClock:
+        """What is known of the server's clock."""
+        return self._client.clock
 
     @property
     def is_public(self) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,6 +15,7 @@ from .._errors import ReauthorizationRequired, RefreshUnavailable, StepUpRequire
 from .._token import Token
 from .answer import Answer, Meaning, NoAnswer, Refusal, Rules, declined, meaning, words
 from .client import FORM, Client
+from .clock import ahead_of
 
 CONSENT_REQUIRED = (Refusal(error="consent_required"), Refusal(error="interaction_required"))
 """OpenID Connect Core 1.0 §3.1.2.6: nobody has agreed yet to what is asked for."""
@@ -93,19 +93,7 @@ async def ask_with(
             lambda text, most: client.redact(text, most, *secrets),
         )
     came = came or _refusal(answer, means, client, secrets)
-    return Granted(came, _ahead(answer, asked_at, answered_at))
-
-
-def _ahead(answer: Answer, asked_at: float, answered_at: float) -> float | None:
-    """Return by how much the server's clock is ahead, as far as the exchange's own time lets that be known."""
-    try:
-        date = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
-    except (ValueError, OverflowError, TypeError):
-        return None
-    # It was written at some moment between these two, and cut to a whole second.
-    if date < asked_at - 1.0:
-        return date - asked_at
-    return max(0.0, date - answered_at)
+    return Granted(came, ahead_of(answer, asked_at, answered_at))
 
 
 def _refusal(

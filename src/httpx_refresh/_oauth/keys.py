@@ -36,7 +36,7 @@ CertificateHeader = Literal["x5t#S256", "x5t", "x5c"]
 """What of a certificate stands in the header: its SHA-256 or SHA-1 digest, or it and its chain (RFC 7515 §4.1.6-8)."""
 
 KeyMaterial: TypeAlias = "str | bytes | Mapping[str, Any] | os.PathLike[str]"
-"""A private key: PEM, a JWK (RFC 7517), or a path of a file with either."""
+"""A private key: PEM, a JWK (RFC 7517), the JSON of a Google service account's key, or a path of a file with one."""
 
 KeySource: TypeAlias = "KeyMaterial | Callable[[], KeyMaterial]"
 """A private key, or a callable that returns one. A path and a callable are read before each use."""
@@ -62,9 +62,10 @@ class SigningKey:
     whole, and any of theirs is as good as another's.
 
     Args:
-        key: PEM text or bytes; a JWK (RFC 7517) as a mapping or in JSON; a path (`os.PathLike`) of a file with one
-            of these; or a callable that returns one of all these. Files and callables are read before each use, in
-            a thread of the library's.
+        key: PEM text or bytes; a JWK (RFC 7517) as a mapping or in JSON; what Google gives out as the key of a service
+            account, which holds a PEM and the key's name; a path (`os.PathLike`) of a file with one of these; or a
+            callable that returns one of all these. Files and callables are read before each use, in a thread of the
+            library's.
         algorithm: see `Algorithm`.
         password: of an encrypted PEM; text, bytes, a path or a callable.
         key_id: the `kid` of the header; None: the JWK's own, if it has one.
@@ -190,15 +191,21 @@ class SigningKey:
                 value = json.loads(value)
             except (ValueError, RecursionError):
                 raise Unusable(f"{self._argument} is no JWK: it is not JSON") from None
+        kid: str | None = None
         if isinstance(value, Mapping):
-            if self._password is not None:
-                raise Unusable(f"password is for an encrypted PEM, and {self._argument} is a JWK")
-            return _from_jwk(dict(value), self._argument)
+            if "kty" in value or not isinstance(value.get("private_key"), str):
+                if self._password is not None:
+                    raise Unusable(
+                        f"password is for an encrypted PEM, and {self._argument} is a JWK"
+                    )
+                return _from_jwk(dict(value), self._argument)
+            kid = _name(value.get("private_key_id"))
+            value = value["private_key"].encode("utf-8", "replace")
         if not isinstance(value, bytes):
             raise Unusable(
                 f"{self._argument} must be a private key in PEM or a JWK, not {type(value).__name__}"
             )
-        return private_key(value, read_password(self._password), self._argument), None
+        return private_key(value, read_password(self._password), self._argument), kid
 
     def _read_certificate(self, public: Any) -> dict[str, Any]:
         if self._certificate is None:
@@ -300,6 +307,10 @@ def private_key(pem: bytes, password: bytes | None, argument: str) -> Any:
         ) from None
 
 
+def _name(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
 def _from_jwk(jwk: dict[str, Any], argument: str) -> tuple[Any, str | None]:
     from joserfc.jwk import ECKey, OKPKey, RSAKey
 
@@ -309,14 +320,13 @@ def _from_jwk(jwk: dict[str, Any], argument: str) -> tuple[Any, str | None]:
         raise Unusable(f"{argument} must be a JWK of kty RSA, EC or OKP")
     if "d" not in jwk:
         raise Unusable(f"{argument} must be a private key, and this JWK is a public one: no 'd'")
-    kid = jwk.get("kid")
     try:
         # Without what restricts its use: that is for those who choose among many keys.
         bare = {name: value for name, value in jwk.items() if name in kind.value_registry}
         private = kind.import_key({"kty": jwk["kty"], **bare}).private_key
     except Exception as error:  # Whatever joserfc and cryptography make of numbers that are no key.
         raise Unusable(f"{argument} is no JWK of a private key: {type(error).__name__}") from None
-    return private, kid if isinstance(kid, str) and kid else None
+    return private, _name(jwk.get("kid"))
 
 
 def _signer(private: Any, algorithm: Algorithm, argument: str) -> Any:

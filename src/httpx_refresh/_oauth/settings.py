@@ -119,6 +119,45 @@ class LoginSettings:
         return " ".join(dict.fromkeys([*asked, *self.offline_scope.split()]))
 
 
+class BearerAssertion(TypedDict, total=False):
+    """What is known of the assertions that a server takes as a grant (RFC 7523 §2.1, §3).
+
+    Attributes:
+        audience: whom they are for (`aud`); where it is not told, the token endpoint.
+        lifetime: seconds for which they are good; 60.
+        scope_as: whether the scope is a `"parameter"` of the request, or a `"claim"` of the assertion.
+        issuer_is_subject: whether `sub` is the issuer where no subject is named; else it is left out then.
+    """
+
+    audience: str
+    lifetime: float
+    scope_as: Literal["parameter", "claim"]
+    issuer_is_subject: bool
+
+
+def bearer_assertion(value: BearerAssertion | None) -> BearerAssertion:
+    """Return what is known of such assertions."""
+    if not isinstance(value, (Mapping, type(None))):
+        raise TypeError("jwt_bearer must be a mapping, or None")
+    known: BearerAssertion = {**value} if value else {}
+    no_others("jwt_bearer", known, BearerAssertion.__optional_keys__)
+    if "audience" in known:
+        audience(known["audience"], "audience of jwt_bearer")
+    if not seconds("lifetime of jwt_bearer", known.get("lifetime", 60.0)):
+        raise ValueError("lifetime of jwt_bearer must be more than 0 seconds")
+    if known.get("scope_as", "claim") not in ("parameter", "claim"):
+        raise ValueError("scope_as of jwt_bearer must be 'parameter' or 'claim'")
+    return known
+
+
+def names(value: Iterable[str], name: str) -> frozenset[str]:
+    """Return several words."""
+    found = frozenset(() if isinstance(value, str) else value)
+    if isinstance(value, str) or not all(isinstance(one, str) for one in found):
+        raise TypeError(f"{name} must hold texts")
+    return found
+
+
 def _is_absolute(uri: object) -> bool:
     return (
         isinstance(uri, str)
@@ -226,10 +265,10 @@ def params(value: Mapping[str, str] | None, what: str = "params") -> dict[str, s
     return value
 
 
-def audience(value: str | None) -> str | None:
+def audience(value: str | None, name: str = "client_assertion_audience") -> str | None:
     """Return what an assertion is for, if that is said."""
     if value is not None and not (isinstance(value, str) and value and is_sendable(value)):
-        raise ValueError("client_assertion_audience must be a str that is not empty, or None")
+        raise ValueError(f"{name} must be a str that is not empty, or None")
     return value
 
 

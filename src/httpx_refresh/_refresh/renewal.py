@@ -37,7 +37,7 @@ from .pauses import (
 )
 from .record import Claim, Failed, Record
 from .slot import Slot, View
-from .source import Facts, TokenSource
+from .source import Facts, TokenSource, facts_now
 from .spending import Declined, NoToken, Outcome, Refused, Renewed, Spending, Unsent
 from .waking import Waiting
 
@@ -173,6 +173,7 @@ class Renewal:
 
     Mutable, by the one task that runs it:
         asked: whether it came so far that the refresh token was to be sent.
+        facts: replaced where the client's credentials were rotated.
         spending: the spending whose token is not in the store yet; it is saved after the landing.
         _waiting: the wait for another process, once there was one.
     """
@@ -226,6 +227,8 @@ class Renewal:
                 seen_at = host.monotonic()
                 view = await self.slot.look()
                 record, need = view.record, flight.need
+                if view.failed:  # Whose refusals these are matters.
+                    self.facts = facts_now(self.facts, self.source)
                 if first and flight.forced and record.token is not None:
                     flight.stale = record.token
                 first = False

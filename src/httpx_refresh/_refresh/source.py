@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias
 
@@ -44,7 +44,8 @@ class Obtains(Protocol):
 TokenSource: TypeAlias = Refreshes | Obtains
 """What gives tokens. With both methods it starts with `obtain`, and refreshes while there is a refresh token.
 
-A source may declare facts about itself as attributes, see `Facts`. They are read once, by `RefreshAuth`.
+A source may declare facts about itself as attributes, see `Facts`. They are read once, by `RefreshAuth`; its
+`client_fingerprint` is read again at each refresh.
 """
 
 
@@ -60,8 +61,8 @@ class Facts:
             saved before any request carries it, a token that nobody saved was never used.
         authorization_scheme: the word before the token in the `Authorization` header.
         refresh_not_before_expiry: seconds before its expiry up to which the server refuses to replace a token.
-        client_fingerprint: a short hash of the client's credentials. A refusal of the client binds those who have the
-            same one; None: everybody.
+        client_fingerprint: a short hash of the client's credentials, as they were read last. A refusal of the client
+            binds those who have the same one; None: everybody.
         refreshes: whether it has `refresh`. Not declared.
         starts: whether it can get a token from nothing. Default: whether it has `obtain`.
         repeatable: whether `obtain` may be asked again although it may have been answered: that costs a request, and
@@ -146,6 +147,14 @@ def facts_of(source: object) -> Facts:
         purpose or None,
         _yes_or_no(source, "takes_claims", default=False) and _take_claims(source),
     )
+
+
+def facts_now(facts: Facts, source: object) -> Facts:
+    """Return the facts with the fingerprint of the credentials that the source used last: they may be rotated."""
+    client = getattr(source, "client_fingerprint", None)
+    if client == facts.client_fingerprint or not (client is None or isinstance(client, str)):
+        return facts
+    return replace(facts, client_fingerprint=client)
 
 
 def _grace(value: object) -> float:

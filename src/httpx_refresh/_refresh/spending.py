@@ -38,7 +38,7 @@ from .record import (
     merged,
 )
 from .slot import Slot, View
-from .source import Facts, Obtains, Refreshes, TokenSource
+from .source import Facts, Obtains, Refreshes, TokenSource, facts_now
 
 LONGEST_HELD_PAUSE = 1.0
 """Seconds for which a claim is held while its owner waits to ask again."""
@@ -408,10 +408,16 @@ class Spending:
             nonce=host.nonce(),
         )
 
+    @property
+    def _client(self) -> str | None:
+        """The fingerprint of the credentials that the request carried, if there was one."""
+        return facts_now(self._facts, self._source).client_fingerprint
+
     def _failed_before(self) -> Failed | None:
         """Return what was noted of a failure that this client was to heed, too."""
-        mine = (None, self._facts.client_fingerprint)
-        return next((one for one in self._base.failed if one.client in mine), None)
+        failed = self._base.failed
+        mine = (None, self._client) if failed else ()
+        return next((one for one in failed if one.client in mine), None)
 
     def _failed(
         self, error: RefreshUnavailable | ReauthorizationRequired, *, maybe_spent: bool
@@ -425,7 +431,7 @@ class Spending:
         failures = 0 if before is None else before.failures
         seconds = host.jitter(pause_after(failures, first=1.0, most=30.0), 0.6)
         seconds = max(seconds, min(getattr(error, "retry_after", None) or 0.0, 300.0))
-        client = self._facts.client_fingerprint if answered == "refused" else None
+        client = self._client if answered == "refused" else None
         pause = Pause(host.nonce(), seconds, host.wall() + seconds)
         transient = not isinstance(error, ReauthorizationRequired) and error.transient
         note = Failed(
@@ -434,8 +440,9 @@ class Spending:
         return (note, *self._failed_of_others())[:MOST_FAILED]
 
     def _failed_of_others(self) -> tuple[Failed, ...]:
-        mine = (None, self._facts.client_fingerprint)
-        return tuple(one for one in self._base.failed if one.client not in mine)
+        failed = self._base.failed
+        mine = (None, self._client) if failed else ()
+        return tuple(one for one in failed if one.client not in mine)
 
     async def _settle(self) -> None:
         try:

@@ -25,12 +25,7 @@ from .business import (
 )
 from .identity import auth0, databricks, keycloak, okta, servicenow, snowflake
 from .platforms import atlassian, box, dropbox, github, google, microsoft, slack
-from .services import (
-    GitHubInstallation,
-    GoogleServiceAccount,
-    github_installation,
-    google_service_account,
-)
+from .services import GitHubInstallation, github_installation, google_service_account
 from .social import discord, fitbit, linkedin, reddit, spotify, strava, x
 from .work import (
     airtable,
@@ -48,7 +43,6 @@ __all__ = [
     "PRESETS",
     "SERVICES",
     "GitHubInstallation",
-    "GoogleServiceAccount",
     "Overrides",
     "Preset",
     "Provider",

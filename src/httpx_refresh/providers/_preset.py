@@ -201,9 +201,11 @@ def _check_names(title: str, given: dict[str, Any]) -> None:
 
 
 def _filled(value: Any, parts: dict[str, str]) -> Any:
-    """Put the parts into addresses. Other words in braces are left to whoever knows them, such as `{instance_url}`."""
+    """Put the parts into addresses, and into what stands for one. Other words in braces (`{instance_url}`) stay."""
     if isinstance(value, tuple):
         return tuple(_filled(one, parts) for one in value)
+    if isinstance(value, dict):
+        return {name: _filled(one, parts) for name, one in value.items()}
     if isinstance(value, str):
         for name, text in parts.items():
             value = value.replace(f"{{{name}}}", text)

@@ -172,8 +172,8 @@ _SALESFORCE = Provider(
         "with rotation, a second use of a refresh token ends the grant, and a refresh ends the earlier access token",
         "the API's address comes with the token, as instance_url",
         "client credentials need a My Domain, and a user that the app runs as",
-        "a JWT bearer assertion (RS256) is for https://login.salesforce.com or https://test.salesforce.com, and its "
-        "subject is the user's name",
+        "a JWT bearer assertion (RS256) is for https://test.salesforce.com where the domain is a sandbox's, else for "
+        "https://login.salesforce.com; its issuer is the consumer key, its subject the user's name",
         "a 401 that says that the session is not valid for the REST API is passed on",
     ),
     options={
@@ -182,6 +182,7 @@ _SALESFORCE = Provider(
         "revocation_endpoint": "{revoking}/services/oauth2/revoke",
         "scope": "api",
         "offline_scope": "refresh_token",
+        "jwt_bearer": {"audience": "https://{signing}.salesforce.com"},
         "is_expired": ExpiryRule(
             lambda body: (
                 "not valid for use with the REST API" not in str(json_field(body, 0, "message"))
@@ -232,7 +233,9 @@ def salesforce(
     """
     host = _salesforce_host(domain)
     revoking = f"https://{host}" if host.endswith(".my.salesforce.com") else "{instance_url}"
-    return _SALESFORCE.endpoint(client_id, client_secret, overrides, host=host, revoking=revoking)
+    is_sandbox = host == "test.salesforce.com" or ".sandbox." in host
+    parts = {"host": host, "revoking": revoking, "signing": "test" if is_sandbox else "login"}
+    return _SALESFORCE.endpoint(client_id, client_secret, overrides, **parts)
 
 
 _HUBSPOT = Provider(

@@ -270,9 +270,12 @@ _BOX = Provider(
     quirks=(
         "client credentials say for whom: box_subject_type (enterprise or user) and box_subject_id in params",
         "a JWT bearer assertion is for https://api.box.com/oauth2/token, has a claim box_sub_type, and lives a minute "
-        "at the most; the client's secret goes with it",
+        "at the most (30 seconds here); the client's secret goes with it",
     ),
-    options={"authorization_endpoint": "https://account.box.com/api/oauth2/authorize"},
+    options={
+        "authorization_endpoint": "https://account.box.com/api/oauth2/authorize",
+        "jwt_bearer": {"lifetime": 30.0},
+    },
 )
 
 

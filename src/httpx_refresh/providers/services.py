@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import time
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
-from .._errors import RefreshUnavailable, cause_of, frameless
+from .._errors import frameless
 from .._oauth.authentication import Asked, Proof
 from .._oauth.client import JSON
 from .._oauth.granting import Granted
 from .._oauth.keys import KeySource, SigningKey
+from .._oauth.material import read
 from .._refresh.source import purpose_of
 from .._threads import run_blocking
-from .._token import Token
-from ._preset import HOUR, SERVICES, Overrides, Provider, host_of, known
+from ..grants import Claims, EndpointSource, JWTBearer
+from ._preset import HOUR, SERVICES, Overrides, Provider, known
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -40,53 +41,6 @@ class ServiceOptions(TypedDict, total=False):
     params: Mapping[str, str] | None
 
 
-_JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-
-_CLOCKS_DIFFER = 5.0
-"""Seconds by which the server's clock has to differ before a refused assertion is made anew by it."""
-
-
-class _Service:
-    """What these sources have in common: what their endpoint declares. Nothing of it changes."""
-
-    def __init__(self, endpoint: TokenEndpoint, purpose: str) -> None:
-        self.endpoint = endpoint
-        self.name: str = endpoint.name
-        self.client_fingerprint: str | None = endpoint.client_fingerprint
-        self.authorization_scheme: str = endpoint.authorization_scheme
-        self.origins: tuple[str, ...] | str | None = endpoint.origins
-        self.allow_http: bool = endpoint.allow_http
-        self.is_expired: ExpiryRule | Callable[[Any], bool] | None = endpoint.is_expired
-        self.purpose: str = purpose
-        self.repeatable: bool = True
-        self.one_loop: str | None = endpoint.one_loop
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.endpoint!r})"
-
-    @frameless
-    async def obtain(self, held: Token | None, /) -> Token:
-        """Ask for a token, and return what the server answered.
-
-        If it refuses, and its clock is another than this host's, it is asked once more, by its own clock.
-
-        Args:
-            held: the token that will not do any more; it does not matter here.
-
-        Raises:
-            RefreshUnavailable: there is none now; its `outcome` tells what became of the request.
-        """
-        granted = await self._ask(time.time())
-        if granted.refused and granted.ahead is not None and abs(granted.ahead) > _CLOCKS_DIFFER:
-            granted = await self._ask(time.time() + granted.ahead)
-        if isinstance(granted.came, Token):
-            return granted.came
-        raise granted.came
-
-    async def _ask(self, now: float) -> Granted:
-        raise NotImplementedError
-
-
 # -- Google ------------------------------------------------------------------------------------------------------------
 
 AccountKey: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any]"
@@ -102,74 +56,10 @@ _GOOGLE = Provider(
         "the assertion (RS256) is for the token endpoint, its scope is a claim, and it lives an hour at the most",
         "with a subject the account acts for a person of its domain, where an administrator allows that",
     ),
+    options={
+        "jwt_bearer": {"lifetime": HOUR, "scope_as": "claim", "issuer_is_subject": False},
+    },
 )
-
-
-class GoogleServiceAccount(_Service):
-    """Get tokens with the key of a Google service account, see `google_service_account`."""
-
-    @frameless
-    def __init__(
-        self, endpoint: TokenEndpoint, key: AccountKey, scope: str, subject: str | None
-    ) -> None:
-        self._key = key
-        self._scope = scope
-        self._subject = subject
-        account = self._read()
-        _signing(account)  # Raises what is wrong with its key.
-        email = account["client_email"]
-        super().__init__(
-            endpoint, purpose_of("jwt-bearer", endpoint.url, email, scope=scope, subject=subject)
-        )
-
-    def _read(self) -> dict[str, str]:
-        key: Any = self._key
-        if not isinstance(key, Mapping):
-            try:
-                key = json.loads(Path(key).expanduser().read_bytes())
-            except OSError as error:
-                raise ValueError(f"key cannot be read: {error.strerror}") from None
-            except ValueError:  # It holds the text.
-                raise ValueError("key is no JSON file of a service account") from None
-        names = ("client_email", "private_key", "private_key_id")
-        found = {name: key.get(name) for name in names} if isinstance(key, Mapping) else {}
-        if not (found and all(isinstance(one, str) and one for one in found.values())):
-            raise ValueError(f"key must hold {', '.join(names)}, as a service account's key does")
-        return cast("dict[str, str]", found)
-
-    def _assertion(self, now: float) -> str:
-        account = self._read()
-        claims: dict[str, Any] = {
-            "iss": account["client_email"],
-            "aud": self.endpoint.url,
-            "scope": self._scope,
-            "iat": int(now),
-            "exp": int(now + HOUR),
-        }
-        if self._subject is not None:
-            claims["sub"] = self._subject
-        return _signing(account).sign_here(claims, {})
-
-    async def _ask(self, now: float) -> Granted:
-        try:
-            assertion = await run_blocking(self._assertion, now, group=self)
-        except Exception as error:
-            return Granted(_no_key(self.name, error))
-        form = [("assertion", assertion)]
-        return await self.endpoint.granted(_JWT_BEARER, form, secrets=[assertion])
-
-
-def _signing(account: dict[str, str]) -> SigningKey:
-    return SigningKey(account["private_key"], algorithm="RS256", key_id=account["private_key_id"])
-
-
-def _no_key(name: str, error: Exception) -> RefreshUnavailable:
-    return RefreshUnavailable(
-        f"{name} was not asked: key cannot be used now ({type(error).__name__}). Check the file that it is read from.",
-        outcome="not_sent",
-        transient=False,
-        caused_by=cause_of(error),
-    )
 
 
 @known(_GOOGLE, SERVICES)
@@ -179,7 +69,7 @@ def google_service_account(
     scope: str | Iterable[str],
     subject: str | None = None,
     **overrides: Unpack[ServiceOptions],
-) -> GoogleServiceAccount:
+) -> JWTBearer:
     """Google service accounts: tokens of an hour for a key, without a person and without a store.
 
     Args:
@@ -196,21 +86,36 @@ def google_service_account(
         googleapis/google-auth-library-python google/oauth2/_client.py: the grant; NangoHQ/nango providers.yaml: URL,
         the API's address.
     """
-    words = " ".join((scope if isinstance(scope, str) else " ".join(scope)).split())
-    if not words:
-        raise ValueError("scope must not be empty")
-    if subject is not None and not (isinstance(subject, str) and subject):
-        raise ValueError("subject must be a str that is not empty, or None")
+    if key is None or isinstance(key, str):
+        if not key:
+            raise ValueError("key must not be empty: is the variable that it comes from not set?")
+        key = Path(key)
     endpoint = _GOOGLE.endpoint(None, None, cast("Overrides", overrides))
-    return GoogleServiceAccount(endpoint, key, words, subject)
+    return JWTBearer(endpoint, key, issuer=_email_of(key), subject=subject, scope=scope)
+
+
+def _email_of(key: os.PathLike[str] | Mapping[str, Any]) -> str:
+    """Return whose key it is."""
+    value: Any = read(key, "key")
+    if isinstance(value, bytes):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):  # It holds the text.
+            raise ValueError("key is no JSON file of a service account") from None
+    email = value.get("client_email") if isinstance(value, Mapping) else None
+    if not (isinstance(email, str) and email and isinstance(value.get("private_key"), str)):
+        raise ValueError(
+            "key must hold client_email and private_key, as a service account's key does"
+        )
+    return email
 
 
 # -- GitHub ------------------------------------------------------------------------------------------------------------
 
 _GITHUB = Provider(
     title="GitHub App installation",
-    url="https://{host}/app/installations/{installation}/access_tokens",
-    origins=("https://{host}", "https://uploads.github.com"),
+    url="https://api.github.com/app/installations/{installation}/access_tokens",
+    origins=("https://api.github.com", "https://uploads.github.com"),
     grants=("installation",),
     rotation="none",
     access_token_lifetime=HOUR,
@@ -224,16 +129,12 @@ _GITHUB = Provider(
 
 
 class _AppToken:
-    """How a GitHub App says who it is: a JSON Web Token in the place of a bearer token.
-
-    Mutable: `ahead`, seconds by which the server's clock was ahead of this host's when it refused the last one.
-    """
+    """How a GitHub App says who it is: a JSON Web Token in the place of a bearer token."""
 
     method = "private_key_jwt"
 
     def __init__(self, key: KeySource) -> None:
         self._key = SigningKey(key, algorithm="RS256")
-        self.ahead = 0.0
 
     @property
     def identity(self) -> str:
@@ -242,26 +143,27 @@ class _AppToken:
 
     async def prove(self, asked: Asked) -> Proof:
         """Return the header."""
-        now = int(time.time() + self.ahead)
+        now = int(asked.now)
         claims = {"iss": asked.client_id, "iat": now - 60, "exp": now + 300}
         signed = await run_blocking(self._key.sign_here, claims, {}, group=self._key)
-        return Proof({"Authorization": f"Bearer {signed}"}, secrets=(signed,))
+        return Proof({"Authorization": f"Bearer {signed}"}, secrets=(signed,), dated=True)
 
 
-class GitHubInstallation(_Service):
+class GitHubInstallation(EndpointSource):
     """Get tokens of a GitHub App's installation, see `github_installation`."""
 
     @frameless
-    def __init__(self, endpoint: TokenEndpoint, auth: _AppToken, body: Mapping[str, Any]) -> None:
-        self._auth = auth
+    def __init__(self, endpoint: TokenEndpoint, body: Mapping[str, Any]) -> None:
         self._body = json.dumps(body)
-        narrowed = self._body if body else None
+        scope = self._body if body else None
         super().__init__(
-            endpoint, purpose_of("installation", endpoint.url, endpoint.client_id, scope=narrowed)
+            endpoint,
+            grant="installation",
+            purpose=purpose_of("installation", endpoint.url, endpoint.client_id, scope=scope),
         )
+        self.takes_claims = False
 
-    async def _ask(self, now: float) -> Granted:
-        self._auth.ahead = now - time.time()
+    async def _ask(self, claims: Claims) -> Granted:
         return await self.endpoint.asked_with(self._body, JSON)
 
 
@@ -274,7 +176,7 @@ def github_installation(
     repositories: Iterable[str] = (),
     repository_ids: Iterable[int] = (),
     permissions: Mapping[str, str] | None = None,
-    host: str = "api.github.com",
+    api: str = "https://api.github.com",
     **overrides: Unpack[ServiceOptions],
 ) -> GitHubInstallation:
     """GitHub Apps acting as themselves: tokens of an hour for a key, without a person and without a store.
@@ -286,7 +188,7 @@ def github_installation(
         repositories: names of the repositories that the token is for; none: all of the installation.
         repository_ids: their numbers instead.
         permissions: what the token may do, such as `{"contents": "read"}`; None: all that the installation may.
-        host: of the API, for a GitHub Enterprise of one's own.
+        api: the API's address; that of a GitHub Enterprise Server is `https://ghe.example.com/api/v3`.
         overrides: see this package.
 
     Raises:
@@ -295,7 +197,8 @@ def github_installation(
     Sources:
         github/docs data/reusables/apps/generate-installation-access-token.md: URL, body, answer, one hour; PyGithub
         github/Consts.py and github/Auth.py, gidgethub gidgethub/apps.py: the assertion, and the minute before;
-        NangoHQ/nango providers.yaml: the API's address; google/go-github github.go: the address of uploads.
+        NangoHQ/nango providers.yaml: the API's address; google/go-github github.go: the address of uploads, and the
+        API's of an Enterprise Server.
     """
     if not str(installation_id).isdigit():
         raise ValueError("installation_id must be a number")
@@ -306,9 +209,15 @@ def github_installation(
         "repository_ids": list(repository_ids),
         "permissions": dict(permissions or {}),
     }
-    auth = _AppToken(key)
-    told = cast("Overrides", {"client_auth": auth, **overrides})
-    parts = {"host": host_of("host", host), "installation": str(installation_id)}
-    endpoint = _GITHUB.endpoint(str(app_id), None, told, **parts)
+    found = re.fullmatch(r"(https://[^\s/?#{}@]+)(/[^\s?#{}]*[^\s?#{}/])?", api)
+    if found is None:
+        raise ValueError("api must be its address, such as https://ghe.example.com/api/v3")
+    told: dict[str, Any] = {"client_auth": _AppToken(key), **overrides}
+    if api not in _GITHUB.origins:
+        url = f"{api}/app/installations/{installation_id}/access_tokens"
+        told = {"url": url, "origins": [found[1]], **told}
+    endpoint = _GITHUB.endpoint(
+        str(app_id), None, cast("Overrides", told), installation=str(installation_id)
+    )
     narrowed = {name: value for name, value in body.items() if value}
-    return GitHubInstallation(endpoint, auth, narrowed)
+    return GitHubInstallation(endpoint, narrowed)

@@ -215,7 +215,10 @@ _ZOOM = Provider(
         "the earlier one, so processes must share it",
     ),
     unknown=("how long a refresh token lives",),
-    options={"authorization_endpoint": "https://zoom.us/oauth/authorize"},
+    options={
+        "authorization_endpoint": "https://zoom.us/oauth/authorize",
+        "exclusive_grants": ("account_credentials",),
+    },
 )
 
 
@@ -251,6 +254,7 @@ _DOCUSIGN = Provider(
     options={
         "authorization_endpoint": "https://{host}/oauth/auth",
         "scope": "signature",
+        "jwt_bearer": {"audience": "{host}", "scope_as": "claim"},
     },
 )
 

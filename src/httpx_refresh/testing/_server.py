@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ._behaviour import Behaviour
+from ._clients import AssertionDesk, ClientDesk
 from ._events import ApiEvent, Event, Family, TokenEvent
 from ._grants import JWT_BEARER, GrantDesk
 from ._login import LoginDesk
 from ._mcp import PLACE, Registry, check_resource, describe_resource, resource_challenge
-from ._settings import DEVICE_GRANT, Settings, authenticate, describe
+from ._settings import DEVICE_GRANT, Settings, describe
 from ._tokens import Spent, TokenBook
 from ._wire import (
     JSON,
@@ -71,7 +72,9 @@ class AuthorizationServer(Settings):
         self._book = TokenBook(self, self.events)
         self._registry = Registry(self)
         self._desk = LoginDesk(self, self._book, self._registry)
-        self._grants = GrantDesk(self, self._book)
+        assertions = AssertionDesk(self)
+        self._clients = ClientDesk(self, assertions)
+        self._grants = GrantDesk(self, self._book, assertions)
         self._endpoints: dict[tuple[str, str], Callable[[Call], Reply]] = {
             ("POST", "/token"): self._token,
             ("POST", "/revoke"): self._revoke,
@@ -227,9 +230,10 @@ class AuthorizationServer(Settings):
             family, generation = self._book.known(form.get("refresh_token", ""))
             if served:
                 # RFC 7521 section 4.1: an assertion may be all that a client shows of itself.
-                nobody = "client_id" not in form and "authorization" not in call.headers
+                nobody = not {"client_id", "client_assertion"} & form.keys()
+                nobody = nobody and "authorization" not in call.headers
                 if not (grant_type == JWT_BEARER and nobody):
-                    client_id = authenticate(call, form, self)
+                    client_id = self._clients.authenticate(call, form)
                 response, issued, outcome = self._grant(grant_type, form, client_id or "")
                 reply = json_reply(self.answer(response))
             else:
@@ -304,12 +308,12 @@ class AuthorizationServer(Settings):
 
     def _revoke(self, call: Call) -> Reply:
         form = read_form(call)
-        self._book.revoke(form.get("token", ""), authenticate(call, form, self))
+        self._book.revoke(form.get("token", ""), self._clients.authenticate(call, form))
         return Reply(200, [], b"")
 
     def _device(self, call: Call) -> Reply:
         form = read_form(call)
-        client_id = authenticate(call, form, self)
+        client_id = self._clients.authenticate(call, form)
         return json_reply(self._desk.start_device(client_id, form.get("scope", "")))
 
     def _resource(self, call: Call) -> Reply:

@@ -1,24 +1,27 @@
-"""How an authorization server is set up, who its clients are, and what it says of itself.
+"""How an authorization server is set up, and what it says of itself.
 
 Every setting may be changed while it serves.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import unquote_plus
 
 from ._events import Family
-from ._wire import Call, Challenge, Refusal
+from ._wire import Call, Challenge
 
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
-AUTH_METHODS = ("client_secret_basic", "client_secret_post", "none")
+AUTH_METHODS = (
+    "client_secret_basic",
+    "client_secret_post",
+    "client_secret_jwt",
+    "private_key_jwt",
+    "none",
+)
 
 Extra = Mapping[str, Any] | Callable[[Family], Mapping[str, Any]]
 
@@ -30,7 +33,10 @@ class Settings:
     - `issuer`: its address, the start of every URL it names.
     - `clients`: secret by client id; a client whose secret is None is a public one (RFC 6749
       section 2.1).
-    - `auth_methods`: how a client may authenticate (RFC 6749 section 2.3).
+    - `auth_methods`: how a client may authenticate (RFC 6749 section 2.3, RFC 7523 section 2.2).
+      `client_keys`: the public key of each client that signs with one, as a JWK. `federated`: the
+      issuer and the subject of the assertions that stand for a client whose identity is kept
+      elsewhere; the issuer's key is one of `assertion_keys`.
     - `lifetime`: of an access token, in seconds. `send_expires_in`: whether the response says so.
     - `rotate`: True for a new refresh token with every refresh, False for a response without one,
       "same" for the old one again.
@@ -69,6 +75,8 @@ class Settings:
     - `scopes`: the words that a grant without a person may ask for, and `targets`: the audiences and
       resources (RFC 8707); None for any.
     - `assertion_keys`: the public key of each issuer of assertions (RFC 7523), as a JWK.
+      `assertion_audiences`: what assertions, those of clients too, are to be for; None for the token
+      endpoint and the issuer. `longest_assertion`: seconds that one may live.
     - `subject_tokens`: the tokens besides its own that this server exchanges (RFC 8693).
       `exchange_is_refreshable`: whether a refresh token comes with what it exchanges them for.
     - `vendor_grants`: grants of its own, and the parameters that each must have.
@@ -80,6 +88,10 @@ class Settings:
     issuer: str = "https://server.test"
     clients: Mapping[str, str | None] = field(default_factory=lambda: {"client": "secret"})
     auth_methods: Sequence[str] = AUTH_METHODS
+    client_keys: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict[str, Mapping[str, Any]]
+    )
+    federated: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     lifetime: float = 3600.0
     send_expires_in: bool = True
     rotate: bool | Literal["same"] = True
@@ -109,6 +121,8 @@ class Settings:
     assertion_keys: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict[str, Mapping[str, Any]]
     )
+    assertion_audiences: Collection[str] | None = None
+    longest_assertion: float = 3600.0
     subject_tokens: Collection[str] = ()
     exchange_is_refreshable: bool = False
     vendor_grants: Mapping[str, Mapping[str, str]] = field(
@@ -180,43 +194,3 @@ def describe(settings: Settings) -> dict[str, Any]:
     if settings.pkce != "unsupported":
         document["code_challenge_methods_supported"] = ["S256"]
     return document
-
-
-def authenticate(call: Call, form: Mapping[str, str], settings: Settings) -> str:
-    """Return the client's id if it proved who it is in one accepted way (RFC 6749 section 2.3)."""
-    header = call.headers.get("authorization")
-    if header is not None:
-        if "client_secret" in form:
-            raise Refusal("invalid_request", "two methods of client authentication at once")
-        credentials = _read_basic(header)
-        if form.get("client_id", credentials[0]) != credentials[0]:
-            raise Refusal("invalid_request", "two client ids")
-        method = "client_secret_basic"
-    else:
-        credentials = form.get("client_id", ""), form.get("client_secret")
-        method = "none" if credentials[1] is None else "client_secret_post"
-    client_id, secret = credentials
-    if method not in settings.auth_methods:
-        raise Refusal("invalid_client", f"{method} is not accepted here", 401)
-    if settings.client_id_metadata_documents and client_id.startswith("https://"):
-        return client_id
-    if client_id not in settings.clients:
-        raise Refusal("invalid_client", "no such client", 401)
-    if settings.clients[client_id] != secret:
-        raise Refusal("invalid_client", "wrong secret, or none", 401)
-    return client_id
-
-
-def _read_basic(header: str) -> tuple[str, str | None]:
-    scheme, _, text = header.partition(" ")
-    if scheme.lower() != "basic":
-        raise Refusal("invalid_client", "an Authorization header that is not Basic", 401)
-    try:
-        client_id, colon, secret = base64.b64decode(text, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        # The error may hold the credentials: it stays out of the chain.
-        raise Refusal("invalid_client", "unreadable Basic credentials", 401) from None
-    if not colon:
-        raise Refusal("invalid_client", "Basic credentials without a colon", 401)
-    # RFC 6749 section 2.3.1: both are form-urlencoded before they are put together.
-    return unquote_plus(client_id), unquote_plus(secret)
