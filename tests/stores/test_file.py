@@ -11,8 +11,12 @@ import anyio
 import pytest
 from filelock import FileLock
 
-from httpx_refresh.stores import FileStore
+from httpx_refresh import Token
+from httpx_refresh._oauth.answer import MOST, Answer, meaning
+from httpx_refresh._refresh.record import Record, merged, write
+from httpx_refresh.stores import FileStore, TokenStore
 from httpx_refresh.stores import file as file_module
+from httpx_refresh.stores.encrypted import EncryptedStore, generate_key
 from httpx_refresh.testing import check_store
 
 from .secrecy import everything_said
@@ -144,18 +148,37 @@ async def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
-async def test_more_than_a_mebibyte_is_neither_read_nor_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_the_tokens_of_the_largest_answer_that_is_read_can_be_saved(
+    tmp_path: Path, sealed: bool
+) -> None:
+    """Each two bytes of it are written as six, and beside them is what was kept of earlier answers."""
+    room = MOST - len('{"access_token": "A", "refresh_token": ""}')
+    body = f'{{"access_token": "A", "refresh_token": "{"é" * (room // 2)}"}}'.encode()
+    token = meaning(Answer(200, {}, body), now=1.0).token
+    assert token is not None
+    held = Token("B", extra={"kept": "x" * 100_000})
+    text = write(Record(None, merged(held, token, now=1.0), 1), rev="v")
+    store: TokenStore = FileStore(tmp_path / "token.json")
+    if sealed:
+        store = EncryptedStore(store, [generate_key()])
+    assert await store.replace(None, text)
+    assert await store.load() == text
+
+
+@pytest.mark.anyio
+async def test_more_than_eight_mebibytes_are_neither_read_nor_written(tmp_path: Path) -> None:
     path = tmp_path / "token.json"
     store = FileStore(path)
-    fits = "x" * 1_048_576
+    fits = "x" * 8_388_608
     assert await store.replace(None, fits)
     assert await store.load() == fits
-    with pytest.raises(OSError, match="more than 1048576 bytes") as caught:
+    with pytest.raises(OSError, match="more than 8388608 bytes") as caught:
         await store.replace(fits, fits + "x")
     assert "xxxx" not in everything_said(caught.value)
     assert await store.load() == fits
     path.write_text(fits + "x")
-    with pytest.raises(OSError, match="more than 1048576 bytes"):
+    with pytest.raises(OSError, match="more than 8388608 bytes"):
         await store.load()
 
 

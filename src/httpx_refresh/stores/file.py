@@ -21,7 +21,8 @@ __all__ = ["FileStore"]
 
 logger: logging.Logger = logging.getLogger("httpx_refresh")
 
-_LIMIT = 1_048_576  # bytes; a token response is a few thousand
+# Bytes. A token response is a few thousand; the largest that is read of an answer, written and sealed, is half of this.
+_LIMIT = 8_388_608
 _LOCK_TIMEOUT = 10.0  # seconds
 _LOCK_POLL = 0.002  # seconds; a write takes some milliseconds
 _MOST_LINKS = 40  # as Linux
@@ -73,7 +74,7 @@ class FileStore:
         ValueError: `path` is empty or holds a NUL character.
 
     The methods raise OSError when the file or its directory cannot be used, belongs to somebody
-    else, or holds more than 1 MiB, TimeoutError when the lock is not to be had for 10 seconds, and
+    else, or holds more than 8 MiB, TimeoutError when the lock is not to be had for 10 seconds, and
     ValueError when the file does not hold UTF-8 text. None of them shows the file's content.
     """
 
