@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -16,6 +16,7 @@ from httpx_refresh import (
     StepUpRequired,
     Token,
     TokenEndpoint,
+    providers,
 )
 from httpx_refresh.grants import ClientCredentials
 
@@ -167,3 +168,37 @@ async def test_a_service_gets_another_token_with_the_claims_and_a_second_refusal
                 assert (await client.get("https://api.test/")).status_code == 200
         assert [form.get("claims") for form in server.forms] == [None, ['{"a":1}']]
         assert len(server.forms) == requests
+
+
+async def test_the_microsoft_preset_says_what_the_client_can_do() -> None:
+    """MicrosoftDocs/entra-docs claims-challenge.md: client capabilities."""
+    server = Server()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        server.forms.append(parse_qs(request.content.decode()))
+        return httpx.Response(200, json=server.answer)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        endpoint = providers.microsoft(
+            "app",
+            "hidden",
+            tenant="contoso.com",
+            client_capabilities=["cp1"],
+            params={"x": "y"},
+            client=client,
+        )
+        request = endpoint.authorization_url("https://app.test/callback", claims=json.dumps(CLAIMS))
+        await endpoint.exchange_code({"code": "c", "state": request.state}, request)
+        await endpoint.refresh(TOKEN)
+        await endpoint.refresh(TOKEN, claims=CLAIMS)
+        await ClientCredentials(endpoint, scope="https://graph.microsoft.com/.default").obtain(None)
+    asked = parse_qs(urlsplit(request.url).query)
+    assert json.loads(asked["claims"][0]) == BOTH
+    # The code stands for what its login asked for.
+    claims = [json.loads(form["claims"][0]) for form in server.forms[1:]]
+    assert claims == [json.loads(CAPABLE), BOTH, json.loads(CAPABLE)]
+    assert {form["x"][0] for form in server.forms[1:]} == {"y"}
+    wrong: Any = "cp1"
+    with pytest.raises(TypeError, match="client_capabilities"):
+        providers.microsoft("app", client_capabilities=wrong)
+    assert "claims" not in dict(providers.microsoft("app").login.authorization_params)

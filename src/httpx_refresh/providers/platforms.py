@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._http.challenge import ExpiryRule
 from .._oauth.answer import INVALID_GRANT, Refusal
+from .._oauth.settings import with_claims
 from ._preset import DAY, HOUR, Overrides, Provider, json_field, known
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typing_extensions import Unpack
 
     from .._oauth.endpoint import TokenEndpoint
@@ -79,6 +82,7 @@ def microsoft(
     client_secret: Text | None = None,
     *,
     tenant: str = "common",
+    client_capabilities: Sequence[str] = (),
     **overrides: Unpack[Overrides],
 ) -> TokenEndpoint:
     """Microsoft Entra ID: a new refresh token every time, and the old one stays valid.
@@ -88,15 +92,26 @@ def microsoft(
         client_secret: the client secret; for `private_key_jwt` the key. None for a public client, and with
             `client_auth=PrivateKeyJWT(..., algorithm="PS256", certificate=...)`.
         tenant: the directory's id or domain, or `common`, `organizations` or `consumers`.
+        client_capabilities: what this client understands: `["cp1"]` says that it takes claims challenges, as this
+            library does, and APIs send some to such clients only. Logins, refreshes and grants ask for `xms_cc` with
+            these values then, united with the other `claims`.
         overrides: see this package.
 
     Sources:
-        MicrosoftDocs/entra-docs v2-oauth2-auth-code-flow.md: URLs, client authentication, one hour; refresh-tokens.md:
-        the old token stays valid, 90 days; v2-oauth2-client-creds-grant-flow.md: client credentials;
-        certificate-credentials.md: certificates; NangoHQ/nango providers.yaml: the API's address.
+        MicrosoftDocs/entra-docs claims-challenge.md: client capabilities; v2-oauth2-auth-code-flow.md: URLs, client
+        authentication, one hour; refresh-tokens.md: the old token stays valid, 90 days;
+        v2-oauth2-client-creds-grant-flow.md: client credentials; certificate-credentials.md: certificates;
+        NangoHQ/nango providers.yaml: the API's address.
     """
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", tenant):
         raise ValueError("tenant must be a directory's id or domain, or 'common'")
+    if client_capabilities:
+        if isinstance(client_capabilities, str):
+            raise TypeError('client_capabilities must be a list of words, such as ["cp1"]')
+        capable = {"access_token": {"xms_cc": {"values": list(client_capabilities)}}}
+        for name in ("params", "authorization_params"):
+            given: Any = overrides.get(name) or {}
+            overrides[name] = with_claims(given, capable)
     return _MICROSOFT.endpoint(client_id, client_secret, overrides, tenant=tenant)
 
 
