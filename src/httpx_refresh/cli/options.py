@@ -217,7 +217,7 @@ GrantName = Annotated[
     str | None,
     typer.Option(
         "--grant",
-        help="How a service gets its token: client_credentials, or jwt-bearer.",
+        help="How a service gets its token: client_credentials, jwt-bearer, token-exchange, or a vendor's own.",
         envvar="HTTPX_REFRESH_GRANT",
         show_default=False,
     ),

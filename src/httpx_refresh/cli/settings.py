@@ -17,7 +17,7 @@ from .. import providers
 from .._oauth.discovery import discover
 from .._oauth.endpoint import TokenEndpoint
 from ..client_auth import ClientAuth, MutualTLS, PrivateKeyJWT
-from ..grants import ClientCredentials, JWTBearer
+from ..grants import ClientCredentials, EndpointSource, Grant, JWTBearer, TokenExchange
 from ..mcp import Server
 from .console import Problem, warn
 from .extra import TOML
@@ -64,8 +64,11 @@ _KEY_SETTINGS = (
 )
 
 
-GRANTS = ("client_credentials", "jwt-bearer")
-"""The grants of services that a slot may have."""
+GRANTS = ("client_credentials", "jwt-bearer", "token-exchange")
+"""The grants of services that a slot may have, besides those of vendors' own, which have `params`."""
+
+# Presets of services: what each makes is no endpoint, and has its grant.
+_SERVICES = {"google-service-account": "jwt-bearer", "github-installation": "installation"}
 
 NO_CLIENT_ID = (
     "there is no client id: give --client-id, set HTTPX_REFRESH_CLIENT_ID, or write client_id into the configuration "
@@ -76,7 +79,27 @@ NO_STORE = (
     "file:token.json)"
 )
 
-_GRANT_SETTINGS = ("audience", "resource", "subject")
+_EXCHANGE_SETTINGS = (
+    "subject_token_env",
+    "subject_token_file",
+    "subject_token_type",
+    "actor_token_env",
+    "actor_token_file",
+    "actor_token_type",
+    "requested_token_type",
+)
+
+# What a grant may be told besides the scope; a vendor's own is told `params` and a subject.
+_GRANT_SETTINGS: dict[str, tuple[str, ...]] = {
+    "client_credentials": ("audience", "resource", "params"),
+    "jwt-bearer": ("audience", "subject", "params"),
+    "token-exchange": ("audience", "resource", "params", *_EXCHANGE_SETTINGS),
+    "installation": ("installation_id",),
+}
+_VENDORS_OWN = ("params", "subject")
+_ALL_GRANT_SETTINGS = tuple(
+    dict.fromkeys(name for names in (*_GRANT_SETTINGS.values(), _VENDORS_OWN) for name in names)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +137,15 @@ class Settings:
     audience: str | None = None
     resource: str | None = None
     subject: str | None = None
+    subject_token_env: str | None = None
+    subject_token_file: str | None = None
+    subject_token_type: str | None = None
+    actor_token_env: str | None = None
+    actor_token_file: str | None = None
+    actor_token_type: str | None = None
+    requested_token_type: str | None = None
+    installation_id: str | None = None
+    params: Mapping[str, Any] | None = field(default=None, repr=False)  # Some may be secrets.
 
     @property
     def label(self) -> str:
@@ -262,34 +294,110 @@ class Settings:
             + "), or a table of the configuration file, or give --issuer or --token-url"
         )
 
-    async def source(self) -> TokenEndpoint | ClientCredentials | JWTBearer | Server:
+    async def source(self) -> TokenEndpoint | EndpointSource | Server:
         """Make what gives this slot's tokens: a service's grant if one is named, else the endpoint of a login."""
+        self._check_grant()
         if self.grant is None:
-            stray = [name for name in _GRANT_SETTINGS if getattr(self, name) is not None]
-            if stray:
-                raise Problem(f"{', '.join(stray)} needs a grant: {' or '.join(GRANTS)}")
             return await self.login_place()
         try:
+            if self.provider in _SERVICES:
+                return self._service()
             if self.grant == "client_credentials":
-                if self.subject is not None:
-                    raise Problem("subject is for the grant jwt-bearer")
                 return ClientCredentials(
                     await self.endpoint(),
                     scope=self.scope,
                     audience=self.audience,
                     resource=self.resource,
+                    params=self._read_params(),
                 )
             if self.grant == "jwt-bearer":
                 return await self._jwt_bearer()
+            if self.grant == "token-exchange":
+                return await self._token_exchange()
+            scope = {} if self.scope is None else {"scope": self.scope}
+            return Grant(
+                await self.endpoint(),
+                self.grant,
+                {**scope, **self._read_params()},
+                subject=self.subject,
+            )
         except (TypeError, ValueError) as error:
             raise Problem(str(error)) from None
-        raise Problem(f"the grant {self.grant!r} is not one of {', '.join(GRANTS)}")
+
+    def _check_grant(self) -> None:
+        """Raise a `Problem` about a setting that is not for this grant."""
+        if self.grant is not None and self.grant not in _GRANT_SETTINGS and self.params is None:
+            raise Problem(
+                f"the grant {self.grant!r} is not one of {', '.join(GRANTS)}; one of a vendor's own has a table "
+                "params, which may be empty"
+            )
+        known = () if self.grant is None else _GRANT_SETTINGS.get(self.grant, _VENDORS_OWN)
+        stray = [
+            name
+            for name in _ALL_GRANT_SETTINGS
+            if name not in known and getattr(self, name) is not None
+        ]
+        if stray and self.grant is None:
+            raise Problem(f"{', '.join(stray)} needs a grant: {' or '.join(GRANTS)}")
+        if stray:
+            theirs = [one for one in GRANTS if stray[0] in _GRANT_SETTINGS[one]]
+            meant = f"is for the grant {' or '.join(theirs)}" if theirs else "is for another grant"
+            raise Problem(f"{stray[0]} {meant}, and this is {self.grant}")
+
+    def _read_params(self) -> dict[str, str]:
+        """Return the further parameters as they are now: text, or what `env` and `file` name."""
+        return {
+            name: value if isinstance(value, str) else _read_place(value, f"params.{name}")
+            for name, value in (self.params or {}).items()
+        }
+
+    def _service(self) -> EndpointSource:
+        """Make the source of a preset of services."""
+        if self.client_key_file is None:
+            raise Problem(f"{self.provider} needs client_key_file")
+        warn_of_readers(self.client_key_file, "the key of a service")
+        key = Path(self.client_key_file)
+        if self.provider == "google-service-account":
+            if self.scope is None:
+                raise Problem(f"{self.provider} needs a scope")
+            return providers.google_service_account(key, scope=self.scope, subject=self.subject)
+        if not self.client_id or self.installation_id is None:
+            raise Problem(f"{self.provider} needs client_id (the app's) and installation_id")
+        return providers.github_installation(self.client_id, key, self.installation_id)
+
+    async def _token_exchange(self) -> TokenExchange:
+        subject, actor = self._token_of("subject_token"), self._token_of("actor_token")
+        kinds: dict[str, Any] = {
+            "subject_token_type": self.subject_token_type,
+            "actor_token_type": self.actor_token_type,
+            "requested_token_type": self.requested_token_type,
+        }
+        return TokenExchange(
+            await self.endpoint(),
+            subject,
+            actor_token=actor,
+            scope=self.scope,
+            audience=self.audience,
+            resource=self.resource,
+            params=self._read_params(),
+            **{name: kind for name, kind in kinds.items() if kind is not None},
+        )
+
+    def _token_of(self, name: str) -> str | None:
+        """Return a token as it is now; None if none is named."""
+        places = {kind: getattr(self, f"{name}_{kind}") for kind in ("env", "file")}
+        given = {kind: place for kind, place in places.items() if place is not None}
+        if not given:
+            return None
+        if len(given) > 1:
+            raise Problem(f"{name}_env and {name}_file do not go together: leave one of them out")
+        if "file" in given:
+            warn_of_readers(given["file"], f"the {name}")
+        return _read_place(given, name)
 
     async def _jwt_bearer(self) -> JWTBearer:
         if self.client_key_file is None:
             raise Problem("the grant jwt-bearer needs client_key_file, which signs the assertion")
-        if self.resource is not None:
-            raise Problem("resource is for the grant client_credentials")
         warn_of_readers(self.client_key_file, "the key of the assertion")
         algorithm: Any = self.client_key_algorithm or "RS256"
         # The key is the assertion's, not the client's.
@@ -306,6 +414,7 @@ class Settings:
             algorithm=algorithm,
             key_id=self.client_key_id,
             password=self._key_password(),
+            params=self._read_params(),
         )
 
     async def _endpoint(
@@ -325,6 +434,15 @@ class Settings:
         """Return the seconds after which the provider's refresh tokens expire unused, where that is known."""
         preset = self.preset()
         return None if preset is None else preset.provider.idle_lifetime
+
+
+def _read_place(place: Mapping[str, str], what: str) -> str:
+    """Return the text that a variable or a file holds; `what` is what messages call it."""
+    if "env" in place:
+        if place["env"] not in os.environ:
+            raise Problem(f"the environment variable {place['env']} is not set")
+        return os.environ[place["env"]]
+    return read_text(place["file"], what).strip()
 
 
 def _path(path: str | None) -> Path | None:
@@ -379,6 +497,10 @@ def read_config(path: str | None) -> dict[str, Settings]:
     found = {name: _read_table(name, table, path) for name, table in tables.items()}
     if any(one.client_secret for one in found.values()):
         warn_of_readers(path, "a client secret")
+    elif any(
+        isinstance(value, str) for one in found.values() for value in (one.params or {}).values()
+    ):
+        warn_of_readers(path, "parameters of a grant")
     elif any(has_password(one.store or "") for one in found.values()):
         warn_of_readers(path, "a store's password")
     elif _mode(path) & 0o022:
@@ -391,15 +513,28 @@ def read_config(path: str | None) -> dict[str, Settings]:
 def _read_table(name: str, table: Any, path: str) -> Settings:
     if not isinstance(table, dict):
         raise Problem(f"{path}: {name!r} stands outside a table; write it below a [name]")
-    kinds: dict[str, type] = {"port": int, "pkce": bool}
+    kinds: dict[str, type] = {"port": int, "pkce": bool, "params": dict}
     known = {one.name: kinds.get(one.name, str) for one in fields(Settings) if one.name != "name"}
     for key, value in table.items():
         if key not in known:
             raise Problem(f"{path}: [{name}] knows no {key!r}; it knows {', '.join(known)}")
         if type(value) is not known[key]:
             raise Problem(f"{path}: {key} in [{name}] must be of type {known[key].__name__}")
+    for key, value in table.get("params", {}).items():
+        place = list(value.items()) if isinstance(value, dict) else []
+        if not (
+            isinstance(value, str)
+            or (len(place) == 1 and place[0][0] in ("env", "file") and isinstance(place[0][1], str))
+        ):
+            raise Problem(
+                f'{path}: params.{key} in [{name}] must be a text, {{ env = "VARIABLE" }} or {{ file = "path" }}'
+            )
     settings = Settings(name=name, **table)
     provider = _spelled(settings.provider or name)
+    if provider in _SERVICES:
+        if settings.grant not in (None, _SERVICES[provider]):
+            raise Problem(f"{path}: {provider} in [{name}] has the grant {_SERVICES[provider]}")
+        return replace(settings, provider=provider, grant=_SERVICES[provider])
     if provider in PRESETS:
         return replace(settings, provider=provider)
     if settings.provider is not None:
