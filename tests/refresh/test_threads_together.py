@@ -1,0 +1,113 @@
+"""Sync callers of many threads beside event loops, on real threads: wherever in the store one of them is held up.
+
+The simulation knows one thread only. Here each operation on the store, in the order in which they happen to come, is
+held up in a run of its own, until others have been made: what the threads do meanwhile is what could go wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+import pytest
+
+from httpx_refresh import MemoryStore, RefreshAuth, Token
+from tests.fakes import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OPERATIONS = 8
+"""So many there are at least, and each is held up in a run of its own: looks, claims and saves."""
+
+PATIENCE = 0.05
+"""Seconds after which an operation that is held up goes on where no others come."""
+
+
+class Cell:
+    """What all stores of a run are handles of; its operation number `held` is held up, before or after it is done."""
+
+    def __init__(self, text: str, held: int, when: Literal["before", "after"]) -> None:
+        self.memory = MemoryStore(text)
+        self._held = held
+        self._when = when
+        self._lock = threading.Lock()
+        self.begun = 0
+
+    def begin(self) -> int:
+        with self._lock:
+            self.begun += 1
+            return self.begun - 1
+
+    async def pass_by(self, number: int, when: str) -> None:
+        if (number, when) == (self._held, self._when):
+            until = time.monotonic() + PATIENCE
+            # What is waited for happens in other threads.
+            while self.begun < number + 4 and time.monotonic() < until:  # noqa: ASYNC110
+                await anyio.sleep(0.001)
+
+
+class Handle:
+    """A store of somebody's own on that cell; nothing tells that there is another one on it."""
+
+    def __init__(self, cell: Cell) -> None:
+        self._cell = cell
+
+    async def load(self) -> str | None:
+        number = self._cell.begin()
+        await self._cell.pass_by(number, "before")
+        text = await self._cell.memory.load()
+        await self._cell.pass_by(number, "after")
+        return text
+
+    async def replace(self, old: str | None, new: str) -> bool:
+        number = self._cell.begin()
+        await self._cell.pass_by(number, "before")
+        won = await self._cell.memory.replace(old, new)
+        await self._cell.pass_by(number, "after")
+        return won
+
+
+def together(auths: list[RefreshAuth], refused: Token) -> set[str]:
+    """Let sync threads and event loops of all objects need another token than `refused`; return what they get."""
+
+    def sync(auth: RefreshAuth) -> Callable[[], set[str]]:
+        return lambda: {auth.sync.refresh(refused=refused).access_token}
+
+    def loop(auth: RefreshAuth) -> Callable[[], set[str]]:
+        async def views() -> set[str]:
+            found = await asyncio.gather(*[auth.refresh(refused=refused) for _ in range(2)])
+            return {token.access_token for token in found}
+
+        return lambda: asyncio.run(views())
+
+    callers = [kind(auth) for auth in auths for kind in (sync, loop, sync)]
+    start = threading.Barrier(len(callers))
+
+    def call(caller: Callable[[], set[str]]) -> set[str]:
+        start.wait()
+        return caller()
+
+    with ThreadPoolExecutor(len(callers)) as pool:
+        return set().union(*pool.map(call, callers))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("held", range(OPERATIONS))
+def test_wherever_one_is_held_up_threads_and_loops_make_one_token_request_an_expiry(
+    held: int, when: Literal["before", "after"]
+) -> None:
+    endpoint = Endpoint()
+    cell = Cell(endpoint.text(), held, when)
+    # The claim of one that is held up is waited for.
+    auths = [RefreshAuth(endpoint, Handle(cell), refresh_timeout=60) for _ in range(2)]
+    for expiry in range(2):
+        assert together(auths, endpoint.current) == {f"SECRET-a{expiry + 1}"}
+    assert endpoint.asked == ["SECRET-r0", "SECRET-r1"]
+    assert cell.begun > held  # It was held up.
+    for auth in auths:
+        auth.sync.aclose()
