@@ -104,6 +104,23 @@ def test_the_source_distribution_holds_what_contributing_names(sdist: Path) -> N
     assert [name for name in held if name.startswith((".venv", ".site", ".git/"))] == []
 
 
+def test_an_environment_beside_the_sources_does_not_change_the_source_distribution(
+    sdist: Path, tmp_path: Path
+) -> None:
+    """Hatchling leaves a directory out that it has met already, and follows links in what it walks."""
+    with tarfile.open(sdist) as archive:
+        held = set(archive.getnames())
+    _run("tar", "-xzf", str(sdist), "-C", str(tmp_path))
+    (root,) = tmp_path.iterdir()
+    (root / ".venvs").mkdir()
+    (root / ".venvs" / "scripts").symlink_to(root / "scripts")
+    out = tmp_path / "out"
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(out), cwd=root)
+    (path,) = out.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        assert set(archive.getnames()) == held
+
+
 def _metadata(wheel: Path) -> email.message.Message:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
