@@ -27,8 +27,9 @@ from rich.text import Text
 from ..testing import Answer, ApiEvent, FamilyEvent, Gate, RunningServer, TokenEvent, running_server
 
 GRACE = "until_used"
-REFRESH_TIMEOUT = 4.0  # seconds; a claim is abandoned after 1.5 times that
-PATIENCE = 60.0  # seconds for one step of the story, on a slow machine
+# Seconds, the default. The story does not wait for it: the lock of a killed process ends with that.
+REFRESH_TIMEOUT = 20.0
+PATIENCE = 120.0  # seconds for one step of the story, on a slow machine
 
 SCENES = (
     "The token ends early under {first} callers. The caller that refreshes is cancelled.",

@@ -19,7 +19,11 @@ class LockedAuth(httpx.Auth):
 
     def __init__(self, token_url: str, client_id: str, client_secret: str, path: Path) -> None:
         self._token_url = token_url
-        self._client = httpx.AsyncClient(auth=(client_id, client_secret), timeout=60)
+        # No connection is kept: the server closes one that was idle for five seconds.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._client = httpx.AsyncClient(
+            auth=(client_id, client_secret), limits=limits, timeout=60, trust_env=False
+        )
         self._path = path
         self._token = json.loads(path.read_text())
         self._lock = asyncio.Lock()

@@ -22,6 +22,9 @@ from ._wire import Gate
 
 STOP_TIMEOUT = 10.0
 
+# The server closes a connection that was idle for five seconds. One that both ends close at once is an error.
+_LIMITS = httpx.Limits(keepalive_expiry=2.0)
+
 _BEHAVIOURS: dict[str, type[Behaviour]] = {
     kind.__name__: kind for kind in (Behaviour, Answer, Outage, LostAnswer, LostRequest)
 }
@@ -133,7 +136,7 @@ def running_server(
     command += ["--options", json.dumps(settings)]
     with (
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process,  # noqa: S603 - our own command
-        httpx.Client(timeout=60.0, trust_env=False) as client,
+        httpx.Client(timeout=60.0, limits=_LIMITS, trust_env=False) as client,
     ):
         try:
             line = cast("IO[bytes]", process.stdout).readline()
