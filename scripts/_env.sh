@@ -99,7 +99,7 @@ install_with_uv() {
 }
 
 # make_env DIRECTORY PYTHON INSTALL-ARGUMENTS: an environment with what pip or uv is to install.
-# It is made anew only if pyproject.toml, the Python or the arguments changed since.
+# It is made again only if pyproject.toml, the Python or the arguments changed since.
 make_env() {
     local directory=$1 python=$2 stamp
     shift 2

@@ -356,7 +356,7 @@ class RefreshAuth(AuthBase):
         """Send a request: one loop for async clients and sync ones. With `blocking` it never suspends but to send.
 
         Args:
-            request: what is to be sent.
+            request: the request to send.
             blocking: for a sync client.
             sent: what it was sent with, and the response, if it was: it needs no recording then.
         """
@@ -501,7 +501,7 @@ class RefreshAuth(AuthBase):
         """Return the request to send again: the one that was refused, which is a redirect's where one led there.
 
         What came before the redirect was accepted, and is not done a second time. None if it cannot be sent again and
-        the response is to be handed on.
+        the response is handed on.
         """
         request = response.request
         self._origins.check(request.url)  # A hook of the client's may have changed it.
@@ -587,7 +587,7 @@ def _step(step: Coroutine[Any, Any, _T]) -> _T | None:
 
 
 def _good(session: Session) -> Credential:
-    """Return a credential that holds, as `Session.good` does; wait only if there is none at hand."""
+    """Return a credential that holds, as `Session.good` does; wait only if there is none."""
     known = session.at_hand()
     if known is None:
         return _blocked(session, session.good)
@@ -607,7 +607,7 @@ def _blocked(session: Session, call: Callable[[], Coroutine[Any, Any, _T]]) -> _
         raise RuntimeError(
             "This synchronous call is made on the library's own event loop, by a token source, a store or a callback "
             "that runs there: it would wait for itself. Nothing was sent for it. Await the async call there, such as "
-            "auth.token() in the place of auth.sync.token()."
+            "auth.token() instead of auth.sync.token()."
         )
     if here is not None and session.is_hosted_on(here):
         raise _waits_for_itself()

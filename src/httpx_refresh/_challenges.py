@@ -55,7 +55,7 @@ class AuthChallenge:
     Attributes:
         scheme: in lower case.
         params: by names in lower case, quotes undone; of one that is there twice the first.
-        token68: what stands in the place of parameters, as in `Negotiate oRQwEqADCgEBow==`.
+        token68: what stands instead of parameters, as in `Negotiate oRQwEqADCgEBow==`.
     """
 
     scheme: str

@@ -55,7 +55,7 @@ def frameless(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     Its frames hold tokens and keys, and error trackers send local variables. An exception leaves with the frame of
     this wrapper alone, which holds none of the arguments; where it was raised is kept as a note. What caused it is
-    dropped, and kept as text by whoever wants to (`caused_by`). A cancellation keeps its chain, without frames: event
+    dropped, and may be kept as text (`caused_by`). A cancellation keeps its chain, without frames: event
     loops and anyio look at it.
 
     Args:

@@ -66,7 +66,7 @@ def lifetime(fields: Mapping[str, Any]) -> float | None:
 def _frameless_init(cls: type[_T]) -> type[_T]:
     """Keep the tokens that are passed to a dataclass out of the frames of what it raises.
 
-    As `frameless` does, which is left to whoever reads what fails: tokens are made at each refresh.
+    As `frameless` does, which is left to the code that reads what fails: tokens are made at each refresh.
     """
     initialise: Any = cls.__init__
 

@@ -58,7 +58,7 @@ class HasToken(Protocol):
 
 
 Secret: TypeAlias = str | Token | HasToken | Callable[[], "str | Token | Awaitable[str | Token]"]
-"""A token as text; or where it is read anew for each request: another `RefreshAuth`, or a callable, async or not.
+"""A token as text; or, where it is read again for each request: another `RefreshAuth`, or a callable, async or not.
 
 A callable that is not async is called in a thread of the library's, where it may read a file.
 """
@@ -228,8 +228,8 @@ class JWTBearer(EndpointSource):
         lifetime: seconds for which an assertion is good; None: 60.
         issued_before: seconds by which `iat` is set back, for servers whose clock is behind.
         claims: further claims.
-        assertion: in the place of a key: what returns an assertion, or a token, that others have signed, see `Secret`.
-            It is read anew for each request (Entra's on-behalf-of flow).
+        assertion: instead of a key: what returns an assertion, or a token, that others have signed, see `Secret`.
+            It is read again for each request (Entra's on-behalf-of flow).
         params: further parameters of the request.
         ends_previous: whether each new token ends the last one; then all processes must share a store. None: as the
             provider is known to do.
@@ -446,8 +446,8 @@ class Grant(EndpointSource):
     Args:
         endpoint: asks.
         grant_type: the grant's name, a word or a URI.
-        params: its parameters; or a callable, async or not, that returns them anew for each request. Their values
-            count as secrets. One that is not async is called in a thread of the library's, where it may read a file.
+        params: its parameters; or a callable, async or not, that returns them and is called for each request. Their
+            values count as secrets. One that is not async is called in a thread of the library's, and may read a file.
         subject: whom or what the tokens are for, where a parameter says so, such as an account's id: it goes into what
             the stored text says of itself, and a token for another one is not adopted.
         repeatable: whether asking again is safe when an answer may have been lost.
@@ -514,7 +514,7 @@ class Grant(EndpointSource):
 
 
 class _Asked:
-    """What a token is to be good for, checked: as parameters, and as words for its purpose."""
+    """What a token should be good for, checked: as parameters, and as words for its purpose."""
 
     def __init__(
         self,
@@ -586,7 +586,7 @@ def _several(value: Words | None, name: str) -> list[str]:
     return [_text(one, name) for one in texts]
 
 
-# -- what is read anew for each request --------------------------------------------------------------------------------
+# -- what is read again for each request -------------------------------------------------------------------------------
 
 
 def _check_secret(value: object, name: str) -> None:
@@ -650,7 +650,7 @@ class _Unusable(ValueError):
 
 
 def _not_sent(error: Exception, name: str) -> RefreshUnavailable:
-    """Return what to raise where an argument that is read anew brought nothing."""
+    """Return what to raise where an argument that is read again brought nothing."""
     if isinstance(error, (_Unusable, RefreshAuthError)):
         why = str(error)  # Neither shows a secret.
     elif isinstance(error, OSError) and error.strerror:

@@ -78,7 +78,7 @@ class Login:
     """One login that was begun: send the browser to `url`, keep the rest until it comes back.
 
     Attributes:
-        request: what is to be kept, see `AuthorizationRequest`.
+        request: what to keep, see `AuthorizationRequest`.
         issuer: who was asked; nobody else is shown the code (RFC 9207).
         client_id: as which client.
     """
@@ -254,7 +254,7 @@ class Server:
 
         Raises:
             ReauthorizationRequired: the refresh token is refused for good; or the client that had registered itself is
-                unknown to the server by now, and a login has to register it anew.
+                unknown to the server by now, and a login has to register it again.
             RefreshUnavailable: there is no new token; its `outcome` tells what became of the old one.
         """
         holder = _Client.of(token) or self._unnamed()
@@ -318,9 +318,9 @@ class Server:
         Args:
             store: holds the token and its registrations.
             redirect_uri: where the server sends the browser.
-            scope: what is asked for in the place of what the server asks for, words with blanks between. Scopes that
+            scope: what to ask for instead of what the server asks for, words with blanks between. Scopes that
                 the token in the store has are asked for again, so that none of them is lost.
-            register: whether to register anew, although a registration is there.
+            register: whether to register again, although a registration is there.
             params: further parameters of the authorization request, such as those of `StepUpRequired.params`.
 
         Raises:
@@ -417,7 +417,7 @@ class Server:
 
     async def _look_at(self, issuer: str) -> _Found:
         """Return that with what this issuer says of itself; it must be one that the server names."""
-        found, self._known = await self._look(), None  # What proves to be wrong is asked for anew.
+        found, self._known = await self._look(), None  # What proves to be wrong is asked for again.
         if issuer not in found.resource.authorization_servers:
             raise ValueError(
                 f"{self.name} names other authorization servers than {issuer}, whose client this is: "
@@ -741,8 +741,8 @@ def _unsent(name: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise RefreshUnavailable(
-            f"What {name} says of its tokens cannot be used: {error}. The refresh token was not sent. If that is how "
-            "it is to be now, log in again.",
+            f"What {name} says of its tokens cannot be used: {error}. The refresh token was not sent. If that "
+            "is intended, log in again.",
             outcome="not_sent",
             transient=False,
         ) from None

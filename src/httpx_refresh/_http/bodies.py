@@ -207,7 +207,7 @@ class _Held:
         self._started = False
 
     def replace(self, body: bytes) -> None:
-        """Put `body` in the place of the body."""
+        """Replace the body with `body`."""
         self.chunks = deque([body])
         self.ended, self._error = True, None
 

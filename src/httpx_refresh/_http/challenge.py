@@ -24,7 +24,7 @@ class ExpiryRule:
     """Say which responses mean "the access token has expired" for an API that says it in the body.
 
     A response with one of these statuses is looked into: at most 64 KiB of its body are read, for at most two
-    seconds, and are still there for whoever reads the response afterwards, streamed or not. A body that announces
+    seconds, and are still there for a later reader of the response, streamed or not. A body that announces
     more is not touched. One that announces no length reaches its reader once 64 KiB of it, or all of it, are there.
 
     Args:
@@ -108,7 +108,7 @@ def read(
     """Say what a response says of the token.
 
     A 401 that asks for another login (RFC 9470 §3) is told by the `error` of its challenge alone, whatever the rule
-    says: `scope` and `resource_metadata` stand on ordinary ones, too. A 403 is for whoever made the request.
+    says: `scope` and `resource_metadata` stand on ordinary ones, too. A 403 is the caller's.
 
     Args:
         status: the response's status.

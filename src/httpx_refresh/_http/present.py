@@ -23,7 +23,7 @@ class Presenter(Protocol):
     """Puts a credential on requests, and knows it again: the one place that does."""
 
     def present(self, request: Request, credential: Credential) -> None:
-        """Make `request` carry `credential`, in the place of an earlier one."""
+        """Make `request` carry `credential`, instead of an earlier one."""
         ...
 
     def was_presented(self, request: Request, credential: Credential, response: Response) -> bool:

@@ -62,7 +62,7 @@ INVALID_GRANT = Refusal(error="invalid_grant")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """How the answers of one server are to be read, where they are not as RFC 6749 §5 has them.
+    """How to read the answers of one server, where they differ from RFC 6749 §5.
 
     Args:
         dead: the refusals that mean that the grant is dead.
@@ -121,7 +121,7 @@ class Meaning:
     Attributes:
         kind: `token`: here is one. `dead`: the grant is refused for good. `refused`: this client, or this request,
             is refused, and the grant was not looked at. `busy`: the request was put off. `unavailable`: a 503, from
-            whoever answered; `unknown`: anything else. In these two whether the refresh token was spent cannot be
+            no matter who answered; `unknown`: anything else. In these two whether the refresh token was spent cannot be
             told.
         token: the token, as this response has it.
         error: the `error` code, if there was one.
@@ -146,7 +146,7 @@ def meaning(
 
     Args:
         answer: the answer.
-        rules: how this server's answers are to be read.
+        rules: how to read this server's answers.
         now: epoch seconds: for the token's `expires_at`, and for a `Retry-After` that is a date.
     """
     status = answer.status
@@ -214,7 +214,7 @@ def refreshed(
     Args:
         answer: the answer, or why there is none.
         name: what messages call the provider.
-        rules: how this server's answers are to be read.
+        rules: how to read this server's answers.
         redact: hides what was sent, should the server repeat it.
         now: epoch seconds when it was asked. The server counts `expires_in` from a moment after that: what is
             reckoned from here ends too early, if anything, never too late.

@@ -134,7 +134,7 @@ async def wait(
 
 
 def _next_interval(error: LoginFailed, interval: float, name: str) -> float:
-    """Return the pause before the next question; raise if there is to be none."""
+    """Return the pause before the next question; raise if there is none."""
     if error.error == "authorization_pending":
         return interval
     if error.error == "slow_down":

@@ -135,7 +135,7 @@ class TokenEndpoint:
     Attributes:
         client_auth: the name of how the client authenticates (RFC 7591 §2, RFC 8705 §2).
         client_fingerprint: tells credentials of clients apart: 8 hex digits, of which no secret can be made. Of keys
-            and certificates it knows the public part; of what is read anew, what was read last.
+            and certificates it knows the public part; of what is read again each time, what was read last.
         purpose: what its tokens are for; a stored token for something else is not spent here.
 
     Raises:

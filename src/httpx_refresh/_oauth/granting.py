@@ -56,7 +56,7 @@ async def ask(
         client: asks.
         form: what is asked; a name may stand in it several times (RFC 8707 §2, `resource`).
         secrets: what the server's words must not be shown with, should it repeat them.
-        rules: how the server's answers are to be read; `dead` are the refusals that mean that somebody has to agree
+        rules: how to read the server's answers; `dead` are the refusals that mean that somebody has to agree
             first.
         claims: what is asked for that an API wants the token to hold.
     """

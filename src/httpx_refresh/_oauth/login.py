@@ -26,7 +26,7 @@ _MOST_FIELDS = 100  # parameters of a redirect; an answer to a login has five or
 class AuthorizationRequest:
     """One login that was begun: send the browser to `url`, keep the rest until it comes back.
 
-    Whoever sees `code_verifier` and the redirect can redeem the code: keep it on the server, or in an encrypted
+    Anybody who sees `code_verifier` and the redirect can redeem the code: keep it on the server, or in an encrypted
     session, and bind `state` to the browser. Its repr shows neither.
     """
 
@@ -139,7 +139,7 @@ def code_of(
     request: AuthorizationRequest,
     redirect: str | Mapping[str, str],
 ) -> tuple[str, dict[str, str]]:
-    """Return the code that the browser brought back, and what else is to be kept of the redirect.
+    """Return the code that the browser brought back, and what else of the redirect is kept.
 
     Raises:
         LoginFailed: the redirect is not the answer to this request, or the answer is no.
@@ -215,7 +215,7 @@ async def redeem(
         client: asks.
         grant_type: of the request (RFC 6749 §4.1.3, RFC 8628 §3.4).
         form: its other parameters; each of them is a secret.
-        rules: how this server's answers are to be read.
+        rules: how to read this server's answers.
     """
     # Imported here: importing the library stays fast.
     from authlib.oauth2.rfc6749.parameters import prepare_token_request

@@ -1,4 +1,4 @@
-"""Secrets and keys that may be read anew before each use: text, a file, or what a callable returns.
+"""Secrets and keys that may be read again before each use: text, a file, or what a callable returns.
 
 It knows no cryptography and no request.
 """
@@ -141,7 +141,7 @@ def not_sent(error: Exception, doing: str) -> RefreshUnavailable:
 
 
 class Secret:
-    """A text that is read anew before each use if it comes from a file or a callable.
+    """A text that is read again before each use if it comes from a file or a callable.
 
     Mutable: `last`, the text as it was read last, None before a callable's first; replaced as a whole.
 

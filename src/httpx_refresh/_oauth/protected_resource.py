@@ -124,6 +124,6 @@ def covers(resource: str, url: str) -> bool:
 
 
 def _segments(url: str) -> list[str]:
-    # Not httpx's path, in which the dots of "/a/../b" have been acted upon.
+    # Not httpx's path, in which the dots of "/a/../b" are already resolved.
     path = urlsplit(url).path.strip("/")
     return [unquote(one) for one in path.split("/")] if path else []

@@ -23,7 +23,7 @@ _WORD = 4
 _LONG = 4096
 """A secret of more characters is looked for whole as it is, in other forms by its beginning and its end."""
 
-# A JWT (RFC 7519 §3.1), whoever's it is: `eyJ` is the beginning of a JSON object in base64.
+# A JWT (RFC 7519 §3.1), ours or not: `eyJ` is the beginning of a JSON object in base64.
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)*")
 
 _OCTET = re.compile("%[0-9A-F]{2}")

@@ -169,9 +169,7 @@ async def register(
     if answer.status not in (200, 201):
         raise _refused(answer, fields, name)
     asked = metadata["token_endpoint_auth_method"]
-    if (
-        asked != "none"
-    ):  # All of it is to be in the answer; where it is not, it is as it was asked for.
+    if asked != "none":  # The answer should hold all of it; what is missing is as it was asked for.
         fields = {"token_endpoint_auth_method": asked, **fields}
     registration = Registration.from_note(fields)
     if registration is None:
@@ -181,7 +179,7 @@ async def register(
             "pass its client_id (--client-id)."
         )
     (wanted,) = metadata["redirect_uris"]
-    # RFC 7591 §3.2.1: a server may put other values in the place of those that were asked for.
+    # RFC 7591 §3.2.1: a server may replace the values that were asked for.
     uris = registration.redirect_uris or (wanted,)
     if wanted not in uris:
         raise LoginFailed(

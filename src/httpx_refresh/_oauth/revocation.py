@@ -76,7 +76,7 @@ def _endpoint_of(
         raise ValueError(
             f"{name} revokes a token at the host that came with it as instance_url, and this one came with none"
         )
-    # Secrets go there, and whoever can write to the store chooses the host: origins that are named must have it.
+    # Secrets go there, and anybody who can write to the store chooses the host: origins that are named must have it.
     if origins is None or origins == "any":
         raise OriginNotAllowed(
             f"{name} revokes a token at the host that came with it as instance_url. No origins are named that it could "

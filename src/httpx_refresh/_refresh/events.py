@@ -78,7 +78,7 @@ class Refreshed(Event):
 class RefreshFailed(Event):
     """There is no new token. Who waited got an error; ahead of expiry nobody waits, and the token goes on being used.
 
-    `asked`: whether this process sent a token request; else it heeds a pause, or the store failed.
+    `asked`: whether this process sent a token request; else it keeps a pause, or the store failed.
     """
 
     reason: Reason

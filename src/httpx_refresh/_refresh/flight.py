@@ -55,7 +55,7 @@ class Flight:
         waiters: how many callers have joined.
         links: what stands for the first of them, for those who trace.
         landing: set once, before `turn` and `ended`.
-        closing: set by whoever wants it to end soon: it starts nothing new then.
+        closing: set to end it soon: it starts nothing new then.
 
     Invariants: all of it happens on `loop`. `ended` is set after `landing`, once the token is saved, too.
     """

@@ -104,7 +104,7 @@ if hasattr(os, "register_at_fork"):
         before=CHANGING.acquire, after_in_parent=CHANGING.release, after_in_child=CHANGING.release
     )
 
-# The tasks of each event loop: a loop keeps no hold of them, and whoever started one may be gone before it ends.
+# The tasks of each event loop: a loop does not keep them alive, and a caller may be gone before its task ends.
 _running: dict[object, set[object]] = {}
 
 if hasattr(os, "register_at_fork"):
@@ -130,7 +130,7 @@ def spawn(
     Args:
         work: runs to its end, unless the process dies or the loop is closed without cancelling its tasks.
         ending: called when the event loop is about to end: `work` should leave out what can wait.
-        never_ran: called in the place of `work` if an asyncio loop ended before the first step. (A trio task always
+        never_ran: called instead of `work` if an asyncio loop ended before the first step. (A trio task always
             takes its first step.)
         every: seconds between two calls of `tick` while `work` runs.
         tick: called then.
@@ -268,7 +268,7 @@ class CallRaised(Exception):
 
 
 async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
-    """Await somebody else's code, for so many seconds and no longer, even if it does not heed its cancellation.
+    """Await somebody else's code, for so many seconds and no longer, even if it ignores its cancellation.
 
     To be called from a task of `spawn`. Each `Exception` that `call` raises is raised here.
 
@@ -375,7 +375,7 @@ class Beside:
             on_end()
 
     def cancel(self) -> None:
-        """Ask it to end; it may not heed that."""
+        """Ask it to end; it may ignore that."""
         self._cancel()
 
 

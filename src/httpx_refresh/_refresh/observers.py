@@ -135,7 +135,7 @@ class Observers:
         self._store_name: str | None = None
 
     def emit(self, event: Event) -> None:
-        """Tell everybody; whoever fails changes nothing."""
+        """Tell everybody; one that fails changes nothing."""
         try:
             # A failure's level depends on its reason as well: then the logger itself decides.
             logs = isinstance(event, events.RefreshFailed) or logger.isEnabledFor(
@@ -167,7 +167,7 @@ class Observers:
     async def told(self) -> None:
         """Wait until the callbacks have been told what happened so far; not for those that block.
 
-        So whoever waits for a refresh finds that its callbacks were called, in a test or where they count.
+        So a caller that waits for a refresh finds that its callbacks were called, in a test or where they count.
         """
         for box in self._boxes:
             await box.emptied()
@@ -256,7 +256,7 @@ def _host_of(source: object) -> str | None:
 
 
 class _Mark:
-    """In the place of an event: whoever posted it is woken when all events before it were delivered."""
+    """Stands among the events: the task that posted it is woken when all events before it were delivered."""
 
     __slots__ = ("wake",)
 

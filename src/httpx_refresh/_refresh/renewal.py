@@ -55,7 +55,7 @@ Step = Literal[
 ]
 
 _MOST_BEGINNINGS = 5
-"""So often a refresh begins anew that was held up before anything was sent."""
+"""How often a refresh that was held up before anything was sent is started again."""
 
 
 def decide(
@@ -69,7 +69,7 @@ def decide(
     claims: str | None = None,
     patience: float = LONGEST_EARLY_WAIT,
 ) -> Step:
-    """Say what whoever needs a token has to do about what the store holds.
+    """Decide what a caller that needs a token does about what the store holds.
 
     Args:
         view: the store's text, just read, and judged.
@@ -473,7 +473,7 @@ _FIRST_STEP = (
 
 
 def failed_like(failed: Failed | None, left: float) -> RefreshAuthError:
-    """Return the error that whoever asked the endpoint got, for those who heed its pause."""
+    """Return the error of the process that asked the endpoint, for those that keep its pause."""
     if failed is None:
         raise AssertionError("nothing has failed")
     if failed.person:
@@ -531,7 +531,7 @@ def reauthorization_required(record: Record, name: str, store: str) -> Reauthori
         )
     if dead is None:
         raise AssertionError("this token is not known to be dead")
-    # Whoever can write to the store has written these words.
+    # Anybody who can write to the store may have written these words.
     error = dead.error and shown(dead.error, 64)
     description = dead.error_description and shown(dead.error_description, 300)
     said = error or "no error code"

@@ -42,7 +42,7 @@ _REMEMBERED = 4
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the store held at one moment, and how it is to be judged.
+    """What the store held at one moment, and how to judge it.
 
     Attributes:
         record: the text, read.
@@ -220,7 +220,7 @@ class Slot:
         patience = claim.patience or self.refresh_timeout
         standing = _standing.get(claim.nonce)
         if standing is not None and is_closed(standing.loop):
-            # Remembered: whoever looks next finds no event loop beside the claim any more.
+            # Remembered: the next look finds no event loop beside the claim any more.
             self.give_up(claim, maybe_spent=True)
             return True
         return (
@@ -240,7 +240,7 @@ class Slot:
     # -- writing -----------------------------------------------------------------------------------------------
 
     async def swap(self, old: str | None, record: Record) -> Record | None:
-        """Write `record` in the place of the text `old`; return it with its text, or None if another text is there.
+        """Replace the text `old` with `record`; return it with its text, or None if another text is there.
 
         Raises:
             StoreError: the store failed; it may have written it all the same.
@@ -255,7 +255,7 @@ class Slot:
         return replace(record, text=text) if won else None
 
     async def put(self, token: Token, purpose: str | None = None) -> Record:
-        """Put `token` in the place of whatever the store holds, readable or not; return what stands there then.
+        """Replace what the store holds, readable or not, with `token`; return what stands there then.
 
         Args:
             token: the token.
@@ -283,7 +283,7 @@ class Slot:
     def keeps_changing(self) -> StoreError:
         """Return the error for a text that is another one at each swap."""
         return StoreError(
-            f"{self.store!r} holds another text each time that it is to be replaced: somebody else writes to it all "
+            f"{self.store!r} holds another text at each attempt to replace it: something else writes to it all "
             "the time, or its replace(old, new) is wrong. Put it through `check_store`."
         )
 
@@ -350,7 +350,7 @@ class Slot:
     async def hold(self) -> Release | None:
         """Take the operating system's lock beside the store; None if the store has none, or if somebody holds it.
 
-        It outlives a process by no moment. Whoever gets it while a claim with `held` stands knows that the claim's
+        It ends with the process. A process that gets it while a claim with `held` stands knows that the claim's
         owner has died.
         """
         hold: Any = getattr(self.store, "hold", None)

@@ -56,7 +56,7 @@ class NoToken:
     Attributes:
         error: why.
         maybe_spent: the refresh token may be spent all the same.
-        pause: seconds to wait before it is asked again, if that is to be done.
+        pause: seconds to wait before it is asked again, if it is asked again.
     """
 
     error: RefreshUnavailable
@@ -177,7 +177,7 @@ class Spending:
         Raises:
             StoreError: the store failed. The claim may stand there all the same, and nothing is sent under it.
         """
-        # Taken before the write: whoever watches the claim cannot have begun earlier.
+        # Taken before the write: a watcher of the claim cannot have begun earlier.
         self._deadline = self._slot.host.monotonic() + self._slot.refresh_timeout
         claimed = replace(self._base, redeeming=self._claim, uncertain=self._uncertain)
         won = None
@@ -203,7 +203,7 @@ class Spending:
             closing: once it is set, nothing is asked again.
 
         Returns:
-            The outcome. If it is `Renewed` and `saved` is None, the store failed, and the token is to be saved yet.
+            The outcome. If it is `Renewed` and `saved` is None, the store failed, and the token is not saved yet.
         """
         try:
             await self._ask(closing, backoff)
@@ -270,9 +270,9 @@ class Spending:
     def _may_ask_again(
         self, answer: RefreshUnavailable, pause: float, *, maybe_spent: bool, forgiven: bool
     ) -> bool:
-        """Whether another request is safe, and is to be made under this claim."""
+        """Whether another request is safe, and should be made under this claim."""
         if self._failed_before() is not None or pause > LONGEST_HELD_PAUSE:
-            return False  # At the end of a pause one asks, once, whoever comes first.
+            return False  # At the end of a pause the first process to come asks once.
         if maybe_spent and not forgiven and self._need is Need.AHEAD:
             return False  # The access token is still good: nothing is risked for another one.
         # A server that answers "unavailable" most likely did nothing; and its callers need a token.
@@ -395,7 +395,7 @@ class Spending:
         return replace(unclaimed, uncertain=uncertain, failed=failed)
 
     def _asked_claims(self, generation: int) -> AskedClaims | None:
-        """Return what is to be noted of claims beside the token of this generation."""
+        """Return the note about claims beside the token of this generation."""
         base, host = self._base, self._slot.host
         if self._claims is None:
             return base.asked_claims
@@ -422,7 +422,7 @@ class Spending:
     def _failed(
         self, error: RefreshUnavailable | ReauthorizationRequired, *, maybe_spent: bool
     ) -> tuple[Failed, ...]:
-        """Return the notes that let everybody heed the pause; what was never sent is this process's own affair."""
+        """Return the notes that share the pause with everybody; what was never sent concerns this process only."""
         before, host = self._failed_before(), self._slot.host
         person = isinstance(error, ReauthorizationRequired)
         answered = "refused" if isinstance(error, ReauthorizationRequired) else error.outcome
@@ -563,7 +563,7 @@ class Spending:
         return isinstance(outcome, (Renewed, Refused)) and there.same_base(self._base)
 
     def lost(self) -> bool:
-        """Whether the store was found to hold another's token in the place of the one that was spent."""
+        """Whether the store was found to hold another token instead of the one that was spent."""
         return (
             self.saved is not None
             and not self._is_ours(self.saved)

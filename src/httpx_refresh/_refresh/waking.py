@@ -27,7 +27,7 @@ class Waiting:
         _text: what the store held when that was called.
         _cut: the end of that call has cut a pause short.
         _pausing: the pause that its end cuts short.
-        _usable: whether `changed` is to be called: there is one, it has not failed in this wait, and no call hangs.
+        _usable: whether `changed` may be called: there is one, it has not failed in this wait, and no call hangs.
 
     Invariants: there is one call at a time. A pause is cut short once for each text that was seen: a store that always
     says "changed" costs one look beside those that are made anyway.
@@ -57,7 +57,7 @@ class Waiting:
         self._pausing: anyio.CancelScope | None = None
 
     async def pause(self, closing: anyio.Event, text: str | None, most: float) -> None:
-        """Wait until the store is to be looked at again, or `closing` is set.
+        """Wait until it is time to look at the store again, or `closing` is set.
 
         Args:
             closing: ends the wait at once.

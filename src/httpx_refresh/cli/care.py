@@ -99,7 +99,7 @@ async def status_of_all(slots: Sequence[Settings], *, as_json: bool) -> Exit:
 
 
 async def refresh(settings: Settings) -> None:
-    """Refresh now, through the same code as every service: with a claim, shared with whoever does it already."""
+    """Refresh now, through the same code as every service: with a claim; a refresh that is under way is shared."""
     source = await settings.source()
     slot = open_slot(settings)
     # No origins: the commands send no request to the API.

@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 class How:
     """In which way the person logs in, and what is asked for beside the scope.
 
-    `timeout` is in seconds, and bounds the whole login; `register`: register anew at an MCP server's issuer.
+    `timeout` is in seconds, and bounds the whole login; `register`: register again at an MCP server's issuer.
     """
 
     device: bool
@@ -142,7 +142,7 @@ class _AtEndpoint:
 
 
 class _AtServer:
-    """At whoever issues the tokens of an MCP server."""
+    """At the issuer of an MCP server's tokens."""
 
     def __init__(self, server: Server, settings: Settings, store: TokenStore, how: How) -> None:
         self.name = server.name
@@ -155,7 +155,7 @@ class _AtServer:
         chosen = place_of(self._settings.redirect_uri, self._settings.port)
         if self._settings.redirect_uri is not None or self._settings.port is not None:
             return [chosen]
-        # Most servers compare the port, too: where the browser was awaited before, no client is registered anew.
+        # Most servers compare the port, too: on the port of the last login, no client is registered again.
         before = await self._server.registered_redirect_uris(self._store)
         return [*(place_of(uri, None) for uri in before if _is_loopback(uri)), chosen]
 

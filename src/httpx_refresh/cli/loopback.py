@@ -1,6 +1,6 @@
 """The loopback server: receives the redirect of one login (RFC 8252 §7.3), answers with a page, and stops.
 
-Whoever runs a program on this machine, and every page that a browser on it has open, can send requests here. So what
+Any program on this machine, and every page that a browser on it has open, can send requests here. So what
 ends the login is a request that brings its `state`, which only the provider and this browser have seen. Knows nothing
 of tokens.
 """
@@ -79,8 +79,8 @@ class Loopback:
     `taken` becomes True when the redirect is there, and never False again: a second one is turned away. `_error` is
     what came of it, set before `_answered`, which says that the browser has its page. `_state` and `_complete` are
     those of the login that is served, and do not change while it is. `_waiting` holds a scope for each connection
-    that has not sent its request yet, the oldest first: past a limit that one is given up, so that whoever opens many
-    does not use up the descriptors of this process.
+    that has not sent its request yet, the oldest first: past a limit the oldest is closed, so that a program
+    that opens many does not use up the descriptors of this process.
     """
 
     def __init__(self, place: Place) -> None:

@@ -207,7 +207,7 @@ class Settings:
         return _path(self.client_key_password_file)
 
     def overrides(self) -> dict[str, Any]:
-        """Return what the endpoint is to be told beside its provider's facts."""
+        """Return the arguments of the endpoint beside its provider's facts."""
         chosen = {_OVERRIDES[name]: getattr(self, name) for name in _OVERRIDES}
         return {name: value for name, value in chosen.items() if value is not None}
 
@@ -216,7 +216,7 @@ class Settings:
         return PRESETS.get(self.provider or "")
 
     def _parameters(self) -> dict[str, str]:
-        """Return what the preset is to be told of the provider's house, and of the login."""
+        """Return the preset's arguments: the provider's domain, and what the login needs."""
         preset = self.preset()
         house = None if preset is None else _house(preset)
         if self.domain is not None and house is None:

@@ -177,7 +177,7 @@ class Idle:
     Attributes:
         dies_at: when it dies then, in epoch seconds; None where it cannot be told.
         assumed: neither the token nor its provider tells the lifetime: 30 days are assumed.
-        due: it is to be used now, so that it does not die.
+        due: it must be used now, so that it does not expire.
     """
 
     dies_at: float | None

@@ -145,7 +145,7 @@ MARK = "<!-- made of the presets: python -m httpx_refresh.providers._table docs/
 
 
 def renewed(document: str) -> str:
-    """Return a document with what follows `MARK` made anew."""
+    """Return a document with what follows `MARK` made again."""
     before, mark, _ = document.partition(MARK)
     if not mark:
         raise ValueError("the document has no place for the table")

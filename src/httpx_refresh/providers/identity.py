@@ -191,7 +191,7 @@ def snowflake(
     host: str,
     **overrides: Unpack[Overrides],
 ) -> TokenEndpoint:
-    """Snowflake's own OAuth: refresh tokens that are good once are to be asked for.
+    """Snowflake's own OAuth: refresh tokens that are good once must be asked for.
 
     Args:
         client_id: of the security integration.

@@ -77,8 +77,8 @@ class Release(Protocol):
 class ClaimLock(Protocol):
     """What a store has in addition whose users are all on one host: a lock that dies with its owner.
 
-    Whoever spends a refresh token holds this lock from before the claim is written until the claim
-    is gone. If the lock is to be had while a claim stands whose note says that it is held, the
+    The process that spends a refresh token holds this lock from before the claim is written until the claim
+    is gone. If the lock is free while a claim stands whose note says that it is held, the
     claim's owner has died, and nobody needs to wait for it, unless the lock `is_first`.
     """
 
@@ -86,8 +86,8 @@ class ClaimLock(Protocol):
         """Take the lock without waiting for it; return None if somebody holds it.
 
         It excludes other processes, and other calls in this process. A subprocess does not inherit
-        it. Whoever cannot get it, for whatever reason, may go on without: then others wait as they
-        do with any store.
+        it. A process that cannot get it may go on without: then others wait as they do with any
+        store.
         """
         ...
 

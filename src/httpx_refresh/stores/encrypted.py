@@ -63,8 +63,8 @@ class EncryptedStore:
     the frames that hold texts. The inner store's swap decides who wins; this one adds nothing to it
     and takes nothing away. A swap of a text for itself leaves its ciphertext, or a plain text, as it is.
 
-    It keeps a text from those who can read the store. It does not keep whoever can write to the
-    store from putting back an earlier text of the same slot.
+    It keeps a text from those who can read the store. Anybody who can write to
+    the store can restore an earlier text of the same slot.
 
     Args:
         store: where the encrypted text is kept. If it has `hold` or `changed`, so has this store.
@@ -75,7 +75,7 @@ class EncryptedStore:
             `slot` of its own, and for a file that is reached by different paths. What version 0.1
             bound to a shorter name is read too, and bound to the whole one by the next write.
         allow_plaintext: read a plain JSON text too, and encrypt the one that takes its place. For
-            the move to encryption only: whoever can write to the store could put a token of their
+            the move to encryption only: anybody who can write to the store could put a token of their
             own there.
 
     Raises:
@@ -96,7 +96,7 @@ class EncryptedStore:
         "_store",
     )
 
-    # Only if the store within has them: whoever looks for them finds none else. So they are in the
+    # Only if the store within has them: a caller that looks for them finds none otherwise. So they are in the
     # dict, and no slots, which a class has whether they are filled or not.
     hold: Callable[[], Awaitable[Release | None]]
     changed: Callable[[str | None], Awaitable[None]]
@@ -274,7 +274,7 @@ def _read_key(key: bytes | str, position: int) -> bytes:
 
 def _decoded(key: str) -> bytes | None:
     try:
-        # urlsafe_b64decode skips what is not base64; a key with a typo is to be refused.
+        # urlsafe_b64decode skips what is not base64; a key with a typo must be refused.
         return base64.b64decode(
             key.encode() + b"=" * (-len(key) % 4), altchars=b"-_", validate=True
         )

@@ -121,7 +121,7 @@ class FileStore:
 
         Its holder's death releases it, also by a signal, and so does the collection of what this
         returns. A forked child of Python's closes what it has inherited of it; a child that was
-        forked behind Python's back keeps the lock, and whoever watches the claim waits.
+        forked behind Python's back keeps the lock, and watchers of the claim wait.
         """
         return await run_blocking(_hold, self._path, group=self._path)
 
@@ -168,7 +168,7 @@ def _hold(path: str) -> Release | None:
 class _Hold:
     """The lock of a claim, held in this process: a `Release`.
 
-    `_lock` holds the lock, or nothing once it is released; whoever takes it out releases it.
+    `_lock` holds the lock, or nothing once it is released; what takes it out releases it.
     """
 
     __slots__ = ("_is_first", "_lock", "_pid")
@@ -320,9 +320,9 @@ def _read(target: str, path: str) -> bytes | None:
 
 
 def _write(target: str, data: bytes, lock: _Lock) -> bool:
-    """Put `data` in the place of `target`; return False, nothing written, if the lock was lost."""
+    """Replace `target` with `data`; return False, with nothing written, if the lock was lost."""
     directory, name = os.path.split(target)
-    # One name, not a random one: whoever holds the lock is alone with it, and what a killed
+    # One name, not a random one: only the holder of the lock uses it, and what a killed
     # process left there, a token in it, is gone with the next write.
     temporary = os.path.join(directory, f".{name}.tmp")
     with suppress(FileNotFoundError):
@@ -414,7 +414,7 @@ def _resolve(path: str) -> str:
         try:
             status = os.lstat(step)
         except (FileNotFoundError, NotADirectoryError):
-            where = step  # Whoever opens it gets the error.
+            where = step  # Opening it raises the error.
             continue
         if not stat.S_ISLNK(status.st_mode):
             where = step
@@ -442,7 +442,7 @@ def _require_right_of_links(owners: set[int], where: str, path: str) -> None:
         try:
             found = os.stat(os.path.dirname(where))
         except (FileNotFoundError, NotADirectoryError):
-            return  # Whoever opens it gets the error.
+            return  # Opening it raises the error.
     if owners != {found.st_uid}:
         raise PermissionError(
             errno.EACCES,

@@ -69,7 +69,7 @@ class RedisStore:
     answer to the first was lost; the second may then answer False for a swap that was won. The
     slot holds `new` in that case: compare it before you believe that another has won.
 
-    Each swap that is won says so on the channel `<key>:changed`, and whoever waits for another process listens there,
+    Each swap that is won says so on the channel `<key>:changed`, and processes that wait for another one listen there,
     with one connection for each client while somebody waits, and none else. A user whom the server's access control
     keeps from that channel writes all the same, and polls.
 

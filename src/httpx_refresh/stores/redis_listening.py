@@ -16,7 +16,7 @@ async def listening(client: Any, channel: str) -> AsyncIterator[asyncio.Future[N
     """Listen to one channel; yields what is done when a message came, or may have been lost.
 
     Raises whatever the client raises if it cannot subscribe. What is yielded raises nothing: if the connection is lost,
-    it is done, and the next call of this subscribes anew.
+    it is done, and the next call of this subscribes again.
 
     Args:
         client: a client of `redis.asyncio`. The caller runs on its event loop.
@@ -111,7 +111,7 @@ class _Subscription:
             await self._pubsub.aclose()
 
     def _tell(self, message: Any) -> None:
-        """Let go whoever waits for this message, or for this confirmation."""
+        """Wake what waits for this message, or for this confirmation."""
         if not isinstance(message, dict):
             return
         name = message.get("channel")
@@ -121,7 +121,7 @@ class _Subscription:
         if message.get("type") == "subscribe" and asked is not None and not asked.done():
             asked.set_result(None)
             return
-        # A second confirmation means that the client has connected anew: messages may be lost. And so may be those of a
+        # A second confirmation means that the client has reconnected: messages may be lost. And so may be those of a
         # channel whose name the client writes otherwise.
         for waiting in [self._waiting.get(str(name), set())] if asked else self._waiting.values():
             for one in waiting:

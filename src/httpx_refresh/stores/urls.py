@@ -43,7 +43,7 @@ def open_store(
         allow_plaintext: with keys, whether a plain text is read too, see `EncryptedStore`.
 
     Raises:
-        ValueError: a URL that names no store; no message shows it, for there may be a password in it.
+        ValueError: a URL that names no store; no message shows it, since there may be a password in it.
         ImportError: the store, or the database's driver, is not installed; it says what to install.
     """
     if not isinstance(url, str):

@@ -150,7 +150,9 @@ async def _check_freshness(make_store: MakeStore, stores: list[TokenStore], held
         before, held = held, f"write {number}"
         writer = stores[number % len(stores)]
         won = await writer.replace(before, held)
-        _require(won, "a swap from the text that is held wins, whichever handle has written it")
+        _require(
+            won, "a swap from the text that is held wins, no matter which handle has written it"
+        )
         seen: list[str | None] = []
         late: list[bool] = []
         async with anyio.create_task_group() as group:

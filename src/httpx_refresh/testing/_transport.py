@@ -65,7 +65,7 @@ class _Transport:
 
     async def _send(self, request: Any) -> Any:
         reply = self._server.handle(await self._read(request))
-        # Only now a wait: whoever cancels it cannot undo what the server did.
+        # It waits only now: a cancellation cannot undo what the server did.
         await pace(reply)
         if reply.loss is Loss.NOT_CONNECTED:
             raise self.library.ConnectError("Nobody listens.")
