@@ -212,26 +212,34 @@ def test_the_tutorial_does_what_it_says(environment: Path, server: RunningServer
     run(preset, "preset")
 
 
-def test_the_page_about_tests_passes_as_a_test_file(environment: Path) -> None:
-    Path("test_page.py").write_text("\n".join(snippets(DOCS / "testing.md")), "utf-8")
+MOCKS = "respx, pytest-httpx and httpx2-pytest"
+
+
+def passes(blocks: list[str], *options: str) -> int:
+    """Run blocks as a test file; return how many tests passed."""
+    Path("test_page.py").write_text("\n".join(blocks), "utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-W",
-            "error",
-            "-p",
-            "no:cacheprovider",
-            "test_page.py",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+        [*command, *options, "test_page.py"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
-    assert re.search(r"\d+ passed", done.stdout)
+    found = re.search(r"^(\d+) passed", done.stdout, flags=re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_page_about_tests_passes_as_a_test_file() -> None:
+    page, mocks = DOCS / "testing.md", snippets(DOCS / "testing.md", under=MOCKS)
+    assert passes([block for block in snippets(page) if block not in mocks]) > 6
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_mocks_of_other_libraries_see_one_token_request() -> None:
+    for name in ("respx", "pytest_httpx", "pytest_httpx2"):
+        pytest.importorskip(name, reason=f"{name}: the group all-tests")
+    # Each of the three once, on asyncio: the mocks are the same on trio.
+    assert passes(snippets(DOCS / "testing.md", under=MOCKS), "-k", "asyncio") == 3
 
 
 # -- deploy ------------------------------------------------------------------------------------------------------------
