@@ -75,6 +75,10 @@ def commands() -> str:
 
     command: Any = typer.main.get_command(app)
     context = command.make_context("httpx-refresh", [], resilient_parsing=True)
+    for (
+        one
+    ) in command.commands.values():  # whole sentences: those that are made of the help are cut
+        one.short_help = one.help.split("\n\n")[0].replace("\n", " ")
     text = get_docs_for_click(obj=command, ctx=context, name="httpx-refresh", indent=1)
     return str(text).replace("\u2026", "…")
 

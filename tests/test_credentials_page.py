@@ -19,7 +19,7 @@ from tests.test_docs import ROOT, run, serve, snippets
 __all__ = ["serve"]  # a fixture
 
 google = pytest.importorskip("google.oauth2.credentials", reason="google-auth: the group all-tests")
-azure = pytest.importorskip("azure.identity", reason="azure-identity: the group all-tests")
+pytest.importorskip("azure.identity", reason="azure-identity: the group all-tests")
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,8 @@ def test_what_google_auth_finds_is_asked_for_a_scope(
     assert isinstance(page["google_auth"](), RefreshAuth)
 
 
-class Entra(azure.DefaultAzureCredential):  # type: ignore[misc]  # it may not be installed
-    """azure-identity's credential, whose chain is a server of ours: a token for each set of claims."""
+class Entra:
+    """A credential of azure-identity's kind (`TokenCredential`): it keeps one token for each set of claims."""
 
     def __init__(self, server: AuthorizationServer) -> None:
         self._server = server
