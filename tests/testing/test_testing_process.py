@@ -228,6 +228,22 @@ def test_the_command_prints_one_line_and_serves_until_it_is_told_to_stop(
     assert command.wait(120) == 0
 
 
+def test_without_a_pipe_the_command_serves_on(client: httpx.Client) -> None:
+    """In a container, under nohup, or in the background of a script its input has ended before it begins."""
+    command = [sys.executable, "-m", "httpx_refresh.testing"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        try:
+            line = json.loads(cast("Any", process.stdout).readline())
+            server = RunningServer(line, process.pid, client)
+            assert ping(client, server, server.token).status_code == 200
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
 def test_the_command_stops_though_it_holds_an_answer(
     command: subprocess.Popen[bytes], client: httpx.Client
 ) -> None:

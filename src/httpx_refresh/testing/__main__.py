@@ -1,7 +1,8 @@
 """Serve an authorization server and its API on 127.0.0.1: `python -m httpx_refresh.testing`.
 
 Prints one line of JSON (`url`, `client_id`, `client_secret`, `token`: the first token response) and
-serves until its standard input is closed, or until SIGTERM or SIGINT.
+serves until SIGTERM or SIGINT. Where its standard input is a pipe, as that of a test which starts it, it also ends when
+that is closed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(server: AuthorizationServer, listener: socket.socket) -> None:
-    """Print the line and serve on the socket until standard input ends or a signal comes."""
+    """Print the line and serve on the socket until a signal comes, or the end of a pipe."""
 
     def close_connection(scope: Mapping[str, Any]) -> None:
         for connection in list(web.server_state.connections):
@@ -88,7 +90,8 @@ def serve(server: AuthorizationServer, listener: socket.socket) -> None:
     # Before and after uvicorn's own handlers: it sends itself the signal again when it is done.
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    threading.Thread(target=stop_with_input, daemon=True).start()
+    if _has_pipe():
+        threading.Thread(target=stop_with_input, daemon=True).start()
     line = {
         "url": server.issuer,
         "client_id": server.client_id,
@@ -98,6 +101,15 @@ def serve(server: AuthorizationServer, listener: socket.socket) -> None:
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
     web.run(sockets=[listener])
+
+
+def _has_pipe() -> bool:
+    """Whether somebody may close standard input: not so of a terminal, nor of /dev/null in a container."""
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
