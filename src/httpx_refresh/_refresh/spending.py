@@ -414,7 +414,7 @@ class Spending:
         return facts_now(self._facts, self._source).client_fingerprint
 
     def _failed_before(self) -> Failed | None:
-        """Return what was noted of a failure that this client was to heed, too."""
+        """Return the noted failure whose pause binds this client, too."""
         failed = self._base.failed
         mine = (None, self._client) if failed else ()
         return next((one for one in failed if one.client in mine), None)

@@ -129,7 +129,7 @@ _GITHUB = Provider(
 
 
 class _AppToken:
-    """How a GitHub App says who it is: a JSON Web Token in the place of a bearer token."""
+    """How a GitHub App says who it is: a JSON Web Token instead of a bearer token."""
 
     method = "private_key_jwt"
 
