@@ -15,9 +15,7 @@ from typing import Any
 import pytest
 from selenium import webdriver
 
-from tests.browser.test_browser import ROOT, chromium
-
-__all__ = ["chromium"]  # a fixture
+from tests.test_docs import ROOT
 
 SIZES = [(1280, 900, False), (360, 740, True)]
 
