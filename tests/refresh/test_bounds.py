@@ -309,6 +309,45 @@ async def test_a_save_that_is_acknowledged_late_does_not_undo_a_login() -> None:
     assert store.record.token == Token("SECRET-login", "SECRET-r9")
 
 
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+async def test_a_text_that_is_read_late_does_not_undo_a_login(seconds: float) -> None:
+    endpoint, gate = Endpoint(clock=loop_wall), Gate()
+
+    class Late(Store):
+        async def load(self) -> str | None:
+            text = await super().load()
+            if self.loads == 1:
+                await gate.hold()
+            return text
+
+    auth = RefreshAuth(endpoint, Late(endpoint.text(expires_in=3600)))
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth.token)
+        await gate.arrived()
+        await anyio.sleep(seconds)
+        await auth.set_token(Token("SECRET-login", "SECRET-r9"))
+        gate.release()
+    assert (await auth.token()).access_token == "SECRET-login"
+
+
+async def test_a_result_that_cannot_be_saved_does_not_undo_a_login() -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    endpoint.gate = Gate()
+    store = Store(endpoint.text(expires_in=-1))
+    auth = RefreshAuth(endpoint, store)
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth.token)
+        await endpoint.gate.arrived()
+        await anyio.sleep(1)
+        await auth.set_token(Token("SECRET-login", "SECRET-r9"))
+        store.fails = any_write
+        endpoint.gate.release()
+    assert (await auth.token()).access_token == "SECRET-login"
+    store.fails = no_write
+    await auth.aclose()
+    assert store.record.token == await auth.token() == Token("SECRET-login", "SECRET-r9")
+
+
 @pytest.mark.parametrize("text", ["", "SECRET, not JSON", "[1]", "{}", '{"access_token": 5}'])
 async def test_a_login_repairs_a_damaged_text(text: str) -> None:
     store = Store(text)
