@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl
@@ -133,6 +134,7 @@ class Vendor:
     """A source of somebody's own, with nothing declared."""
 
     origins = "any"
+    purpose: str | None = None
 
     def __init__(self) -> None:
         self.held: list[Token | None] = []
@@ -148,6 +150,18 @@ async def test_anything_that_can_obtain_a_token_is_a_source_and_learns_what_was_
     first = await auth.token()
     assert await auth.refresh() == Token("a2")
     assert (first, vendor.held) == (Token("a1"), [None, Token("a1")])
+
+
+async def test_that_another_s_token_was_refused_is_no_doubt_of_the_one_that_replaces_it() -> None:
+    pause = {"nonce": "n1", "pause": 30.0, "until": time.time() + 30.0}
+    refusals = {"early": 0, "futile": 2, "kinds": [], "generation": 3, **pause}
+    notes = {"generation": 3, "purpose": "theirs", "refusals": refusals}
+    store = MemoryStore(json.dumps({"access_token": "theirs", "httpx_refresh": notes}))
+    vendor = Vendor()
+    vendor.purpose = "mine"
+    assert parse(await store.load()).refusals is not None
+    assert await RefreshAuth(vendor, store).token() == Token("a1")
+    assert parse(await store.load()).refusals is None
 
 
 # -- who needs a store -------------------------------------------------------------------------------------------------

@@ -150,6 +150,33 @@ async def test_whoever_waited_for_a_refresh_that_failed_late_spends_nothing_any_
 
 @pytest.mark.anyio
 @virtual_time
+async def test_whoever_waited_for_a_refresh_that_failed_late_is_told_what_it_was_told() -> None:
+    endpoint, store = _claimed()
+    auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
+    failed = {
+        "message": "The server is out of order.",
+        "outcome": "unknown",
+        "transient": True,
+        "failures": 1,
+        "nonce": "p1",
+        "pause": 0.5,
+        "until": loop_wall() + 9.5,
+    }
+    async with anyio.create_task_group() as group:
+
+        async def call() -> None:
+            with pytest.raises(RefreshUnavailable, match="out of order") as caught:
+                await auth.token()
+            assert caught.value.outcome == "unknown"
+
+        group.start_soon(call)
+        await anyio.sleep(9)
+        store.text = endpoint.text(expires_in=-1, generation=4, failed=[failed])
+    assert endpoint.asked == []
+
+
+@pytest.mark.anyio
+@virtual_time
 async def test_a_claimant_that_was_frozen_sends_nothing_under_the_old_claim_and_begins_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from httpx_refresh import RefreshAuth, StoreError
-from tests.fakes import Endpoint, Store, loop_wall, use_loop_time
+from tests.fakes import Endpoint, Store, loop_wall, results, use_loop_time
 from tests.virtual_time import virtual_time
 
 pytestmark = [pytest.mark.anyio, virtual_time]
@@ -97,3 +97,15 @@ async def test_a_claim_that_cannot_be_written_holds_no_lock() -> None:
     with pytest.raises(StoreError):
         await RefreshAuth(endpoint, store).token()
     assert (store.held, store.released) == (False, 1)
+
+
+async def test_a_save_that_is_given_up_lets_go_of_the_lock_beside_its_claim() -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    store = Holding(endpoint.text(expires_in=-1))
+    store.fails = results
+    auth = RefreshAuth(endpoint, store)
+    await auth.token()
+    assert store.held  # It is being saved.
+    await auth.aclose()
+    assert store.record.redeeming is not None
+    assert not store.held  # Others need not wait for a claim that nobody works under.

@@ -329,6 +329,27 @@ async def test_a_slot_that_was_emptied_during_a_refresh_gets_the_new_pair() -> N
     assert it.store.record.generation == 1
 
 
+async def test_another_s_claim_on_the_spent_token_is_waited_out_and_then_the_new_pair_is_saved() -> (
+    None
+):
+    it = Setup()
+    it.endpoint.gate = Gate()
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.auth.token)
+        await it.endpoint.gate.arrived()
+        theirs = {"by": "elsewhere:1", "nonce": "n1", "since": loop_wall(), "for": 20.0}
+        it.store.text = it.endpoint.text(expires_in=-1, redeeming=theirs).replace("-a1", "-a0")
+        it.store.text = it.store.text.replace("-r1", "-r0")
+        it.endpoint.gate.release()
+    assert (await it.auth.token()).access_token == "SECRET-a1"
+    await anyio.sleep(29)
+    assert it.store.record.generation == 0
+    await anyio.sleep(3)
+    assert it.store.record.token == await it.auth.token()
+    assert it.store.record.generation == 1
+    assert it.unsaved == []  # It was on its way all the time, and no failure.
+
+
 async def test_what_was_given_up_on_is_saved_with_the_next_request() -> None:
     it = Setup()
     it.store.fails = results
