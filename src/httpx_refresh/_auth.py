@@ -353,7 +353,7 @@ class RefreshAuth(AuthBase):
     async def _flow(
         self, request: Any, *, blocking: bool, sent: tuple[Credential, Response] | None = None
     ) -> AsyncGenerator[Any, Any]:
-        """Send a request: one loop for async clients and sync ones. With `blocking` it never suspends but to send.
+        """Send a request: one loop for async clients and sync ones. With `blocking` it suspends only to send.
 
         Args:
             request: the request to send.
@@ -376,7 +376,7 @@ class RefreshAuth(AuthBase):
                     known = session.credential
                     if known is None or not self._returns:
                         raise
-                    hopeless = True  # The API says it itself.
+                    hopeless = True  # The API itself says so.
             recording = bodies.record(
                 request,
                 self._replay_limit,

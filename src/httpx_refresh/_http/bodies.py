@@ -403,7 +403,7 @@ async def short_body_of(response: Response) -> bytes | None:
 
 
 async def give_up(response: Response) -> None:
-    """End a response that nobody is to read but the client itself, which keeps it in the next one's history.
+    """End a response that only the client itself reads, to keep it in the next one's history.
 
     What the client reads of it is bounded: where the body is not whole, or would become more than `READ_LIMIT` once
     it is unpacked, a part of it stands in its place.

@@ -66,7 +66,7 @@ EXPIRED = Expired()
 
 
 def checked_rule(rule: Rule) -> Rule:
-    """Return a rule that can be meant.
+    """Return the rule, if it is a valid one.
 
     Raises:
         TypeError: it is none of the three kinds, or it is async: what it returns would always count as true.

@@ -1,7 +1,7 @@
 """Which hosts may be asked where a document of others names them: public ones, or neighbours of the named server.
 
-Who writes such a document could else let this process ask whatever it can reach: a service on this host, in the same
-network, or a cloud's metadata service. Knows nothing of what is asked.
+Otherwise the author of such a document could let this process ask whatever it can reach: a service on this host or in
+the same network, or a cloud's metadata service. Knows nothing of what is asked.
 """
 
 from __future__ import annotations

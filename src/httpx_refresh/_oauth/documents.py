@@ -1,6 +1,6 @@
 """Read the JSON documents that servers publish about themselves: bounded, in time, and without redirects.
 
-They are public, and asked for without a secret; but who names their address may be a stranger.
+They are public, and asked for without a secret; but a stranger may have named their address.
 """
 
 from __future__ import annotations

@@ -124,8 +124,8 @@ def spawn(
     """Run `work` in a task that no caller owns, and for which the event loop waits before it ends.
 
     It runs in an empty context (trio: the system's): a caller's context variables (a database session, a request's log
-    fields) must neither leak into the work of all nor be kept alive by it. Only whose client asks goes along. `work`
-    must raise nothing.
+    fields) must neither leak into the work of all nor be kept alive by it. Only the kind of the client that asks is passed on.
+    `work` must raise nothing.
 
     Args:
         work: runs to its end, unless the process dies or the loop is closed without cancelling its tasks.
@@ -165,7 +165,7 @@ def spawn(
 
 
 def bare_context() -> contextvars.Context:
-    """Return an empty context, but for whose client asks."""
+    """Return an empty context, except for the kind of the client that asks."""
     context = contextvars.Context()
     context.run(asking.set, asking.get())
     return context
@@ -248,7 +248,7 @@ def _hidden(loop: Any, coroutine: Coroutine[Any, Any, T]) -> Any:
 
 
 class NotBack(Exception):
-    """A call did not end in time. It was cancelled and left to itself; what it does yet, nobody waits for.
+    """A call did not end in time. It was cancelled, and nobody waits for what it still does.
 
     Attributes:
         is_back: whether it has ended by now.

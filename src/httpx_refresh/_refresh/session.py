@@ -1116,7 +1116,7 @@ _NEVER = 86_400.0
 """Seconds between two ticks for those who need none."""
 
 _LONG_AGO = -math.inf
-"""One object of it, for there may be very many sessions."""
+"""One object of it, since there may be very many sessions."""
 
 _TURNS = 0.1
 """So much of `refresh_timeout` goes by between two looks of those who wait at how long they have been waiting."""

@@ -455,7 +455,7 @@ class Spending:
             self._slot.give_up(self._claim, maybe_spent=not isinstance(self.outcome, Unsent))
 
     async def keep_saving(self, closing: anyio.Event, late: Callable[[], None]) -> bool:
-        """Save the token again and again; return whether that was done.
+        """Try to save the token until it is saved; return whether it was.
 
         Args:
             closing: once set, the next try comes at once and is the last.

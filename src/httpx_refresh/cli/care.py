@@ -115,7 +115,7 @@ async def refresh(settings: Settings) -> None:
 
 
 def revoke(settings: Settings, *, confirm: Callable[[str], bool]) -> None:
-    """Give the token back (RFC 7009), then empty the slot."""
+    """Revoke the token (RFC 7009), then empty the slot."""
     slot = open_slot(settings)
     source, record = run(partial(_look_before, settings, slot))
     if record.token is None:

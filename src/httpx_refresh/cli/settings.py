@@ -33,7 +33,7 @@ PRESETS: dict[str, providers.Preset] = {
     _spelled(name): preset for name, preset in providers.PRESETS.items()
 }
 
-# Some providers have many houses: what their presets call the name of one.
+# Some providers have a host or a tenant for each customer: what their presets call its name.
 _HOUSES = ("domain", "tenant", "country", "dc", "realm", "host")
 
 

@@ -112,7 +112,7 @@ def obtained_at(token: Token) -> float | None:
 
 
 def refresh_token_expires_at(token: Token, idle_lifetime: float | None) -> float | None:
-    """Return when the refresh token dies if it is not used, in epoch seconds, where that can be told."""
+    """Return when the refresh token expires if it is not used, in epoch seconds; None if that is not known."""
     since = obtained_at(token)
     if since is None or token.refresh_token is None:
         return None
@@ -158,7 +158,7 @@ def is_to_be_used(dies_at: float, *, lifetime: float, within: float | None, now:
     """Whether a refresh token that nobody uses should be used now, before it expires unused.
 
     Args:
-        dies_at: when it does, in epoch seconds.
+        dies_at: when it expires, in epoch seconds.
         lifetime: seconds that it lives when it is not used.
         within: seconds; a token that has no longer to live is used. None: half its lifetime.
         now: epoch seconds.
@@ -175,7 +175,7 @@ class Idle:
     """How long a refresh token lives if nobody uses it. What `status`, `watch` and `keep-alive` know of that.
 
     Attributes:
-        dies_at: when it dies then, in epoch seconds; None where it cannot be told.
+        dies_at: when it expires then, in epoch seconds; None if that is not known.
         assumed: neither the token nor its provider tells the lifetime: 30 days are assumed.
         due: it must be used now, so that it does not expire.
     """

@@ -75,7 +75,7 @@ class Settings:
     - `scopes`: the words that a grant without a person may ask for, and `targets`: the audiences and
       resources (RFC 8707); None for any.
     - `assertion_keys`: the public key of each issuer of assertions (RFC 7523), as a JWK.
-      `assertion_audiences`: what assertions, those of clients too, are to be for; None for the token
+      `assertion_audiences`: what assertions, those of clients too, must be for; None for the token
       endpoint and the issuer. `longest_assertion`: seconds that one may live.
     - `subject_tokens`: the tokens besides its own that this server exchanges (RFC 8693).
       `exchange_is_refreshable`: whether a refresh token comes with what it exchanges them for.
