@@ -124,8 +124,8 @@ def spawn(
     """Run `work` in a task that no caller owns, and for which the event loop waits before it ends.
 
     It runs in an empty context (trio: the system's): a caller's context variables (a database session, a request's log
-    fields) must neither leak into the work of all nor be kept alive by it. Only the kind of the client that asks is passed on.
-    `work` must raise nothing.
+    fields) must neither leak into the work of all nor be kept alive by it. Only the kind of client that asks is
+    passed on. `work` must raise nothing.
 
     Args:
         work: runs to its end, unless the process dies or the loop is closed without cancelling its tasks.
