@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from httpx_refresh import StepUpRequired
 from tests.simulation.plan import ApiPlan
 
 if TYPE_CHECKING:
@@ -38,6 +41,10 @@ class Request:
     headers: dict[str, str] = field(default_factory=dict)
     allowed: bool = True
     public: bool = False
+    step_up: str = ""
+    """What it is asked for besides a token, see `ApiPlan.step_ups`."""
+    wanted: list[Mapping[str, Any]] = field(default_factory=list)
+    """The claims that the API wanted of it."""
 
     @property
     def url(self) -> httpx.URL:
@@ -55,6 +62,9 @@ class Response:
     http_version: str = "HTTP/1.1"
     content: bytes = b""
 
+    async def aread(self) -> bytes:
+        return self.content
+
 
 class Api:
     """Answers requests, and sees whom it refuses.
@@ -67,6 +77,9 @@ class Api:
     def __init__(self, world: World) -> None:
         self._world = world
         self._plan = world.plan.api or ApiPlan()
+        self._claims = 0
+        self.refused_claims = 0
+        """How often the token endpoint wanted a person for claims."""
         self._refused: Counter[str] = Counter()
         """How many innocent requests were refused with each access token that was good no more."""
 
@@ -79,6 +92,10 @@ class Api:
         if plan.forbidden and dice < 0.15:
             method, path = _FORBIDDEN[world.random.randrange(plan.forbidden)]
             return Request(method, path.format(world.random.randrange(1000)), allowed=False)
+        if plan.step_ups and dice < 0.5:
+            asks = world.random.choice(plan.step_ups)
+            path = f"/{asks}/{world.random.randrange(1000)}"
+            return Request("POST", path, step_up=asks)
         if plan.public and dice > 0.7:
             return Request("GET", "/health", public=True)
         method, path = world.random.choice(_ALLOWED)
@@ -97,7 +114,44 @@ class Api:
             return "late"
         if not request.allowed:
             return "forbidden"
+        if request.step_up:
+            held = world.server.access_tokens[access_token].claims
+            return "" if request.step_up == "claims" and "claims" in held else "step-up"
         return "random" if world.chance(plan.random / 100.0) else ""
+
+    def challenge(self, request: Request, why: str) -> dict[str, str]:
+        """Return the header fields of a refusal."""
+        if why != "step-up":
+            return {}
+        if request.step_up == "login":
+            return {
+                "www-authenticate": 'Bearer error="insufficient_user_authentication", acr_values="gold"'
+            }
+        self._claims += 1
+        name = f"new {self._claims}" if request.step_up == "new" else request.step_up
+        claims = {"access_token": {name: {"essential": True}}}
+        request.wanted.append(claims)
+        text = json.dumps(claims).replace('"', '\\"')
+        return {"www-authenticate": f'Bearer error="insufficient_claims", claims="{text}"'}
+
+    def stepped_up(self, request: Request, error: StepUpRequired) -> None:
+        """Judge that a caller was told to send a person to log in."""
+        world, require = self._world, self._world.require
+        require(request.step_up, "a login is asked for only where the API does so", request.path)
+        # It pauses after the second refresh with claims of which nothing came.
+        require(
+            request.step_up != "claims" or world.plan.faults or self.refused_claims > 1,
+            "claims that a refresh brings are brought",
+            request.path,
+        )
+        named = {"access_token": {"person": {"named": "by the endpoint"}}}
+        own = (*request.wanted, *([named] if request.step_up == "person" else []))
+        require(
+            error.claims in own if own else error.acr_values == "gold",
+            "a caller is told what its own request is asked for",
+            request.path,
+            error.claims,
+        )
 
     def passed_on(self, request: Request, access_token: str, why: str, began: float) -> None:
         """Judge a refusal that the caller got to see."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx
 
-from httpx_refresh import RefreshAuthError, Token
+from httpx_refresh import RefreshAuthError, StepUpRequired, Token
 from tests.simulation.api import Request, Response
 
 if TYPE_CHECKING:
@@ -71,6 +71,9 @@ class Caller:
                     request = await self._held(flow.asend(response))
                 except StopAsyncIteration:
                     break
+        except StepUpRequired as error:
+            self._world.api.stepped_up(asked, error)
+            return True
         finally:
             await flow.aclose()
         if response.status_code == 401:
@@ -95,7 +98,8 @@ class Caller:
         world, process = self._world, self._process
         access_token = _sent(request)
         world.watch.handed_out(process, access_token)
-        answer: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[tuple[int, str, dict[str, str]]]
+        answer = asyncio.get_running_loop().create_future()
         there, back = (world.about(0.03) for _ in range(2))
 
         def arrives() -> None:
@@ -105,13 +109,16 @@ class Caller:
                 world.after(back, lambda: process.raises(answer, httpx.ReadError("lost")))
             else:
                 status = 500 if fails else 401 if why else 200
-                world.after(back, lambda: process.hands(answer, (status, why)))
+                said = {} if fails else world.api.challenge(request, why)
+                world.after(back, lambda: process.hands(answer, (status, why, said)))
 
         world.after(there, arrives)
-        status, why = await answer
-        if status == 401:
+        status, why, headers = await answer
+        if status == 401 and not headers:
             process.refused.add(access_token)
-        return Response(request, status), why
+        if "claims=" in headers.get("www-authenticate", ""):
+            process.lacking.add(access_token)
+        return Response(request, status, headers), why
 
     async def _token(self) -> bool:
         login = self._process.login
@@ -159,7 +166,8 @@ class Caller:
         # A token of which nobody knows how long it lives, and that nobody has used yet, may be refused for a minute.
         plan = world.plan
         disturbed = plan.faults or plan.forces or world.calm or not plan.says_lifetime
-        disturbed = disturbed or plan.skew > 1.0 or plan.api is not None or bool(plan.timeouts)
+        disturbed = disturbed or plan.skew > 1.0 or bool(plan.timeouts)
+        disturbed = disturbed or (plan.api is not None and not plan.api.step_ups)
         world.require(good or disturbed, "where nothing fails, everybody is served", said)
         return good
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from httpx_refresh import ReauthorizationRequired, RefreshUnavailable, Token
+from httpx_refresh import ReauthorizationRequired, RefreshUnavailable, StepUpRequired, Token
 from tests.simulation.server import Spending
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.simulation.process import Process
     from tests.simulation.world import World
 
@@ -44,6 +46,8 @@ class Endpoint:
     def __init__(self, world: World, process: Process) -> None:
         self._world = world
         self._process = process
+        api = world.plan.api
+        self.takes_claims = api is not None and bool(api.step_ups)
         self.client_fingerprint = (
             "stale" if process.number < world.plan.refuses_clients[2] else "good"
         )
@@ -52,17 +56,21 @@ class Endpoint:
         if odd:
             self.reuse_grace = world.random.choice([None, "7", float("nan"), -1.0, object()])
 
-    async def refresh(self, token: Token) -> Token:
+    async def refresh(self, token: Token, /, *, claims: Mapping[str, Any] | None = None) -> Token:
         world, process = self._world, self._process
         world.budget.sends(process)
         assert token.refresh_token is not None
+        asked = frozenset((claims or {}).get("access_token", {}))
         spending = world.watch.sends(process, token.refresh_token)
         outcome = "unknown"
         try:
-            fields = await self._exchange(spending)
+            fields = await self._exchange(spending, asked)
             outcome = "token"
         except RefreshUnavailable as error:
             outcome = error.outcome
+            raise
+        except StepUpRequired:
+            outcome = "refused"
             raise
         finally:
             world.watch.has_sent(spending, outcome)
@@ -70,11 +78,13 @@ class Endpoint:
             raise ReauthorizationRequired("refused", error="invalid_grant")
         return token_of(fields, process.wall())
 
-    def _answer(self, spending: Spending) -> dict[str, Any] | None:
+    def _answer(self, spending: Spending, claims: frozenset[str]) -> dict[str, Any] | None:
         """Do what the request asks for, at the server."""
-        return self._world.server.spend(spending)
+        return self._world.server.spend(spending, claims)
 
-    async def _exchange(self, spending: Spending) -> dict[str, Any] | None:
+    async def _exchange(
+        self, spending: Spending, claims: frozenset[str] = frozenset()
+    ) -> dict[str, Any] | None:
         world, process, plan = self._world, self._process, self._world.plan
         latency = plan.latency["server"] * process.refresh_timeout / plan.refresh_timeout
         fault, there, back = "", *(world.about(latency) for _ in range(2))
@@ -104,7 +114,11 @@ class Endpoint:
         process.hazard()
 
         def arrives() -> None:
-            fields = self._answer(spending)
+            if "person" in claims:  # Refused before anything is spent.
+                world.api.refused_claims += 1
+                world.after(back, lambda: process.raises(answer, _wants_a_person()))
+                return
+            fields = self._answer(spending, claims)
             process.hazard()
             if fault == "garbage":
                 fields = {}
@@ -150,8 +164,13 @@ class Service(Endpoint):
         assert fields is not None
         return token_of(fields, process.wall())
 
-    def _answer(self, spending: Spending) -> dict[str, Any] | None:
+    def _answer(self, spending: Spending, claims: frozenset[str]) -> dict[str, Any] | None:
         return self._world.server.grant(spending, self.purpose)
+
+
+def _wants_a_person() -> StepUpRequired:
+    claims = {"access_token": {"person": {"named": "by the endpoint"}}}
+    return StepUpRequired("interaction_required", error="interaction_required", claims=claims)
 
 
 def _error(world: World, fault: str) -> BaseException | None:

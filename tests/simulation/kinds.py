@@ -406,6 +406,42 @@ def quiet(chance: random.Random) -> Plan:
     )
 
 
+def step_ups(chance: random.Random) -> Plan:
+    """Some requests are asked for claims or another login: each costs what it may, and nobody else anything.
+
+    An API that lies asks for claims whatever the token holds. If they are the same ones, they are tried once with each
+    token; if they are others each time, some thirty times an hour.
+    """
+    asks: tuple[str, ...] = chance.choice(
+        [
+            ("claims",),
+            ("claims", "person"),
+            ("claims", "person", "login"),
+            ("login",),
+            ("same",),
+            ("new",),
+        ]
+    )
+    lasts = 1.2 * HOUR if asks == ("new",) else 150.0
+    processes, callers = chance.choice([(1, 3), (2, 2), (4, 2)])
+    return _plan(
+        _calm(chance, "step-ups", *chance.choice([[], [], ["cancel"], ["crash"]])),
+        api=ApiPlan(step_ups=asks, innocents=3),
+        processes=processes,
+        callers=callers,
+        cancels=0.2,
+        strike=0.05,
+        lifetime=lasts / 2,
+        horizon=lasts,
+        think=lasts / 60,
+        bounds=(
+            Bound({"new": 40, "same": 4}.get(asks[0], 8), HOUR, unneeded=True)
+            if asks != ("login",)
+            else Bound(0, NEVER, unneeded=True),
+        ),
+    )
+
+
 KINDS: dict[str, Callable[[random.Random], Plan]] = {
     "faults": faults,
     "loop ends": loop_ends,
@@ -432,6 +468,7 @@ KINDS: dict[str, Callable[[random.Random], Plan]] = {
     "random": random_refusals,
     "early ends": early_ends,
     "end in doubt": end_in_doubt,
+    "step-ups": step_ups,
 }
 
 

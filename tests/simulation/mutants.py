@@ -12,7 +12,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from httpx_refresh import ReauthorizationRequired, StoreError
+from httpx_refresh._http import challenge
 from httpx_refresh._refresh import host, pauses, record, renewal, session, slot, spending
+from httpx_refresh._refresh.flight import Flight
 from httpx_refresh._refresh.renewal import Renewal
 from httpx_refresh._refresh.session import Session
 from httpx_refresh._refresh.slot import Slot, View
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     import pytest
 
     from httpx_refresh import Token
-    from httpx_refresh._refresh.flight import Flight
     from httpx_refresh._refresh.record import Record
 
 Mutant = Callable[["pytest.MonkeyPatch"], None]
@@ -381,6 +382,31 @@ def late_learner_is_refused(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Session, "second_try", lambda self, refused, kind: None)
 
 
+# -- step-ups ------------------------------------------------------------------------------------------------------
+
+claims_of_another = edited(
+    Flight, "serves", "self.claims != claims and landing.token is None", "False"
+)
+"""What the claims of one request came to is an answer to whoever waited meanwhile, for other claims or for none."""
+
+refused_claims_are_death = edited(Spending, "_ask_once", "self._claims is None", "True")
+"""Where the server wants a person for claims, the whole grant is taken for dead."""
+
+
+def claims_again_and_again(patch: pytest.MonkeyPatch) -> None:
+    """Nobody remembers which claims a token was asked for with."""
+    patch.setattr(renewal, "claims_are_futile", lambda asked, claims, generation, left: left > 0)
+
+
+claims_without_pauses = edited(spending, "after_claims", "early_pause(count + 1)", "0.0")
+"""However many claims an API asks for, each are asked for at once."""
+
+
+def step_up_is_an_expiry(patch: pytest.MonkeyPatch) -> None:
+    """A 401 that asks for another login is taken for one that says that the token has expired."""
+    patch.setattr(challenge, "_step_up", lambda headers: None)
+
+
 def _sessions(patch: pytest.MonkeyPatch) -> dict[Slot, Session]:
     """The session of each slot that is made from now on."""
     session_of: dict[Slot, Session] = {}
@@ -424,6 +450,10 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
         "refusing": "doubt_of_one_process doubt_for_an_hour",
         "early ends": "early_ends_without_pauses probes_are_no_early_ends",
         "late": "late_learner_is_refused",
+        "step-ups": (
+            "claims_of_another refused_claims_are_death claims_again_and_again claims_without_pauses "
+            "step_up_is_an_expiry"
+        ),
     }.items()
     for name in names.split()
 }

@@ -39,6 +39,9 @@ class ApiPlan:
         random: how many of a hundred requests it refuses for no reason.
         ends_every: how often somebody else ends all access tokens.
         innocents: how many innocent requests may be refused with one access token that ended early.
+        step_ups: what some requests are asked for, each of these by a kind of its own. `claims`: a refresh brings them,
+            and they stay. `person`: claims for which the endpoint wants a person. `login`: a stronger login. `same` and
+            `new`: claims, whatever the token holds, the same ones always or others each time.
     """
 
     forbidden: int = 0
@@ -49,6 +52,7 @@ class ApiPlan:
     random: int = 0
     ends_every: float = 0.0
     innocents: float = 0.0
+    step_ups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,8 @@ class Process:
         """Those that have not come to their end."""
         self.refused: set[str] = set()
         """Access tokens that the API refused to somebody in this process."""
+        self.lacking: set[str] = set()
+        """Access tokens that the API accepts, but for which it wanted claims of somebody in this process."""
         self.unsaved: set[str] = set()
         """Access tokens that the store failed to save for this process."""
         self.forces = False

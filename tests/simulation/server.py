@@ -18,6 +18,8 @@ class Family:
 
     number: int
     ended: str | None = None
+    claims: frozenset[str] = frozenset()
+    """The claims that its tokens have from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class _Access:
     issued_at: float
     expires_at: float
     spending: Spending | None
+    claims: frozenset[str]
 
 
 class Server:
@@ -69,8 +72,10 @@ class Server:
         self.families.append(self._family)
         return self._issue(self._family, None, new_refresh_token=True)
 
-    def spend(self, spending: Spending) -> dict[str, Any] | None:
-        """Spend a refresh token for the next pair; None: it is refused for good."""
+    def spend(
+        self, spending: Spending, claims: frozenset[str] = frozenset()
+    ) -> dict[str, Any] | None:
+        """Spend a refresh token for the next pair, with these claims too; None: it is refused for good."""
         world, held = self._world, self.refresh_tokens[spending.refresh_token]
         if held.family.ended is None and held.spent is not None:
             in_grace = world.now - held.spent_at < self._plan.server_grace
@@ -89,6 +94,7 @@ class Server:
             held.spent, held.spent_at = spending, world.now
         if self._plan.ends_previous:
             self.expire(held.family)
+        held.family.claims |= claims
         fields = self._issue(held.family, spending, new_refresh_token=self._plan.rotates)
         self.spent[fields["access_token"]] = spending
         world.note("server", f"{spending.refresh_token} gives {fields['access_token']}")
@@ -129,7 +135,9 @@ class Server:
         self._issued += 1
         name = f"{family.number}-{self._issued}"
         now = self._world.now
-        self.access_tokens[f"at-{name}"] = _Access(family, now, now + self._plan.lifetime, spending)
+        self.access_tokens[f"at-{name}"] = _Access(
+            family, now, now + self._plan.lifetime, spending, family.claims
+        )
         fields: dict[str, Any] = {"access_token": f"at-{name}"}
         if self._plan.absolute_expiry:
             fields["expires_at"] = EPOCH + now + self._plan.lifetime

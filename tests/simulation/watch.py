@@ -112,7 +112,13 @@ class Watch(Claims):
         require(after.same_base(before), "a claim changes nothing but the claim", claim)
         require(not before.is_dead(), "a dead grant is not asked for again", claim)
         require(before.uncertain is None or after.uncertain is not None, "doubt stays", claim)
-        require(writer.forces or self._is_needed(writer, before), "no refresh without need", claim)
+        require(
+            writer.forces
+            or self._is_needed(writer, before)
+            or (before.token is not None and before.token.access_token in writer.lacking),
+            "no refresh without need",
+            claim,
+        )
         if before.redeeming is not None:
             old = self.claimed(before.redeeming.nonce)
             old.taken_over = True
