@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, overload
 
 import anyio
 
-from ._challenges import StepUp
+from ._challenges import StepUp, without
 from ._errors import (
     GRANTED_SCOPE,
     BodyNotReplayable,
@@ -455,6 +455,8 @@ class RefreshAuth(AuthBase):
                 case StepUp() as asked:
                     if not _PRESENTER.was_presented(request, known, response):
                         return
+                    # What is raised holds this frame, and an API may repeat the token that it was sent.
+                    challenge = asked = without(asked, known.token.access_token)
                     renewed = session.newer_than(known)
                     if renewed is None and sends < _MOST_SENDS:
                         await bodies.read_ahead(response)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,6 @@ import pytest
 
 from httpx_refresh import (
     ExpiryRule,
-    MemoryStore,
     RefreshAuth,
     RefreshAuthError,
     StepUpRequired,
@@ -306,15 +306,19 @@ async def test_the_error_goes_through_json_and_pickle_to_where_people_log_in() -
 
 
 async def test_an_api_that_repeats_the_token_gets_it_into_no_error() -> None:
+    """Nor into a local variable of the frames that the error holds, which error trackers send."""
     endpoint = Endpoint()
     challenge = 'Bearer error="insufficient_scope", scope="a SECRET-a0", resource_metadata="https://x/SECRET-a0"'
-    async with Api(lambda _: challenge).client(
-        RefreshAuth(endpoint, MemoryStore(endpoint.text()))
-    ) as client:
+    auth = RefreshAuth(endpoint, Store(endpoint.text()))
+    async with Api(lambda _: challenge).client(auth) as client:
         with pytest.raises(StepUpRequired) as caught:
             await client.get("/")
     error = caught.value
     assert "SECRET" not in f"{error} {error!r} {vars(error)!r} {error.params}"
+    frames = traceback.TracebackException.from_exception(error, capture_locals=True).stack
+    ours = [frame for frame in frames if "/httpx_refresh/" in frame.filename]
+    assert ours
+    assert "SECRET" not in "".join(f"{frame.locals}" for frame in ours)
 
 
 async def test_a_header_of_64_kib_is_read() -> None:
