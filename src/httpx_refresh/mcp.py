@@ -44,7 +44,7 @@ from ._oauth.registration import METHODS, Registration, client_metadata, method_
 from ._oauth.settings import CLIENTS, checked_url, one_loop_of, seconds
 from ._oauth.settings import client as checked_client
 from ._refresh.host import THIS_HOST
-from ._refresh.record import Record
+from ._refresh.record import Record, with_token
 from ._refresh.slot import Slot
 from ._refresh.source import purpose_of
 from ._token import Token
@@ -60,6 +60,7 @@ _NOTE = "registrations"  # beside it
 _MOST_REGISTRATIONS = 8
 _FRESH = 3_600.0  # seconds for which what a server said of itself is believed
 _MOST_REDIRECTS = 3
+_MOST_SWAPS = 16
 _STORE_TIMEOUT = 20.0
 
 # What any MCP client may send, and changes nothing.
@@ -183,6 +184,8 @@ class Server:
         origins: the server's own origin: the token goes nowhere else.
         purpose: names the server in the stored text; a text that names another one is not used.
 
+    Mutable: `_known`, what the server and its issuers said of themselves, replaced as a whole. None: it is to be asked.
+
     Raises:
         TypeError, ValueError: an argument is invalid.
     """
@@ -223,6 +226,7 @@ class Server:
         if issuer is not None:
             checked_url(issuer, "issuer", allow_http=allow_http)
         home = httpx.URL(url)
+        self._shown = str(home.copy_with(query=None))  # A query may hold a key.
         self.name: str = name or home.host
         self.origins: tuple[str, ...] = (str(origin_of(home)),)
         self.purpose: str = purpose_of("mcp", str(home).rstrip("/"), None)
@@ -244,7 +248,7 @@ class Server:
         return one_loop_of(self._source)
 
     def __repr__(self) -> str:
-        return f"mcp.Server({str(httpx.URL(self.url).copy_with(query=None))!r})"
+        return f"mcp.Server({self._shown!r})"
 
     # -- the source ------------------------------------------------------------------------------------------------
 
@@ -440,8 +444,8 @@ class Server:
         if resource is None:
             if self.issuer is None:
                 raise ValueError(
-                    f"{self.url} serves no protected resource metadata (RFC 9728), so nobody knows who issues tokens "
-                    "for it; pass issuer= (--issuer) if you do"
+                    f"{self._shown} serves no protected resource metadata (RFC 9728), so nobody knows who issues "
+                    "tokens for it; pass issuer= (--issuer) if you do"
                 )
             resource = ProtectedResource(self.url, (self.issuer,))
         return _Found(resource, scope, time.monotonic() + _FRESH)
@@ -465,15 +469,21 @@ class Server:
                     continue
             break
         else:
-            raise ValueError(f"{self.url} redirects again and again")
+            raise ValueError(f"{self._shown} redirects again and again")
         if answer.status != 401:
             return None, None
-        for challenge in parse([answer.headers.get("www-authenticate", "")]):
-            if challenge.scheme == "bearer":
-                scope = challenge.params.get("scope", "")
-                named = challenge.params.get("resource_metadata")
-                return named or None, scope if scope.strip() and scope.isprintable() else None
-        return None, None
+        # Field by field: junk in one of them spoils no other.
+        fields: Any = answer.headers
+        said = [
+            one.params
+            for one in parse(fields.get_list("www-authenticate"))
+            if one.scheme in ("bearer", "dpop")
+        ]
+        # The challenge that leads to the metadata counts, of several.
+        params = next((one for one in said if one.get("resource_metadata")), (said or [{}])[0])
+        scope = params.get("scope", "")
+        asked = scope if scope.strip() and scope.isprintable() else None
+        return params.get("resource_metadata") or None, asked
 
     def _check(self, metadata: dict[str, Any]) -> None:
         """Raise ValueError if an issuer names endpoints that must not be asked."""
@@ -575,6 +585,7 @@ class Server:
         metadata = found.issuers[client.issuer]
         facts: dict[str, Any] = {**endpoint_facts(metadata), "name": self.name}
         url = facts.pop("url")
+        del facts["device_authorization_endpoint"]  # The specification has no such login.
         secret: Text | None = client.registration.client_secret
         how: Any = client.registration.method
         dead: tuple[Refusal, ...] = (INVALID_GRANT,)
@@ -652,11 +663,14 @@ async def from_token_storage(storage: Any, server: Server, store: TokenStore) ->
         await _note(slot, issuer, registration)
     if token is None:
         return None
-    record = await slot.read()
-    if record.token is None:
-        await slot.put(token, server.purpose)
-        return token
-    return record.token
+    for _ in range(_MOST_SWAPS):
+        record = await slot.read()
+        if record.token is not None or record.generation:
+            return record.token
+        # Others start at the same time: what they took over may have been refreshed already, and is not undone.
+        if await slot.swap(record.text, with_token(record, token, server.purpose)) is not None:
+            return token
+    raise slot.keeps_changing()
 
 
 def _dumped(model: Any) -> dict[str, Any]:

@@ -559,6 +559,94 @@ async def test_a_registration_waits_for_a_refresh_that_is_under_way() -> None:
     assert person.notes()["registrations"][person.server.issuer]["client_id"] == "registered-1"
 
 
+async def test_the_challenge_that_leads_to_the_metadata_counts_of_several() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        if request.method == "GET":
+            return httpx.Response(404)
+        challenges = ['Basic realm="without an end', 'Bearer realm="x"']
+        challenges.append('Bearer resource_metadata="https://mcp.example.com/here"')
+        return httpx.Response(401, headers=[("www-authenticate", one) for one in challenges])
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        source = mcp.Server("https://mcp.example.com/mcp?key=SECRET", client=client)
+        with pytest.raises(LoginFailed, match="no metadata is there") as caught:
+            await source.begin_login(MemoryStore(), REDIRECT)
+    assert asked[-1] == "https://mcp.example.com/here"
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(404),
+        httpx.Response(307, headers={"location": "/mcp/x?key=SECRET"}),
+        httpx.Response(
+            401, headers={"www-authenticate": 'Bearer resource_metadata="http://10.0.0.1/"'}
+        ),
+        httpx.Response(200, json={"resource": "https://other.example.com/"}),
+        httpx.Response(200, json={"resource": "https://mcp.example.com/"}),
+        httpx.Response(503),
+    ],
+)
+async def test_a_key_in_the_servers_address_is_in_no_message(answer: httpx.Response) -> None:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answering(answer))) as client:
+        source = mcp.Server("https://mcp.example.com/mcp?key=SECRET", client=client)
+        assert "SECRET" not in repr(source)
+        with pytest.raises(LoginFailed) as caught:
+            await source.begin_login(MemoryStore(), REDIRECT)
+        assert "SECRET" not in str(caught.value)
+
+
+async def test_an_endpoint_that_is_not_used_is_not_looked_at() -> None:
+    async with lying(world()) as (liar, person):
+        liar.lie(ISSUER, device_authorization_endpoint="http://10.0.0.1/device")
+        await person.log_in()
+
+
+class Held:
+    """What the SDK's `TokenStorage` holds."""
+
+    class Fields(dict[str, Any]):
+        def model_dump(self, **_: Any) -> dict[str, Any]:
+            return {**self}
+
+    def __init__(self, token: Token) -> None:
+        self.client = token.extra["mcp"]
+        self.token = {"access_token": token.access_token, "refresh_token": token.refresh_token}
+
+    async def get_tokens(self) -> Any:
+        return self.Fields(self.token)
+
+    async def get_client_info(self) -> Any:
+        return self.Fields(self.client)
+
+
+async def test_what_another_process_took_over_and_refreshed_is_not_undone() -> None:
+    async with at(world()) as person:
+        held = Held(await person.log_in())
+
+        class Racing(MemoryStore):
+            raced = False
+
+            async def replace(self, old: str | None, new: str) -> bool:
+                if "access_token" in new and not self.raced:
+                    self.raced = True  # Another process is faster, and refreshes at once.
+                    await mcp.from_token_storage(held, person.another(), self)
+                    await RefreshAuth(person.another(), self).refresh()
+                return await super().replace(old, new)
+
+        store = Racing()
+        taken = await mcp.from_token_storage(held, person.another(), store)
+        assert taken is not None
+        assert taken.refresh_token != held.token["refresh_token"]
+        await RefreshAuth(person.another(), store).refresh()
+    assert person.server.rotations == 2
+    assert person.server.reuses_detected == 0
+
+
 @pytest.mark.parametrize(
     "options, words",
     [

@@ -14,6 +14,7 @@ from .._http.origins import is_secure, origin_of
 from .documents import Documents, list_of, text_of
 
 _MOST_SERVERS = 20
+_MOST_SHOWN = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,32 +52,33 @@ async def protected_resource(
     from authlib.oauth2.rfc8414 import get_well_known_url
 
     home = httpx.URL(url)
+    shown = str(home.copy_with(query=None, fragment=None))  # A query may hold a key.
     if named is None:
-        base = str(home.copy_with(query=None, fragment=None)).rstrip("/")
+        base = shown.rstrip("/")
         places = [
             get_well_known_url(one, external=True, suffix="oauth-protected-resource")
             for one in (base, str(home.copy_with(raw_path=b"/")).rstrip("/"))
         ]
     else:
-        _check_place(named, home, allow_http=allow_http)
+        _check_place(named, home, shown, allow_http=allow_http)
         places = [named]
-    found = await documents.first(dict.fromkeys(places), of=url)
+    found = await documents.first(dict.fromkeys(places), of=shown)
     if found is None:
         if named is not None:
             raise ValueError(
-                f"{url} says that its metadata is at {named}, and no metadata is there"
+                f"{shown} says that its metadata is at {named[:_MOST_SHOWN]}, and no metadata is there"
             )
         return None
     resource = text_of(found, "resource")
     if resource is None or not covers(resource, url):
         raise ValueError(
-            f"the metadata that {url} leads to is of another resource, and cannot be trusted (RFC 9728 §3.3): a token "
-            "for that one would go to this server"
+            f"the metadata that {shown} leads to is of another resource, and cannot be trusted (RFC 9728 §3.3): a "
+            "token for that one would go to this server"
         )
     servers = list_of(found, "authorization_servers")[:_MOST_SERVERS]
     if not servers:
         raise ValueError(
-            f"the metadata of {url} names no authorization_servers: nobody issues tokens for it"
+            f"the metadata of {shown} names no authorization_servers: nobody issues tokens for it"
         )
     scopes = list_of(found, "scopes_supported") if "scopes_supported" in found else None
     return ProtectedResource(
@@ -84,18 +86,20 @@ async def protected_resource(
     )
 
 
-def _check_place(named: str, home: httpx.URL, *, allow_http: bool) -> None:
+def _check_place(named: str, home: httpx.URL, shown: str, *, allow_http: bool) -> None:
     """Refuse an address that this API would not name for its metadata."""
     try:
         place = httpx.URL(named)
     except httpx.InvalidURL:
         place = httpx.URL("")
     if not place.host or place.userinfo:
-        raise ValueError(f"{home} names a place for its metadata that is no address")
+        raise ValueError(f"{shown} names a place for its metadata that is no address")
     if place.scheme == home.scheme == "http" and origin_of(place) == origin_of(home):
         return
     if not is_secure(place.scheme, place.host, allow_http=allow_http):
-        raise ValueError(f"{home} says that its metadata is at {named}: it must be https")
+        raise ValueError(
+            f"{shown} says that its metadata is at {named[:_MOST_SHOWN]}: it must be https"
+        )
 
 
 def covers(resource: str, url: str) -> bool:
