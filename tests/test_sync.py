@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import httpx
+import httpx2
 import pytest
 from joserfc.jwk import RSAKey
 
@@ -33,7 +34,7 @@ from httpx_refresh import (
     mcp,
     providers,
 )
-from httpx_refresh._http import bodies
+from httpx_refresh._http import bodies, libraries
 from httpx_refresh._refresh import own_loop
 from httpx_refresh.grants import ClientCredentials
 from httpx_refresh.stores.urls import open_store
@@ -379,6 +380,29 @@ def test_the_calls_without_a_request_have_a_sync_twin() -> None:
 def test_a_failing_store_is_a_store_error_for_sync_callers_too() -> None:
     with pytest.raises(StoreError):
         RefreshAuth(Endpoint(), MemoryStore("no JSON")).sync.token()
+
+
+@pytest.mark.parametrize("expires_in", [-5, None], ids=["expired", "refused"])
+def test_a_caller_s_context_does_not_keep_whose_client_asked(expires_in: float | None) -> None:
+    """A later token request without a client of either library goes out by httpx, whoever asked before."""
+    for blocking in (True, False):
+        endpoint = Endpoint()
+        api = SyncApi(only_new(endpoint))
+        auth = RefreshAuth(endpoint, store_of(endpoint, expires_in=expires_in))
+
+        async def ask(api: SyncApi = api, auth: RefreshAuth = auth) -> int:
+            async with api.client(auth, httpx2) as client:
+                status = int((await client.get("/")).status_code)
+            assert libraries.asking.get() is None
+            return status
+
+        if blocking:
+            with api.sync_client(auth, httpx2) as client:
+                assert client.get("/").status_code == 200
+        else:
+            assert asyncio.run(ask()) == 200
+        assert endpoint.asked == ["SECRET-r0"]
+        assert libraries.asking.get() is None
 
 
 # -- what cannot be served ---------------------------------------------------------------------------------------------

@@ -369,14 +369,18 @@ class RefreshAuth(AuthBase):
             first = None
             self._origins.check(request.url)
             if known is None or session.host.wall() >= known.renew_at:
+                # Not reset by its token: a loop that is closed under this ends it in another context.
+                asked_before = asking.get()
+                asking.set(type(request))
                 try:
-                    asking.set(type(request))
                     known = _good(session) if blocking else await session.good()
                 except RefreshAuthError:
                     known = session.credential
                     if known is None or not self._returns:
                         raise
                     hopeless = True  # The API itself says so.
+                finally:
+                    asking.set(asked_before)
             recording = bodies.record(
                 request,
                 self._replay_limit,
@@ -435,6 +439,7 @@ class RefreshAuth(AuthBase):
                         if renewed is None:
                             # Before waiting: it frees the connection, and a pool of one must work.
                             await bodies.read_ahead(response)
+                            asked_before = asking.get()
                             asking.set(type(request))
                             try:
                                 renewed, refreshed = (
@@ -445,6 +450,8 @@ class RefreshAuth(AuthBase):
                             except RefreshAuthError:
                                 if not self._returns:
                                     raise
+                            finally:
+                                asking.set(asked_before)
                             if renewed is None:
                                 return
                         else:
@@ -460,6 +467,7 @@ class RefreshAuth(AuthBase):
                     renewed = session.newer_than(known)
                     if renewed is None and sends < _MOST_SENDS:
                         await bodies.read_ahead(response)
+                        asked_before = asking.get()
                         asking.set(type(request))
                         step_up = partial(
                             session.step_up, known, None if refreshed else asked.claims
@@ -474,6 +482,8 @@ class RefreshAuth(AuthBase):
                         except RefreshAuthError:
                             if not self._returns:
                                 raise
+                        finally:
+                            asking.set(asked_before)
                     if renewed is None or sends == _MOST_SENDS:
                         if self._returns:
                             return

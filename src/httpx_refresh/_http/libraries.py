@@ -61,7 +61,7 @@ STATUS_ERRORS: tuple[type[Exception], ...] = _each("HTTPStatusError")
 """What `raise_for_status` raises."""
 
 asking: ContextVar[type[Any] | None] = ContextVar("httpx_refresh_asking", default=None)
-"""The class of the request that asked for a token last in this context: it tells whose client asks; None: none did."""
+"""The class of the request that asks for a token in this context: it tells whose client asks; None: none does."""
 
 
 def library_asking() -> Any:
