@@ -161,7 +161,7 @@ class ClientCredentials(EndpointSource):
         scope: what the token may do: words with blanks between, or several texts.
         audience: whom the token is for, at servers that want that told, such as Auth0.
         resource: the API that the token is for, an absolute URI, or several (RFC 8707 §2).
-        params: further parameters.
+        params: further parameters; their values count as secrets.
         ends_previous: whether each new token ends the last one; then all processes must share a store. None: as the
             provider is known to do.
 
@@ -188,6 +188,7 @@ class ClientCredentials(EndpointSource):
             )
         asked = _Asked(scope, audience, resource, params)
         self._form: _Pairs = asked.form
+        self._secrets = asked.secrets
         super().__init__(
             endpoint,
             grant=_CLIENT_CREDENTIALS,
@@ -196,7 +197,9 @@ class ClientCredentials(EndpointSource):
         )
 
     async def _ask(self, claims: Claims) -> Granted:
-        return await self.endpoint.granted(_CLIENT_CREDENTIALS, self._form, claims=claims)
+        return await self.endpoint.granted(
+            _CLIENT_CREDENTIALS, self._form, secrets=self._secrets, claims=claims
+        )
 
 
 # What the library says in an assertion by itself (RFC 7523 §3).
@@ -230,7 +233,7 @@ class JWTBearer(EndpointSource):
         claims: further claims.
         assertion: instead of a key: what returns an assertion, or a token, that others have signed, see `Secret`.
             It is read again for each request (Entra's on-behalf-of flow).
-        params: further parameters of the request.
+        params: further parameters of the request; their values count as secrets.
         ends_previous: whether each new token ends the last one; then all processes must share a store. None: as the
             provider is known to do.
 
@@ -283,6 +286,7 @@ class JWTBearer(EndpointSource):
         if not self._lifetime:
             raise ValueError("lifetime must be more than 0 seconds")
         self._form: _Pairs = asked.form
+        self._secrets = asked.secrets
         self._key: SigningKey | None = None
         self._assertion = assertion
         self._claims: dict[str, Any] = {}
@@ -340,7 +344,9 @@ class JWTBearer(EndpointSource):
         except RefreshUnavailable as error:
             return Granted(error), None
         form = [("assertion", assertion), *self._form]
-        granted = await self.endpoint.granted(_JWT_BEARER, form, secrets=[assertion], claims=claims)
+        granted = await self.endpoint.granted(
+            _JWT_BEARER, form, secrets=[assertion, *self._secrets], claims=claims
+        )
         return granted, granted.ahead if granted.refused and self._key is not None else None
 
     async def _signed(self, key: SigningKey, now: float) -> str:
@@ -371,7 +377,7 @@ class TokenExchange(EndpointSource):
         scope: what the token may do: words with blanks between, or several texts.
         audience: whom the token is for, or several.
         resource: the API that the token is for, an absolute URI, or several (RFC 8707 §2).
-        params: further parameters.
+        params: further parameters; their values count as secrets.
         ends_previous: whether each new token ends the last one; then all processes must share a store. None: as the
             provider is known to do.
 
@@ -413,6 +419,7 @@ class TokenExchange(EndpointSource):
         self._subject = subject_token
         self._actor = actor_token
         self._form: _Pairs = [*kinds, *asked.form]
+        self._secrets = asked.secrets
         self.starts: bool = subject_token is not None
         self.reuse_grace = endpoint.reuse_grace
         super().__init__(
@@ -434,7 +441,7 @@ class TokenExchange(EndpointSource):
                 form.append(("actor_token", await _read(self._actor, "actor_token")))
         except RefreshUnavailable as error:
             return Granted(error)
-        secrets = [value for _, value in form]
+        secrets = [*(value for _, value in form), *self._secrets]
         return await self.endpoint.granted(
             _TOKEN_EXCHANGE, [*form, *self._form], secrets=secrets, claims=claims
         )
@@ -542,6 +549,7 @@ class _Asked:
                 raise ValueError(f"params must not hold {name!r}: it is an argument of its own")
         self._more = more
         self.form += more.items()
+        self.secrets = tuple(more.values())
 
     def purpose(
         self, grant: str, endpoint: TokenEndpoint, client_id: str | None, **kinds: str

@@ -84,7 +84,7 @@ def expanded(value: Any, depth: int = 0) -> str:
     return repr(value)
 
 
-def check_frames(error: BaseException) -> None:
+def check_frames(error: BaseException, *secrets: str) -> None:
     """No secret in the text of an exception and of its causes, nor in a local of a frame that is not a test's."""
     for one in chain(error):
         shown = f"{one!r} {vars(one)} {getattr(one, '__notes__', '')}"
@@ -95,7 +95,8 @@ def check_frames(error: BaseException) -> None:
         for frame in frames(one.__traceback__):
             if "/tests/" not in frame.f_code.co_filename:
                 shown += expanded(dict(frame.f_locals))
-        assert MARK not in shown, shown
+        for secret in (MARK, *secrets):
+            assert secret not in shown, shown
         assert len(list(frames(one.__traceback__))) < 10
 
 

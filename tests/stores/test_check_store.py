@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import unicodedata
 from collections.abc import Callable
@@ -178,6 +179,57 @@ class LosesForNoReason(Flawed):
         return held == old and held != "one"
 
 
+def notes(text: str | None) -> dict[str, Any]:
+    """What this library notes beside a token; nothing where it is none of its texts."""
+    if text is None or not text.startswith("{") or "httpx_refresh" not in text:
+        return {}
+    found: dict[str, Any] = json.loads(text)["httpx_refresh"]
+    return found
+
+
+class TakesAClaimForNothing(Flawed):
+    """A text without a token counts as an empty slot."""
+
+    def same(self, held: str | None, old: str | None) -> bool:
+        return held == old or (old is None and "empty" in notes(held))
+
+
+class KeepsTokensOnly(Flawed):
+    """It keeps what it knows, and that is no purpose."""
+
+    def kept(self, new: str) -> str:
+        if "purpose" not in notes(new):
+            return new
+        fields = json.loads(new)
+        del fields["httpx_refresh"]["purpose"]
+        return json.dumps(fields)
+
+
+class ComparesTokens(Flawed):
+    """Texts with the same token are the same to it."""
+
+    def same(self, held: str | None, old: str | None) -> bool:
+        if "purpose" in notes(held) and "purpose" in notes(old):
+            return True
+        return held == old
+
+
+class SkipsTheSameToken(Flawed):
+    """It takes a write of the token that it holds for one that is not needed, and refuses it."""
+
+    async def replace(self, old: str | None, new: str) -> bool:
+        if "purpose" in notes(self.text) and "purpose" in notes(new):
+            return False
+        return await super().replace(old, new)
+
+
+class WantsATokenFirst(Flawed):
+    """A claim without a token is nothing that it lets go."""
+
+    def same(self, held: str | None, old: str | None) -> bool:
+        return held == old and "empty" not in notes(held)
+
+
 ONE_WINS = "exactly one wins"
 
 
@@ -202,6 +254,11 @@ ONE_WINS = "exactly one wins"
         (CutsOff, "exactly as it was written: 64 KiB"),
         (HasNoAstralCharacters, "exactly as it was written: characters beyond the basic plane"),
         (LosesForNoReason, "a swap of a text for itself wins if it is held"),
+        (TakesAClaimForNothing, ONE_WINS),
+        (WantsATokenFirst, "takes the place of a claim that holds none"),
+        (KeepsTokensOnly, "what a token is for comes back with it"),
+        (ComparesTokens, "and another purpose, are two texts"),
+        (SkipsTheSameToken, "replaced when its purpose alone is another"),
     ],
 )
 async def test_each_flaw_is_found_and_named(flawed: Callable[[], Flawed], promise: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -56,6 +57,11 @@ _NO_LAG_OF_SWAPS = (
 )
 
 
+_SEEN_WHOLE = (
+    "what one handle has written, every other sees, and what a token is for comes back with it"
+)
+
+
 class BrokenPromise(AssertionError):
     """A store does not keep a promise of the contract; the text says which."""
 
@@ -70,7 +76,8 @@ async def check_store(make_store: MakeStore) -> None:
         async def test_my_store_keeps_the_contract(database):
             await check_store(lambda: MyStore(database, key="contract"))
 
-    What a store may have besides, `hold` and `changed`, is tried where it is there.
+    The slot begins as that of a service does: many claim it while it is empty, and a token that names its purpose
+    takes the place of the claim. What a store may have besides, `hold` and `changed`, is tried where it is there.
 
     A store that reads or compares on replicas is found out if one of them lags while this runs: use handles
     as production has them, connected to all replicas that it uses.
@@ -92,13 +99,14 @@ async def check_store(make_store: MakeStore) -> None:
     _require(not won, "an empty slot holds no text: a swap from a text loses there")
     _require(await first.load() is None, "a swap that is lost writes nothing, an empty slot too")
 
-    held = await _crowd(stores, None)
+    held = await _crowd(stores, None, _beginning)
     won = await second.replace(None, "late")
     _require(not won, "replace(None, ...) loses once the slot holds a text")
     won = await second.replace(None, held)
     _require(not won, "replace(None, ...) loses also when it would write what is there")
     await _expect(stores, held, "a swap that is lost writes nothing")
 
+    held = await _check_service(stores, held)
     held = await _check_swaps(stores, held)
     for what, text in _TEXTS.items():
         won = await first.replace(held, text)
@@ -124,6 +132,37 @@ async def _made(make_store: MakeStore) -> TokenStore:
     store = await made if inspect.isawaitable(made) else made
     _require(isinstance(store, TokenStore), "a store has the methods load and replace")
     return store
+
+
+def _beginning(number: int) -> str:
+    """Write what a service puts into an empty slot before it asks for its first token: a claim, and no token."""
+    claim = {"by": f"host:{number}", "nonce": f"{number:016x}", "since": 1.8e9, "for": 20.0}
+    notes = {"generation": 0, "rev": f"{number:016x}", "redeeming": claim, "empty": True}
+    return json.dumps({"httpx_refresh": notes})
+
+
+def _obtained(scope: str) -> str:
+    """Write what a service saves with its token: also what that is for."""
+    purpose = f"client_credentials at https://server.test/token, client a, scope {scope} [0123456789abcdef]"
+    notes = {"generation": 1, "rev": "1", "issued": 1.8e9, "purpose": purpose}
+    return json.dumps({"access_token": "a", "expires_at": 1.8e9, "httpx_refresh": notes})
+
+
+async def _check_service(stores: list[TokenStore], claim: str) -> str:
+    """Check what a service does to a slot that was empty, where its claim stands now."""
+    first, second = stores[0], stores[1]
+    mine, other = _obtained("read"), _obtained("write")
+    won = await second.replace(claim, mine)
+    _require(won, "the first token of a service takes the place of a claim that holds none")
+    await _expect(stores, mine, _SEEN_WHOLE)
+    won = await first.replace(claim, other)
+    _require(not won, "a service's claim that was answered is not answered again")
+    won = await first.replace(other, claim)
+    _require(not won, "two texts with one token, and another purpose, are two texts")
+    won = await first.replace(mine, other)
+    _require(won, "the text of a service is replaced when its purpose alone is another")
+    await _expect(stores, other, _SEEN_WHOLE)
+    return other
 
 
 async def _check_swaps(stores: list[TokenStore], held: str) -> str:
@@ -244,7 +283,9 @@ async def _wait(store: WakingStore, old: str | None, woken: list[bool]) -> None:
     woken.append(not scope.cancelled_caught)
 
 
-async def _crowd(stores: list[TokenStore], old: str | None) -> str:
+async def _crowd(
+    stores: list[TokenStore], old: str | None, write: Callable[[int], str] | None = None
+) -> str:
     """Let a hundred swap from `old` at once; return the text of the one that won."""
     winners: list[str] = []
 
@@ -254,7 +295,9 @@ async def _crowd(stores: list[TokenStore], old: str | None) -> str:
 
     async with anyio.create_task_group() as group:
         for number in range(_CROWD):
-            new = f"swapper {number}, from {'nothing' if old is None else old[:40]}"
+            new = f"swapper {number}, from {old[:40] if old else 'nothing'}"
+            if write is not None:
+                new = write(number)
             group.start_soon(swap, stores[number % len(stores)], new)
     _require(
         len(winners) == 1,
