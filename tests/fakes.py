@@ -44,7 +44,7 @@ def loop_wall() -> float:
 class Endpoint:
     """Rotates as a strict server does: it commits when the request arrives, and takes no token twice.
 
-    `script` holds what is raised in the place of an answer, one a request; `always` what is raised by every other.
+    `script` holds what is raised instead of an answer, one a request; `always` what is raised by every other.
     All its tokens hold "SECRET".
     """
 

@@ -23,7 +23,7 @@ MODULES = [
 
 # A next step: what to do, or that it is done by itself.
 NEXT_STEP = re.compile(
-    r"\b(log in again|try again|tries again|tried (on|again|once more)|start the login|check|mend|set|use|"
+    r"\b(log in again|try again|tries again|tried (on|again|once more)|start the login|check|set|use|"
     r"give|pass|put|send|make|raise|add|asyncio\.run|look|nothing was (sent|redeemed)|nothing has changed)\b",
     re.IGNORECASE,
 )

@@ -138,7 +138,7 @@ async def test_a_registration_is_kept_by_issuer_before_there_is_a_token() -> Non
         record = parse(person.store.peek())
         assert record.token is None
         assert list(person.notes()["registrations"]) == [person.server.issuer]
-        # The person closed the window; another process begins anew, and registers nothing.
+        # The person closed the window; another process starts again, and registers nothing.
         again = await person.another().begin_login(person.store, REDIRECT)
         assert again.client_id == begun.client_id
         with pytest.raises(ReauthorizationRequired, match="holds no token"):
@@ -174,7 +174,7 @@ async def test_what_a_registration_does_not_serve_is_registered_anew(
 
 
 async def test_a_refresh_token_is_spent_as_the_client_that_it_was_issued_to() -> None:
-    """Although another login has registered anew meanwhile, and was given up."""
+    """Although another login has registered again meanwhile, and was given up."""
     async with at(world()) as person:
         await person.log_in()
         await person.source.begin_login(person.store, REDIRECT, register=True)

@@ -1,4 +1,4 @@
-"""How a client proves who it is: what each way sends, what is read anew, and what cannot be used."""
+"""How a client proves who it is: what each way sends, what is read again, and what cannot be used."""
 
 from __future__ import annotations
 
@@ -314,7 +314,7 @@ async def test_a_grant_may_need_no_client_at_all() -> None:
     assert (await sent(None, client_id=None)).form == {}
 
 
-# -- what is read anew -----------------------------------------------------------------------------------------------
+# -- what is read again ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["path", "callable", "callable of a path"])

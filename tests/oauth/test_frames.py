@@ -109,7 +109,7 @@ def echo(request: httpx.Request) -> str:
 
 
 def answering(status: int, body: object) -> Callable[[httpx.Request], httpx.Response]:
-    """Answer so, with what was sent in the place of ECHO."""
+    """Answer so, with what was sent instead of ECHO."""
     text = body if isinstance(body, str) else json.dumps(body)
     return lambda request: httpx.Response(status, text=text.replace("ECHO", echo(request)))
 

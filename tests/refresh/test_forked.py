@@ -1,4 +1,4 @@
-"""Rule 15: a forked child drops its parent's flights and begins anew."""
+"""Rule 15: a forked child drops its parent's flights and starts without them."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Api:
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Api:
-    """The API, in the place of each library's own connections."""
+    """The API, instead of each library's own connections."""
     api = Api()
 
     def mock(library: Any) -> None:

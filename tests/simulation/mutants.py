@@ -1,6 +1,6 @@
 """The protocol with one thing wrong: what the simulation must find, to be believed when it finds nothing.
 
-Most are an edit of one function's source. An edit of what is not there any more fails, and is to be aimed anew.
+Most are an edit of one function's source. An edit of what is not there any more fails, and must be corrected.
 """
 
 from __future__ import annotations
