@@ -300,3 +300,5 @@ def test_values_that_repeat_the_token_are_left_out() -> None:
     )
     assert without(asked, "T0KEN") == StepUp("insufficient_scope", max_age=5)
     assert without(asked, "other") == asked
+    quoted = StepUp("insufficient_claims", claims={"a": ['T"0\\KEN']})
+    assert without(quoted, 'T"0\\KEN').claims is None

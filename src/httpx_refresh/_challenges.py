@@ -176,10 +176,11 @@ def step_up_of(challenges: Iterable[AuthChallenge]) -> StepUp | None:
 def without(asked: StepUp, secret: str) -> StepUp:
     """Return what is asked for without the values that repeat `secret`: an API may show what it was sent."""
     values = {one.name: getattr(asked, one.name) for one in fields(asked) if one.name != "error"}
+    escaped = json.dumps(secret)[1:-1]  # A token may hold a quotation mark or a backslash.
     nothing: dict[str, Any] = {
         name: None
         for name, value in values.items()
-        if secret in (value if isinstance(value, str) else json.dumps(value))
+        if (secret in value if isinstance(value, str) else escaped in json.dumps(value))
     }
     return replace(asked, **nothing) if nothing else asked
 
