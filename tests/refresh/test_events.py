@@ -202,6 +202,18 @@ async def test_a_failure_is_told_with_its_outcome_and_heeding_it_is_told_once(
 
 @virtual_time
 @pytest.mark.anyio
+async def test_a_failure_is_told_with_the_generation_of_the_token_in_use(loop_time: None) -> None:
+    endpoint, seen = Endpoint(clock=loop_wall), Seen()
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)), on_event=seen)
+    await auth.token()
+    endpoint.always = RefreshUnavailable("it is down", outcome="unknown")
+    with pytest.raises(RefreshUnavailable):
+        await auth.refresh()
+    assert seen.one(events.RefreshFailed).generation == 1
+
+
+@virtual_time
+@pytest.mark.anyio
 async def test_a_store_that_fails_is_told_with_its_error(loop_time: None) -> None:
     endpoint, seen = Endpoint(clock=loop_wall), Seen()
     store = Store(endpoint.text(expires_in=-1))

@@ -96,6 +96,25 @@ async def test_a_forbidden_endpoint_costs_three_token_requests_in_a_day_and_its_
 
 
 @marked
+async def test_that_a_token_is_refused_costs_the_store_as_much_for_fifty_as_for_one() -> None:
+    looks = []
+    for callers in (1, 50):
+        endpoint, store, auth = service()
+        api = Paths(lambda *_: False)
+        async with api.client(auth) as client:
+            async with anyio.create_task_group() as group:
+                for _ in range(callers):
+                    group.start_soon(client.get, "/refused")
+            await anyio.sleep(1)
+            await auth.aclose()
+        assert len(endpoint.asked) == 1
+        assert store.record.refusals is not None
+        assert store.record.refusals.futile == 1
+        looks.append((store.loads, store.tries))
+    assert looks[0] == looks[1]
+
+
+@marked
 async def test_where_a_refresh_ends_the_earlier_token_a_forbidden_endpoint_hurts_nobody() -> None:
     endpoint, _, auth = service()
     api = Paths(lambda path, token: path != "/forbidden" and token == f"a{endpoint.issued}")
