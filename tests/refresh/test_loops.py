@@ -23,6 +23,7 @@ from anyio.lowlevel import checkpoint
 from httpx_refresh import FileStore, MemoryStore, RefreshAuth, RefreshUnavailable, Token
 from httpx_refresh.testing import AuthorizationServer, Gate
 from tests.fakes import Api, Endpoint, Store, auth_of, client_of
+from tests.refresh.test_hold import Holding
 from tests.virtual_time import VirtualTimeLoop
 
 
@@ -140,6 +141,35 @@ def test_a_claim_that_a_closed_loop_left_is_known_at_once_to_be_nobodys(next_run
     assert store.record.generation == 1
     assert store.written[1].uncertain == store.written[0].redeeming
     assert not caller.done()
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")  # What the closed loop left is thrown away.
+def test_the_lock_of_a_claim_that_a_closed_loop_left_is_let_go_of_with_the_next_claim_anywhere() -> (
+    None
+):
+    """Nobody of this process may ever look at that store again, and other processes need the lock."""
+    store = Holding(Endpoint().text(expires_in=-1))
+    gone = VirtualTimeLoop()
+    gone.set_exception_handler(lambda *_: None)
+
+    class Silent(Endpoint):
+        async def refresh(self, token: Token, /) -> Token:
+            gone.stop()
+            await gone.create_future()
+            raise AssertionError("it went on")
+
+    caller = gone.create_task(RefreshAuth(Silent(), store).token())
+    gone.run_forever()
+    gone.close()
+    assert store.held
+    other = Endpoint()
+    asyncio.run(_token_of(RefreshAuth(other, Store(other.text(expires_in=-1)))))
+    assert (store.held, store.released) == (False, 1)
+    assert not caller.done()
+
+
+async def _token_of(auth: RefreshAuth) -> None:
+    await auth.token()
 
 
 # -- loops that end with a token request on the wire -----------------------------------------------
