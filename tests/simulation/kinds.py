@@ -269,7 +269,10 @@ def early_and_late(chance: random.Random) -> Plan:
 
 
 def services(chance: random.Random) -> Plan:
-    """Tokens come from nothing, whatever fails: nothing is ever in doubt, and nobody has to log in."""
+    """Tokens come from nothing, whatever fails: nothing is ever in doubt, and nobody has to log in.
+
+    At some servers each new token ends the last one, as Zoom's does: the pods that share one do not end each other's.
+    """
     faults = ["crash", "stop", "shutdown", "endpoint", "endpoint", "store", "cancel", "exit"]
     some = chance.sample(faults, chance.choice([0, 1, 2, 3]))
     return _plan(
@@ -280,6 +283,7 @@ def services(chance: random.Random) -> Plan:
         endpoint_fails=chance.choice([0.1, 0.5]),
         store_fails=chance.choice([0.02, 0.1]),
         cancels=0.1,
+        ends_previous=chance.random() < 0.3,
     )
 
 

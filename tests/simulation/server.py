@@ -102,6 +102,9 @@ class Server:
 
     def grant(self, spending: Spending, purpose: str) -> dict[str, Any]:
         """Return a token response to a service."""
+        if self._plan.ends_previous:
+            for earlier in self.families:
+                self.expire(earlier)
         family = Family(len(self.families))
         self.families.append(family)
         fields = self._issue(family, spending, new_refresh_token=False)
