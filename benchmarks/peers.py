@@ -25,6 +25,7 @@ from .world import BASE, TOKEN_URL, World
 OURS = "httpx-refresh"
 STATIC = "static header"
 TWICE = "every request twice"
+ONE_EVENT = "one event, then again"
 
 _names = itertools.count()
 
@@ -70,6 +71,27 @@ def _twice(library: ModuleType, world: World, expires_at: float | None, transpor
                 yield request
 
     return library.AsyncClient(transport=transport, auth=Twice())
+
+
+def _one_event(library: ModuleType, world: World, expires_at: float | None, transport: Any) -> Any:
+    """The least that shares a refresh: who is refused waits for one event, and sends again. Nobody refreshes."""
+    refused, good = "Bearer refused", f"Bearer {world.access_token}"
+    events: list[asyncio.Event] = []
+
+    class OneEvent(library.Auth):  # type: ignore[name-defined, misc]
+        async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
+            request.headers["Authorization"] = refused
+            response = yield request
+            if response.status_code == 401:
+                if not events:
+                    events.append(asyncio.Event())
+                    # When all have been refused, as the answer to a token request comes.
+                    asyncio.get_running_loop().call_later(0.0, events[0].set)
+                await events[0].wait()
+                request.headers["Authorization"] = good
+                yield request
+
+    return library.AsyncClient(transport=transport, auth=OneEvent())
 
 
 def _ours(library: ModuleType, world: World, expires_at: float | None, transport: Any) -> Any:
@@ -193,6 +215,7 @@ PEERS = {
         Peer(STATIC, _BOTH, _static, refreshes=False),
         Peer("plain Auth", _BOTH, _plain, refreshes=False),
         Peer(TWICE, _BOTH, _twice, refreshes=False),
+        Peer(ONE_EVENT, _BOTH, _one_event, refreshes=False),
         Peer(OURS, _BOTH, _ours),
         Peer("asyncio.Lock recipe", _BOTH, _recipe),
         Peer("Authlib", (httpx2,), _authlib),

@@ -38,7 +38,7 @@ class _Outcome:
 async def run(*, smoke: bool) -> list[dict[str, Any]]:
     """Measure both ways of meeting an expiry, with both libraries."""
     logging.getLogger("mcp").setLevel(logging.CRITICAL)  # one traceback for each caller
-    sizes = {10: 1, 50: 1} if smoke else {10: 41, 100: 21, 1_000: 15, 10_000: 5}
+    sizes = {10: 1, 50: 1} if smoke else {10: 41, 100: 21, 1_000: 15, 2_000: 9, 10_000: 5}
     rows = []
     for library in (httpx, httpx2):
         for peer in peers.of(library, refreshing=True):
@@ -54,7 +54,8 @@ async def _measure(
     library: ModuleType, expiry: str, callers: int, rounds: int
 ) -> list[dict[str, Any]]:
     baseline = peers.TWICE if expiry == REFUSED else peers.STATIC
-    field_ = [peers.PEERS[baseline], *peers.of(library, refreshing=True)]
+    bare = [baseline, peers.ONE_EVENT] if expiry == REFUSED else [baseline]
+    field_ = [*(peers.PEERS[name] for name in bare), *peers.of(library, refreshing=True)]
     if expiry == REFUSED and callers > 1_000:
         # It takes each refusal for a new login, one caller after the other, and none succeeds.
         field_ = [peer for peer in field_ if peer.name != "MCP SDK"]
@@ -71,6 +72,8 @@ async def _measure(
         for name, values in figures.items()
     }
     working_against = ratios(working, baseline)
+    # Both without the collector: what a refresh adds to waiting for it.
+    to_one_event = ratios(working, peers.ONE_EVENT) if expiry == REFUSED else {}
     rows = []
     for peer in field_:
         outcome = outcomes[peer.name]
@@ -84,6 +87,7 @@ async def _measure(
                 "milliseconds": Spread.of(figures[peer.name]).scaled(1e3).json(),
                 "ratio": against[peer.name].json(),
                 "ratio_without_collector": working_against[peer.name].json(),
+                "ratio_to_one_event": to_one_event[peer.name].json() if to_one_event else None,
                 "full_collections": statistics.median(outcome.full_collections),
                 "stall_p50_milliseconds": percentile(outcome.stalls, 0.50) * 1e3,
                 "stall_p99_milliseconds": percentile(outcome.stalls, 0.99) * 1e3,
