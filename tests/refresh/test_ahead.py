@@ -173,6 +173,20 @@ async def test_a_flight_ahead_that_finds_another_s_claim_leaves_it_be() -> None:
     assert (store.loads, store.tries, endpoint.asked) == (2, 0, [])
 
 
+async def test_a_flight_ahead_that_brought_nothing_is_not_followed_by_one_for_each_request() -> (
+    None
+):
+    endpoint = Endpoint(clock=loop_wall)
+    claim = {"by": "elsewhere:1", "nonce": "n1", "since": loop_wall()}
+    store = Store(endpoint.text(expires_in=50, redeeming=claim))
+    auth = RefreshAuth(endpoint, store)
+    for _ in range(20):
+        await auth.token()
+        await anyio.sleep(0.01)
+    assert store.loads <= 3  # The first look, and that of the flight.
+    assert endpoint.asked == []
+
+
 async def test_whoever_comes_past_the_expiry_makes_such_a_flight_wait_for_the_claim() -> None:
     endpoint, store, auth = holding(20)
     claim = {"by": "elsewhere:1", "nonce": "n", "since": loop_wall()}
