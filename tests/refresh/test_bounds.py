@@ -381,7 +381,7 @@ async def test_a_login_into_a_slot_that_changes_all_the_time_ends_within_refresh
 
     auth = RefreshAuth(endpoint, Busy(None), refresh_timeout=5.0)
     before = anyio.current_time()
-    with pytest.raises(StoreError, match="another text each time"):
+    with pytest.raises(StoreError, match="another text at each attempt"):
         await auth.set_token(Token("SECRET-login"))
     assert anyio.current_time() - before <= 6
 

@@ -29,7 +29,7 @@ class ServerClock:
     __slots__ = ("ahead",)
 
     def __init__(self) -> None:
-        self.ahead = 0.0
+        self.ahead: float = 0.0
 
     async def agree(
         self, came: T, used: float, ahead: float, ask: Callable[[float], Awaitable[Heard[T]]]

@@ -400,12 +400,12 @@ class Slot:
                 self.told(events.StoreCalled(operation=operation, duration=took, outcome=outcome))
         if is_sync and outcome == "TypeError":
             raise StoreError(
-                f"{self.store!r}.{method}() is no `async def`, and failed (TypeError). No refresh token was spent by "
-                "this. Make it an `async def`.",
+                f"{self.store!r}.{method}() is no `async def`, and failed (TypeError). This failure spends no "
+                "refresh token. Make it an `async def`.",
                 caused_by=caused_by,
             )
         raise StoreError(
-            f"{self.store!r} could not be {done} ({what}). No refresh token was spent by this. Repair the store; the "
+            f"{self.store!r} could not be {done} ({what}). This failure spends no refresh token. Repair the store; the "
             "next request tries again.",
             caused_by=caused_by,
         )
