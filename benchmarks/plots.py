@@ -12,6 +12,7 @@ _COLOURS = {
     peers.STATIC: "#8c8c8c",
     "plain Auth": "#b5b5b5",
     peers.TWICE: "#8c8c8c",
+    peers.ONE_EVENT: "#5c6b7a",
     peers.OURS: "#0b7a5b",
     "httpx-refresh, ahead of expiry": "#0b7a5b",
     "httpx-refresh, on refusal": "#63b59c",
