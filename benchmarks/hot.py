@@ -65,7 +65,7 @@ async def _measure(
     url = PING if address is None else f"{address}/ping"
     clients = {}
     for peer in peers.of(library):
-        if peer.name == peers.TWICE:
+        if peer.name in (peers.TWICE, peers.ONE_EVENT):
             continue
         world = World()
         transport = world.transport(library) if address is None else None
