@@ -174,7 +174,6 @@ class Session:
         "_trouble",
         "_unsaved",
         "credential",
-        "emit",
         "facts",
         "host",
         "listening",
@@ -199,7 +198,6 @@ class Session:
         self._observers = Observers(
             observers, source=source, provider=self.facts.name, store=slot.store, label=label
         )
-        self.emit = self._observers.emit
         if self._observers.listening:
             slot.told = self.emit
         self.credential: Credential | None = None
@@ -217,6 +215,11 @@ class Session:
         self._ahead_at = _LONG_AGO
         self._emptied_at = _LONG_AGO
         self._told = -1
+
+    @property
+    def emit(self) -> Callable[[events.Event], None]:
+        """What takes the events of this token."""
+        return self._observers.emit  # Not kept: a process may have very many sessions.
 
     # -- what callers ask --------------------------------------------------------------------------------------
 

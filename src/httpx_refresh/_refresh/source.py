@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias
@@ -181,12 +181,21 @@ def _take_claims(source: object) -> bool:
     for name in ("refresh", "obtain"):
         method = getattr(source, name, None)
         if callable(method):
-            parameters = inspect.signature(method).parameters
-            if "claims" not in parameters and not any(
-                one.kind is one.VAR_KEYWORD for one in parameters.values()
-            ):
+            function = getattr(method, "__func__", None)
+            # A function of a class is looked at once: a process may have very many tenants of one provider.
+            takes = _has_claims(method) if function is None else _function_has_claims(function)
+            if not takes:
                 return False
     return True
+
+
+def _has_claims(function: Callable[..., object]) -> bool:
+    parameters = inspect.signature(function).parameters
+    return "claims" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+
+
+# For the functions of classes, which live as long as their classes.
+_function_has_claims = lru_cache(maxsize=256)(_has_claims)
 
 
 # -- what tokens are for -----------------------------------------------------------------------------------------------
