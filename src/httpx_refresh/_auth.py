@@ -6,7 +6,16 @@ import math
 import os
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -369,18 +378,14 @@ class RefreshAuth(AuthBase):
             first = None
             self._origins.check(request.url)
             if known is None or session.host.wall() >= known.renew_at:
-                # Not reset by its token: a loop that is closed under this ends it in another context.
-                asked_before = asking.get()
-                asking.set(type(request))
                 try:
-                    known = _good(session) if blocking else await session.good()
+                    with _asked_by(request):
+                        known = _good(session) if blocking else await session.good()
                 except RefreshAuthError:
                     known = session.credential
                     if known is None or not self._returns:
                         raise
                     hopeless = True  # The API itself says so.
-                finally:
-                    asking.set(asked_before)
             recording = bodies.record(
                 request,
                 self._replay_limit,
@@ -439,19 +444,16 @@ class RefreshAuth(AuthBase):
                         if renewed is None:
                             # Before waiting: it frees the connection, and a pool of one must work.
                             await bodies.read_ahead(response)
-                            asked_before = asking.get()
-                            asking.set(type(request))
                             try:
-                                renewed, refreshed = (
-                                    _blocked(session, partial(session.renew, known, kind))
-                                    if blocking
-                                    else await session.renew(known, kind)
-                                )
+                                with _asked_by(request):
+                                    renewed, refreshed = (
+                                        _blocked(session, partial(session.renew, known, kind))
+                                        if blocking
+                                        else await session.renew(known, kind)
+                                    )
                             except RefreshAuthError:
                                 if not self._returns:
                                     raise
-                            finally:
-                                asking.set(asked_before)
                             if renewed is None:
                                 return
                         else:
@@ -467,23 +469,20 @@ class RefreshAuth(AuthBase):
                     renewed = session.newer_than(known)
                     if renewed is None and sends < _MOST_SENDS:
                         await bodies.read_ahead(response)
-                        asked_before = asking.get()
-                        asking.set(type(request))
                         step_up = partial(
                             session.step_up, known, None if refreshed else asked.claims
                         )
                         try:
-                            renewed, spent = (
-                                _blocked(session, step_up) if blocking else await step_up()
-                            )
+                            with _asked_by(request):
+                                renewed, spent = (
+                                    _blocked(session, step_up) if blocking else await step_up()
+                                )
                             refreshed = refreshed or spent
                         except StepUpRequired as refusal:
                             asked = replace(asked, claims=refusal.claims or asked.claims)
                         except RefreshAuthError:
                             if not self._returns:
                                 raise
-                        finally:
-                            asking.set(asked_before)
                     if renewed is None or sends == _MOST_SENDS:
                         if self._returns:
                             return
@@ -701,8 +700,20 @@ def _own_memory(source: object) -> TokenStore:
     )
 
 
-_said_of_hooks: set[str] = set()
-"""What was said of response hooks in this process; it is said once."""
+_hook_told = False
+"""Whether this process has told that a response hook hides refusals."""
+
+
+@contextmanager
+def _asked_by(request: Request) -> Iterator[None]:
+    """Note whose client asks, while a token is asked for; no request is sent in the meantime."""
+    before = asking.get()
+    asking.set(type(request))
+    try:
+        yield
+    finally:
+        # Not reset by its `Token`: if the event loop was closed under it, it ends in another context.
+        asking.set(before)
 
 
 def _tell_of_hook(
@@ -714,15 +725,16 @@ def _tell_of_hook(
         session: whose refresh does not follow.
         request: what was sent.
         known: what it carried.
-        error: what the client handles while it closes the request; that of whoever closes, where this is one of two.
+        error: the exception that the client handles while it closes the request.
     """
+    global _hook_told
     while isinstance(error, GeneratorExit):
         error = error.__context__
-    if not isinstance(error, STATUS_ERRORS) or _said_of_hooks:
+    if not isinstance(error, STATUS_ERRORS) or _hook_told:
         return
     response: Response = error.response  # type: ignore[attr-defined]  # each of these has it
     if response.status_code == 401 and _PRESENTER.was_presented(request, known, response):
-        _said_of_hooks.add("hidden")
+        _hook_told = True
         session.emit(events.RefusalHidden(raised=type(error).__name__))
 
 

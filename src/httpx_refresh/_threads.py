@@ -291,11 +291,11 @@ def _report(calls: list[_Call[Any]]) -> None:
 _threads = _Threads()
 
 
-def _begin_anew() -> None:
+def _begin_again() -> None:
     """Drop threads and calls: after a fork they are the parent's."""
     global _threads
     _threads = _Threads()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # nothing forks on Windows
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_begin_again)

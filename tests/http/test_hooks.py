@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _nothing_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said once a process is said once a test."""
-    monkeypatch.setattr(_auth, "_said_of_hooks", set())
+    monkeypatch.setattr(_auth, "_hook_told", False)
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -201,7 +201,7 @@ async def test_a_pair_is_handed_over_when_the_loop_ends_and_the_store_fails(when
     unsaved: list[Token] = []
 
     async def keep(token: Token) -> None:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
         unsaved.append(token)
 
     auth = RefreshAuth(endpoint, store, on_unsaved=keep)

@@ -122,7 +122,7 @@ async def test_a_note_that_is_written_meanwhile_has_no_token_revoked_twice() -> 
         record = store.record
         assert await store.replace(record.text, write(replace(record, issued=1.0), rev="n"))
 
-    endpoint.revoke = revoke  # type: ignore[method-assign]
+    endpoint.revoke = revoke  # type: ignore[method-assign]  # this one writes a note meanwhile
     assert await auth.revoke() is True
     assert endpoint.revoked == ["SECRET-r0"]
     assert store.record.token is None

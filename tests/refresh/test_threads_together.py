@@ -46,8 +46,7 @@ class Cell:
     async def pass_by(self, number: int, when: str) -> None:
         if (number, when) == (self._held, self._when):
             until = time.monotonic() + PATIENCE
-            # What is waited for happens in other threads.
-            while self.begun < number + 4 and time.monotonic() < until:  # noqa: ASYNC110
+            while self.begun < number + 4 and time.monotonic() < until:  # noqa: ASYNC110 - in other threads
                 await anyio.sleep(0.001)
 
 

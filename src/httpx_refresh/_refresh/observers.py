@@ -430,7 +430,7 @@ def _box_of(callback: Observer) -> _Box:
         return box
 
 
-def _begin_anew() -> None:
+def _begin_again() -> None:
     """Drop what is the parent's: in a forked child no thread of ours runs."""
     global _post, _making
     _post = _Post()
@@ -438,7 +438,7 @@ def _begin_anew() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # nothing forks on Windows
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_begin_again)
 
 
 _failed: set[str] = set()

@@ -39,13 +39,13 @@ class NoAnswer(Exception):
 
 
 class WaitsForItself(Exception):
-    """What is waited for goes on only on an event loop that stands still meanwhile: the one whose thread waits."""
+    """A thread would wait for work that can only go on when it stops waiting: the work of its own event loop."""
 
 
 blocked_loop: contextvars.ContextVar[object | None] = contextvars.ContextVar(
     "httpx_refresh_blocked_loop", default=None
 )
-"""The event loop whose thread waits for what runs in this context; None if no event loop stands still for it."""
+"""The event loop that is blocked until what runs in this context has ended; None if none is."""
 
 
 class _OwnLoop:
@@ -246,7 +246,7 @@ class _Standstill:
 
 
 _LONGEST_STEP = 5.0
-"""Seconds for which a fork waits for the loop to come to a standstill, for a step of it may wait for who forks."""
+"""Seconds for which a fork waits for the end of a step: the step may itself wait for the thread that forks."""
 
 _standstill: _Standstill | None = None
 
@@ -254,8 +254,8 @@ _standstill: _Standstill | None = None
 def _before_fork() -> None:
     """Wait until the loop's thread is between two steps.
 
-    What a step holds, a child would wait for in vain: the lock of a module that is half imported, as many are by the
-    first refresh, is nobody's there.
+    A lock that a step holds is never released in a child, where the thread does not exist. The first refresh imports
+    modules, and each import holds one.
     """
     global _standstill
     _lock.acquire()
@@ -277,7 +277,7 @@ def _after_fork() -> None:
     _lock.release()
 
 
-def _begin_anew() -> None:
+def _begin_again() -> None:
     """Drop the loop: after a fork it is the parent's."""
     global _lock, _own, _is_over, _standstill
     _lock = threading.RLock()
@@ -288,5 +288,5 @@ def _begin_anew() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork, after_in_child=_begin_anew
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_begin_again
     )

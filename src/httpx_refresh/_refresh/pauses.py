@@ -34,9 +34,9 @@ LONGEST_EARLY_WAIT = 6.0
 """Seconds (half of `refresh_timeout` at most) for which callers wait such a pause out; else they get the refusal."""
 
 ACCEPTED_FOR = MOST_DOUBT
-"""Seconds for which an accepted request shows that the token is good, and what it refuses is forbidden.
+"""Seconds for which an accepted request shows that the token is good, so that other refusals mean "forbidden".
 
-Processes that go on to be accepted tell so in the store each half of that time.
+A process whose requests are accepted notes that in the store, each time that half of this has passed.
 """
 
 STRANGERS = 3
@@ -357,7 +357,7 @@ class Doubt:
         benefit: the next unknown kind that is refused counts as an end: what was accepted before is not known.
         ended: the token was found to have ended; requests under way with it are refused for that reason.
         here: the kinds that were refused with this very token; `kinds` may be carried over from the one before.
-        forbidden: the kinds that were refused, are refused while others are accepted, and were not accepted since.
+        forbidden: the kinds that were refused before another kind was accepted, and have not been accepted since.
     """
 
     generation: int

@@ -113,12 +113,11 @@ class Refusals:
         early: how many in a row ended a token early (before its time, and soon after the last such refresh).
         futile: how many in a row brought a token that was refused as well: while there are any, all are in doubt.
         kinds: hashes of the kinds of request that were refused with the token of `generation`.
-        forbidden: those that were refused with it before another kind was accepted.
-        probed: the token of `generation` was asked for to find out whether the API is back.
         generation: which token the verdict is about.
         pause: how long refusals are passed on.
-        accepted: until when it counts that the API accepted a request with the token of `generation`, in doubt; None
-            if no process told so.
+        accepted: how long an acceptance of that token counts, from when it was noted; None if none was noted.
+        forbidden: the kinds that were refused with that token before another kind was accepted.
+        probed: whether that token was obtained to find out if the API is back.
     """
 
     early: int

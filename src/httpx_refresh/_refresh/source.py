@@ -45,7 +45,7 @@ TokenSource: TypeAlias = Refreshes | Obtains
 """What gives tokens. With both methods it starts with `obtain`, and refreshes while there is a refresh token.
 
 A source may declare facts about itself as attributes, see `Facts`. They are read once, by `RefreshAuth`; its
-`client_fingerprint` is read again at each refresh.
+`client_fingerprint` is read again by a refresh that fails, or that finds the note of a failure.
 """
 
 
