@@ -143,12 +143,29 @@ def _reach(path: str, arrows: Mapping[str, set[str]]) -> set[str]:
 
 
 def not_re_exports(text: str) -> Iterator[str]:
-    """Yield what a package's `__init__` holds besides a docstring, imports and `__all__`."""
+    """Yield what a package's `__init__` holds besides a docstring, imports and `__all__`.
+
+    Names may be imported when they are first asked for (PEP 562): then `if TYPE_CHECKING:` holds the imports, and
+    `else:` a table of the same, `__getattr__` and `__dir__`.
+    """
     for node in ast.parse(text).body:
         is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         is_all = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
-        if not (isinstance(node, ast.ImportFrom) or is_docstring or is_all):
+        if not (isinstance(node, ast.ImportFrom) or is_docstring or is_all or _is_lazy(node)):
             yield ast.unparse(node).splitlines()[0]
+
+
+def _is_lazy(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.If)
+        and ast.unparse(node.test) == "TYPE_CHECKING"
+        and all(isinstance(one, ast.ImportFrom) for one in node.body)
+        and all(
+            isinstance(one, ast.Assign)
+            or (isinstance(one, ast.FunctionDef) and one.name in ("__getattr__", "__dir__"))
+            for one in node.orelse
+        )
+    )
 
 
 def _room(path: str) -> str:

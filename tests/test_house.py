@@ -129,6 +129,21 @@ def test_a_house_that_keeps_the_rules_breaks_none() -> None:
         ),
         ("__init__.py", "VERSION = 1", "__init__.py: VERSION = 1 in it is no re-export"),
         ("stores/__init__.py", "def f(): ...", "stores/__init__.py: def f(): in it is no re-ex"),
+        (
+            "__init__.py",
+            "if TYPE_CHECKING:\n    from ._auth import Auth\nelse:\n    def f(): ...",
+            "__init__.py: if TYPE_CHECKING: in it is no re-export",
+        ),
+        (
+            "__init__.py",
+            "if TYPE_CHECKING:\n    VERSION = 1",
+            "__init__.py: if TYPE_CHECKING: in it is no re-export",
+        ),
+        (
+            "__init__.py",
+            "if DEBUG:\n    from ._auth import Auth",
+            "__init__.py: if DEBUG: in it is no re-export",
+        ),
         ("_utils.py", "", "_utils.py has no floor"),
         ("_refresh/_known.py", "", "_refresh/_known.py: the underscore stands once"),
         ("cli/_page.py", "", "cli/_page.py: the underscore stands once"),
@@ -139,6 +154,14 @@ def test_each_rule_can_be_broken(path: str, text: str, broken: str) -> None:
     said, *rest = broken_rules(on_the_map, {**HOUSE, path: DOC + text})
     assert said.startswith(broken)
     assert not [other for other in rest if not other.startswith("import circle: ")]
+
+
+def test_names_may_be_imported_when_they_are_first_asked_for() -> None:
+    lazy = (
+        "if TYPE_CHECKING:\n    from ._auth import Auth\n"
+        "else:\n    _HOMES = {'._auth': ('Auth',)}\n    def __getattr__(name): ...\n    def __dir__(): ..."
+    )
+    assert broken_rules(list(HOUSE), {**HOUSE, "__init__.py": DOC + lazy}) == []
 
 
 def test_a_circle_of_three_is_one_circle() -> None:
