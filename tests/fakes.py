@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,6 +14,7 @@ import anyio.lowlevel
 import httpx
 import httpx2
 import pytest
+from anyio.abc import TaskGroup
 
 from httpx_refresh import MemoryStore, ReauthorizationRequired, RefreshAuth, Token, TokenEndpoint
 from httpx_refresh._errors import fresh
@@ -102,6 +104,17 @@ class Endpoint:
         for _ in range(3):
             await anyio.lowlevel.checkpoint()
         return answer
+
+
+@asynccontextmanager
+async def refreshing(auth: RefreshAuth, endpoint: Endpoint) -> AsyncIterator[TaskGroup]:
+    """Hold a refresh of `auth` at the endpoint while the block runs, then let it end, and with it the group's tasks."""
+    gate = endpoint.gate = Gate()
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth.token)
+        await gate.arrived()
+        yield group
+        gate.release()
 
 
 class Api:

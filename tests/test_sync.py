@@ -39,7 +39,7 @@ from httpx_refresh._refresh import own_loop
 from httpx_refresh.grants import ClientCredentials
 from httpx_refresh.stores.urls import open_store
 from httpx_refresh.testing import Gate
-from tests.fakes import Api, Endpoint, both_libraries
+from tests.fakes import Api, Endpoint, both_libraries, refreshing
 
 
 class SyncApi(Api):
@@ -525,13 +525,10 @@ class Handle:
 @pytest.mark.anyio
 async def test_nor_does_it_wait_for_itself_through_another_store_on_the_same_cell() -> None:
     endpoint, api = Endpoint(), SyncApi()
-    endpoint.gate = Gate()
     cell = store_of(endpoint, expires_in=-5)
     auth, other = RefreshAuth(endpoint, Handle(cell)), RefreshAuth(endpoint, Handle(cell))
     endpoint.revoke = None  # type: ignore[attr-defined]  # forget() asks nobody
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(auth.token)
-        await endpoint.gate.arrived()
+    async with refreshing(auth, endpoint):
         began = time.monotonic()
         with (
             api.sync_client(other) as client,
@@ -545,7 +542,6 @@ async def test_nor_does_it_wait_for_itself_through_another_store_on_the_same_cel
         assert (
             time.monotonic() - began < 20
         )  # Of the 45 s after which the claim would be taken over.
-        endpoint.gate.release()
     assert api.seen == []
     assert endpoint.asked == ["SECRET-r0"]
     assert other.sync.token().access_token == "SECRET-a1"
@@ -556,17 +552,13 @@ async def test_a_refresh_of_another_token_on_the_loop_is_nothing_to_a_sync_reque
     """Two databases may each have a row of the same name."""
     endpoint, api = Endpoint(), SyncApi()
     other_endpoint = Endpoint()
-    endpoint.gate = Gate()
     auth = RefreshAuth(endpoint, Handle(store_of(endpoint, expires_in=-5), "sql:tokens:xero"))
     other = RefreshAuth(
         other_endpoint, Handle(store_of(other_endpoint, expires_in=-5), "sql:tokens:xero")
     )
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(auth.token)
-        await endpoint.gate.arrived()
+    async with refreshing(auth, endpoint):
         with api.sync_client(other) as client:
             assert client.get("/").status_code == 200
-        endpoint.gate.release()
     assert (endpoint.asked, other_endpoint.asked) == (["SECRET-r0"], ["SECRET-r0"])
 
 

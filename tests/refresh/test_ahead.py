@@ -10,15 +10,10 @@ import pytest
 
 from httpx_refresh import RefreshAuth, RefreshUnavailable, Token
 from httpx_refresh.testing import Gate
-from tests.fakes import Api, Endpoint, Store, loop_wall, use_loop_time
+from tests.fakes import Api, Endpoint, Store, loop_wall
 from tests.virtual_time import virtual_time
 
-pytestmark = [pytest.mark.anyio, virtual_time]
-
-
-@pytest.fixture(autouse=True)
-def _loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_loop_time(monkeypatch)
+pytestmark = [pytest.mark.anyio, virtual_time, pytest.mark.usefixtures("loop_time")]
 
 
 def holding(expires_in: float, *, lifetime: float | None = 3600.0, **options: Any) -> Any:

@@ -18,17 +18,12 @@ from tests.fakes import (
     any_write,
     loop_wall,
     no_write,
+    refreshing,
     results,
-    use_loop_time,
 )
 from tests.virtual_time import virtual_time
 
-pytestmark = [pytest.mark.anyio, virtual_time]
-
-
-@pytest.fixture(autouse=True)
-def _loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_loop_time(monkeypatch)
+pytestmark = [pytest.mark.anyio, virtual_time, pytest.mark.usefixtures("loop_time")]
 
 
 class Hanging(Store):
@@ -332,16 +327,12 @@ async def test_a_text_that_is_read_late_does_not_undo_a_login(seconds: float) ->
 
 async def test_a_result_that_cannot_be_saved_does_not_undo_a_login() -> None:
     endpoint = Endpoint(clock=loop_wall)
-    endpoint.gate = Gate()
     store = Store(endpoint.text(expires_in=-1))
     auth = RefreshAuth(endpoint, store)
-    async with anyio.create_task_group() as group:
-        group.start_soon(auth.token)
-        await endpoint.gate.arrived()
+    async with refreshing(auth, endpoint):
         await anyio.sleep(1)
         await auth.set_token(Token("SECRET-login", "SECRET-r9"))
         store.fails = any_write
-        endpoint.gate.release()
     assert (await auth.token()).access_token == "SECRET-login"
     store.fails = no_write
     await auth.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any
 
 import anyio
@@ -11,14 +12,10 @@ import pytest
 from httpx_refresh import ReauthorizationRequired, RefreshAuth, RefreshUnavailable, Token
 from httpx_refresh._refresh.host import Host
 from httpx_refresh._refresh.record import parse
-from httpx_refresh.testing import Gate
-from tests.fakes import Endpoint, Store, claims, loop_wall, use_loop_time
+from tests.fakes import Endpoint, Store, claims, loop_wall, refreshing
 from tests.virtual_time import virtual_time
 
-
-@pytest.fixture(autouse=True)
-def _loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_loop_time(monkeypatch)
+pytestmark = [pytest.mark.anyio, virtual_time, pytest.mark.usefixtures("loop_time")]
 
 
 def _claimed(since: float = 0.0, patience: float | None = None) -> tuple[Endpoint, Store]:
@@ -29,8 +26,6 @@ def _claimed(since: float = 0.0, patience: float | None = None) -> tuple[Endpoin
     return endpoint, Store(endpoint.text(expires_in=-1, generation=4, redeeming=claim))
 
 
-@pytest.mark.anyio
-@virtual_time
 async def test_a_claim_is_taken_over_after_one_and_a_half_timeouts_and_not_before() -> None:
     endpoint, store = _claimed()
     auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
@@ -45,8 +40,6 @@ async def test_a_claim_is_taken_over_after_one_and_a_half_timeouts_and_not_befor
     assert store.record.generation == 5
 
 
-@pytest.mark.anyio
-@virtual_time
 @pytest.mark.parametrize("patience, mine", [(4.0, 10.0), (40.0, 10.0), (10.0, 0.5)])
 async def test_a_claim_is_judged_by_its_owner_s_patience_and_not_by_the_watcher_s(
     patience: float, mine: float
@@ -60,8 +53,6 @@ async def test_a_claim_is_judged_by_its_owner_s_patience_and_not_by_the_watcher_
     assert 1.5 * patience <= anyio.current_time() - before < 1.5 * patience + 2.0
 
 
-@pytest.mark.anyio
-@virtual_time
 @pytest.mark.parametrize("skew", [-3600.0, -360.0, 360.0, 3600.0, 86_000.0])
 async def test_clocks_that_differ_do_not_make_a_claim_older(skew: float) -> None:
     endpoint, store = _claimed(since=skew)
@@ -73,8 +64,6 @@ async def test_clocks_that_differ_do_not_make_a_claim_older(skew: float) -> None
     assert endpoint.asked == ["SECRET-r0"]
 
 
-@pytest.mark.anyio
-@virtual_time
 async def test_a_claim_more_than_a_day_old_needs_no_watching() -> None:
     endpoint, store = _claimed(since=86_401)
     before = anyio.current_time()
@@ -82,8 +71,6 @@ async def test_a_claim_more_than_a_day_old_needs_no_watching() -> None:
     assert anyio.current_time() == before
 
 
-@pytest.mark.anyio
-@virtual_time
 async def test_a_claim_says_for_how_long_its_owner_may_go_on() -> None:
     endpoint = Endpoint(clock=loop_wall)
     store = Store(endpoint.text(expires_in=-1))
@@ -94,8 +81,6 @@ async def test_a_claim_says_for_how_long_its_owner_may_go_on() -> None:
     assert claim.since == pytest.approx(loop_wall())
 
 
-@pytest.mark.anyio
-@virtual_time
 async def test_a_claim_that_changes_hands_is_watched_anew() -> None:
     endpoint, store = _claimed()
     auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
@@ -116,8 +101,6 @@ async def test_a_claim_that_changes_hands_is_watched_anew() -> None:
     assert endpoint.asked == ["SECRET-r0"]
 
 
-@pytest.mark.anyio
-@virtual_time
 async def test_whoever_waits_for_anothers_claim_adopts_its_result() -> None:
     endpoint, store = _claimed()
     auth = RefreshAuth(endpoint, store)
@@ -130,70 +113,64 @@ async def test_whoever_waits_for_anothers_claim_adopts_its_result() -> None:
     assert (endpoint.asked, store.tries) == ([], 0)
 
 
-@pytest.mark.anyio
-@virtual_time
-async def test_whoever_waited_for_a_refresh_that_failed_late_spends_nothing_any_more() -> None:
+FAILED: dict[str, Any] = {
+    "message": "The server is out of order.",
+    "outcome": "unknown",
+    "transient": True,
+    "failures": 1,
+    "nonce": "p1",
+    "pause": 0.5,
+}
+
+
+@pytest.mark.parametrize(
+    "failed, words, outcome",
+    [([], "another process tried", "not_sent"), ([FAILED], "out of order", "unknown")],
+    ids=["without a note", "with a note"],
+)
+async def test_whoever_waited_for_a_refresh_that_failed_late_spends_nothing_and_hears_of_it(
+    failed: list[dict[str, Any]], words: str, outcome: str
+) -> None:
     endpoint, store = _claimed()
     auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
+    notes = [{**one, "until": loop_wall() + 9.5} for one in failed]
     async with anyio.create_task_group() as group:
 
         async def call() -> None:
-            with pytest.raises(RefreshUnavailable, match="another process tried") as caught:
+            with pytest.raises(RefreshUnavailable, match=words) as caught:
                 await auth.token()
-            assert caught.value.outcome == "not_sent"
+            assert caught.value.outcome == outcome
 
         group.start_soon(call)
         await anyio.sleep(9)
-        store.text = endpoint.text(expires_in=-1, generation=4)
+        store.text = endpoint.text(expires_in=-1, generation=4, failed=notes)
     assert endpoint.asked == []
 
 
-@pytest.mark.anyio
-@virtual_time
-async def test_whoever_waited_for_a_refresh_that_failed_late_is_told_what_it_was_told() -> None:
-    endpoint, store = _claimed()
-    auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
-    failed = {
-        "message": "The server is out of order.",
-        "outcome": "unknown",
-        "transient": True,
-        "failures": 1,
-        "nonce": "p1",
-        "pause": 0.5,
-        "until": loop_wall() + 9.5,
-    }
-    async with anyio.create_task_group() as group:
+class Freezing(Store):
+    """A store on a machine that sleeps ten seconds after each write of a claim, up to `most` seconds in all.
 
-        async def call() -> None:
-            with pytest.raises(RefreshUnavailable, match="out of order") as caught:
-                await auth.token()
-            assert caught.value.outcome == "unknown"
+    Only the wall clock goes on meanwhile, as in a process that was stopped.
+    """
 
-        group.start_soon(call)
-        await anyio.sleep(9)
-        store.text = endpoint.text(expires_in=-1, generation=4, failed=[failed])
-    assert endpoint.asked == []
+    def __init__(self, text: str, monkeypatch: pytest.MonkeyPatch, *, most: float) -> None:
+        super().__init__(text)
+        self.slept = 0.0
+        self.most = most
+        monkeypatch.setattr(Host, "wall", lambda _: loop_wall() + self.slept)
+
+    async def replace(self, old: str | None, new: str) -> bool:
+        won = await super().replace(old, new)
+        if claims(parse(new)) and self.slept < self.most:
+            self.slept += 10
+        return won
 
 
-@pytest.mark.anyio
-@virtual_time
 async def test_a_claimant_that_was_frozen_sends_nothing_under_the_old_claim_and_begins_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A process that was stopped finds that its time went by at once: its store was quick."""
     endpoint = Endpoint(clock=loop_wall)
-    ahead = 0.0
-    monkeypatch.setattr(Host, "wall", lambda _: loop_wall() + ahead)
-
-    class Freezing(Store):
-        async def replace(self, old: str | None, new: str) -> bool:
-            nonlocal ahead
-            won = await super().replace(old, new)
-            if claims(parse(new)) and ahead < 20:
-                ahead += 10  # The machine slept; only the wall clock went on.
-            return won
-
-    store = Freezing(endpoint.text(expires_in=-1))
+    store = Freezing(endpoint.text(expires_in=-1), monkeypatch, most=20)
     auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
     assert (await auth.token()).access_token == "SECRET-a1"
     # Two claims without a request, each let go; then the one that was used.
@@ -203,60 +180,37 @@ async def test_a_claimant_that_was_frozen_sends_nothing_under_the_old_claim_and_
     assert endpoint.asked == ["SECRET-r0"]
 
 
-@pytest.mark.anyio
-@virtual_time
 async def test_a_claimant_that_is_always_held_up_says_so_in_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     endpoint = Endpoint(clock=loop_wall)
-    ahead = 0.0
-    monkeypatch.setattr(Host, "wall", lambda _: loop_wall() + ahead)
-
-    class Freezing(Store):
-        async def replace(self, old: str | None, new: str) -> bool:
-            nonlocal ahead
-            ahead += 10
-            return await super().replace(old, new)
-
-    store = Freezing(endpoint.text(expires_in=-1))
+    store = Freezing(endpoint.text(expires_in=-1), monkeypatch, most=math.inf)
     with pytest.raises(RefreshUnavailable, match="did not send") as caught:
         await RefreshAuth(endpoint, store, refresh_timeout=10.0).token()
     assert (caught.value.outcome, endpoint.asked) == ("not_sent", [])
     assert store.record.redeeming is None
 
 
-@pytest.mark.anyio
-@virtual_time
 async def test_a_claimant_that_lost_its_claim_replaces_nothing_and_adopts() -> None:
     endpoint = Endpoint(clock=loop_wall)
-    endpoint.gate = Gate()
     store = Store(endpoint.text(expires_in=-1))
     auth = RefreshAuth(endpoint, store)
-    async with anyio.create_task_group() as group:
-        group.start_soon(auth.token)
-        await endpoint.gate.arrived()
+    async with refreshing(auth, endpoint):
         endpoint.issued = 9
         theirs = store.text = endpoint.text(expires_in=3600, generation=1)
-        endpoint.gate.release()
     assert (await auth.token()).access_token == "SECRET-a9"
     assert store.text == theirs
 
 
-@pytest.mark.anyio
-@virtual_time
 async def test_a_result_that_meets_anothers_claim_is_served_at_once_and_saved_after_it() -> None:
     endpoint = Endpoint(clock=loop_wall)
-    endpoint.gate = Gate()
     store = Store(endpoint.text(expires_in=-1))
     auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
-    async with anyio.create_task_group() as group:
-        group.start_soon(auth.token)
-        await endpoint.gate.arrived()
+    async with refreshing(auth, endpoint):
         assert store.text is not None
         mine = store.record.redeeming
         assert mine is not None
         theirs = store.text = store.text.replace(mine.nonce, "theirs")
-        endpoint.gate.release()
     assert (await auth.token()).access_token == "SECRET-a1"
     assert store.text == theirs
     await anyio.sleep(14)
@@ -266,25 +220,17 @@ async def test_a_result_that_meets_anothers_claim_is_served_at_once_and_saved_af
     assert (store.record.generation, endpoint.asked) == (1, ["SECRET-r0"])
 
 
-@pytest.mark.anyio
-@virtual_time
 async def test_a_claim_that_somebody_else_wrote_into_is_released_all_the_same() -> None:
     endpoint = Endpoint(clock=loop_wall)
-    endpoint.gate = Gate()
     store = Store(endpoint.text(expires_in=-1))
     auth = RefreshAuth(endpoint, store)
-    async with anyio.create_task_group() as group:
-        group.start_soon(auth.token)
-        await endpoint.gate.arrived()
+    async with refreshing(auth, endpoint):
         assert store.text is not None
         store.text += "  "
-        endpoint.gate.release()
     assert store.record.token == await auth.token()
     assert (store.record.redeeming, store.record.generation) == (None, 1)
 
 
-@pytest.mark.anyio
-@virtual_time
 async def test_a_refusal_that_meets_anothers_claim_leaves_it_be_and_waits_for_its_result() -> None:
     store = Store(Endpoint(clock=loop_wall).text(expires_in=-1))
     stolen: list[str] = []

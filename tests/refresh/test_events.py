@@ -31,7 +31,7 @@ from httpx_refresh import (
 from httpx_refresh._refresh import observers
 from httpx_refresh._refresh.events import LOG
 from httpx_refresh.stores.file import FileStore
-from tests.fakes import Api, Endpoint, Store, claims, loop_wall, results, use_loop_time
+from tests.fakes import Api, Endpoint, Store, claims, loop_wall, results
 from tests.virtual_time import virtual_time
 
 ORIGINS = ["https://api.test"]
@@ -71,11 +71,6 @@ class Seen:
 @pytest.fixture(autouse=True)
 def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observers, "_failed", set())
-
-
-@pytest.fixture
-def loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_loop_time(monkeypatch)
 
 
 @pytest.mark.parametrize("bad", [7, "print", [print, None], object(), Seen])

@@ -22,16 +22,19 @@ from httpx_refresh import (
 )
 from httpx_refresh._refresh.record import fingerprint
 from httpx_refresh.testing import Gate
-from tests.fakes import Api, Endpoint, Store, claims, loop_wall, no_write, use_loop_time
+from tests.fakes import (
+    Api,
+    Endpoint,
+    Store,
+    claims,
+    loop_wall,
+    no_write,
+    refreshing,
+)
 from tests.virtual_time import virtual_time
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture
-def loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_loop_time(monkeypatch)
 
 
 def in_loop_time(test: Any) -> Any:
@@ -187,15 +190,11 @@ async def test_refresh_is_not_content_with_a_flight_that_only_looks_at_the_store
 @pytest.mark.anyio
 async def test_refresh_shares_one_that_is_under_way() -> None:
     endpoint = Endpoint()
-    endpoint.gate = Gate()
     auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)))
-    async with anyio.create_task_group() as group:
-        group.start_soon(auth.token)
-        await endpoint.gate.arrived()
+    async with refreshing(auth, endpoint) as group:
         group.start_soon(auth.refresh)
         group.start_soon(auth.refresh)
         await anyio.wait_all_tasks_blocked()
-        endpoint.gate.release()
     assert endpoint.asked == ["SECRET-r0"]
 
 
@@ -286,14 +285,10 @@ async def test_a_token_that_could_not_be_put_there_is_not_in_use() -> None:
 @pytest.mark.anyio
 async def test_a_login_during_a_refresh_is_not_overwritten_by_its_result() -> None:
     endpoint = Endpoint()
-    endpoint.gate = Gate()
     store = Store(endpoint.text(expires_in=-1))
     auth = RefreshAuth(endpoint, store)
-    async with anyio.create_task_group() as group:
-        group.start_soon(auth.token)
-        await endpoint.gate.arrived()
+    async with refreshing(auth, endpoint):
         await auth.set_token(Token("SECRET-login", "SECRET-r9"))
-        endpoint.gate.release()
     assert (await auth.token()).access_token == "SECRET-login"
     assert store.record.token == Token("SECRET-login", "SECRET-r9")
 

@@ -6,15 +6,10 @@ import anyio
 import pytest
 
 from httpx_refresh import RefreshAuth, StoreError
-from tests.fakes import Endpoint, Store, loop_wall, results, use_loop_time
+from tests.fakes import Endpoint, Store, loop_wall, results
 from tests.virtual_time import virtual_time
 
-pytestmark = [pytest.mark.anyio, virtual_time]
-
-
-@pytest.fixture(autouse=True)
-def _loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_loop_time(monkeypatch)
+pytestmark = [pytest.mark.anyio, virtual_time, pytest.mark.usefixtures("loop_time")]
 
 
 class Holding(Store):

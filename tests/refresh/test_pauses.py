@@ -15,15 +15,10 @@ from httpx_refresh import (
     StoreError,
     Token,
 )
-from tests.fakes import Endpoint, Store, any_write, loop_wall, no_write, use_loop_time
+from tests.fakes import Endpoint, Store, any_write, loop_wall, no_write
 from tests.virtual_time import virtual_time
 
-pytestmark = [pytest.mark.anyio, virtual_time]
-
-
-@pytest.fixture(autouse=True)
-def _loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_loop_time(monkeypatch)
+pytestmark = [pytest.mark.anyio, virtual_time, pytest.mark.usefixtures("loop_time")]
 
 
 def expired() -> tuple[Endpoint, Store, RefreshAuth]:

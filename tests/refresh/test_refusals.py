@@ -29,15 +29,10 @@ from httpx_refresh._refresh.pauses import (
 )
 from httpx_refresh._refresh.record import Pause, Refusals
 from httpx_refresh.testing import Gate
-from tests.fakes import Api, Endpoint, Store, loop_wall, use_loop_time
+from tests.fakes import Api, Endpoint, Store, loop_wall
 from tests.virtual_time import virtual_time
 
 DAY = 86_400.0
-
-
-@pytest.fixture
-def loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_loop_time(monkeypatch)
 
 
 in_loop_time = [pytest.mark.anyio, virtual_time, pytest.mark.usefixtures("loop_time")]

@@ -7,8 +7,10 @@ import pytest
 
 from httpx_refresh import RefreshAuth
 from httpx_refresh._refresh.record import Record
-from tests.fakes import Endpoint, Store, Writes, claims, loop_wall, results, use_loop_time
+from tests.fakes import Endpoint, Store, Writes, claims, loop_wall, results
 from tests.virtual_time import virtual_time
+
+pytestmark = pytest.mark.usefixtures("loop_time")
 
 
 class ResendingStore(Store):
@@ -28,11 +30,6 @@ class ResendingStore(Store):
 
 def _none(_: Record) -> bool:
     return False
-
-
-@pytest.fixture(autouse=True)
-def _loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_loop_time(monkeypatch)
 
 
 @pytest.mark.parametrize("resends", [claims, results], ids=["claim", "result"])

@@ -21,16 +21,10 @@ from tests.fakes import (
     loop_wall,
     no_write,
     results,
-    use_loop_time,
 )
 from tests.virtual_time import virtual_time
 
-pytestmark = [pytest.mark.anyio, virtual_time]
-
-
-@pytest.fixture(autouse=True)
-def _loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_loop_time(monkeypatch)
+pytestmark = [pytest.mark.anyio, virtual_time, pytest.mark.usefixtures("loop_time")]
 
 
 class Setup:

@@ -14,15 +14,10 @@ from httpx_refresh import MemoryStore, RefreshAuth
 from httpx_refresh._refresh.host import Host
 from httpx_refresh._refresh.pauses import Polls
 from httpx_refresh.stores.encrypted import EncryptedStore, generate_key
-from tests.fakes import Endpoint, Store, loop_wall, results, use_loop_time
+from tests.fakes import Endpoint, Store, loop_wall, results
 from tests.virtual_time import virtual_time
 
-pytestmark = [pytest.mark.anyio, virtual_time]
-
-
-@pytest.fixture(autouse=True)
-def _loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_loop_time(monkeypatch)
+pytestmark = [pytest.mark.anyio, virtual_time, pytest.mark.usefixtures("loop_time")]
 
 
 class Waking(Store):

@@ -1,10 +1,10 @@
-"""What is known of providers: each function makes a `TokenEndpoint` that knows its provider's ways.
+"""Presets of providers: each function makes a `TokenEndpoint` that follows its provider's rules.
 
-`(client_id, client_secret=None, **overrides) -> TokenEndpoint`; the overrides are `TokenEndpoint`'s keyword arguments,
-and `url`. What is known of a provider is data, see `Provider`: `PRESETS` holds it by the preset's name, and where each
-fact comes from stands in the preset's docstring. What is not known there is as in the RFCs, and can be overridden.
-`SERVICES` holds the presets that make a source which starts from nothing, for services with a key instead of a person.
-Each preset names the origins that its tokens may be sent to; `origins=` names others.
+The signature is `(client_id, client_secret=None, **overrides) -> TokenEndpoint`. The overrides are `TokenEndpoint`'s
+keyword arguments, and `url`. The facts about a provider are data (see `Provider`). `PRESETS` holds them by the preset's
+name, and the preset's docstring names the source of each fact. Where a fact is not known, the RFCs apply; an override
+changes that. `SERVICES` holds the presets for services that have a key instead of a person: each makes a source that
+starts without a stored token. Each preset names the origins that its tokens may be sent to; `origins=` names others.
 """
 
 from __future__ import annotations

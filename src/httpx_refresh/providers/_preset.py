@@ -1,4 +1,4 @@
-"""What a preset is: a provider's facts as data, and the function that makes an endpoint of them."""
+"""The structure of a preset: a provider's facts as data, and the function that makes an endpoint from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOUR = 3_600.0
 DAY = 86_400.0
 
 _STAYS_VALID = DAY
-"""The `reuse_grace` of a refresh token that using it does not spend: a refresh may be repeated at any time."""
+"""The `reuse_grace` of a refresh token that stays valid after use: a refresh may be repeated at any time."""
 
 GrantName = Literal[
     "authorization_code",
@@ -37,35 +37,35 @@ Grace = float | Literal["until_used", "stays_valid"] | None
 
 
 class Overrides(EndpointOptions, total=False):
-    """What a preset may be told: the keyword arguments of `TokenEndpoint`, and its `url`."""
+    """The keyword arguments that every preset takes: those of `TokenEndpoint`, and its `url`."""
 
     url: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """What is known of a provider, each fact from a source that its preset's docstring names.
+    """The facts about a provider. The docstring of its preset names the source of each.
 
     A `{word}` in an address stands for an argument of the preset.
 
     Attributes:
-        title: what people and messages call it.
+        title: the name that people and messages use.
         url: the token endpoint.
-        origins: where its tokens may be sent.
-        grants: how tokens are had there: by a login (`authorization_code`, `device_code`), from then on
-            (`refresh_token`), and by services (the others).
-        rotation: whether a refresh brings another refresh token: `always`, `sometimes`, `never`, where a `setting` of
-            the app or the server says so; `none`: there are no refresh tokens.
-        grace: seconds for which a refresh token that was spent is accepted again; `until_used`: until the new access
-            token is used; `stays_valid`: for as long as it lives. None: not known, and nothing is taken for granted.
+        origins: the origins that its tokens may be sent to.
+        grants: the grants that it supports: those of a login (`authorization_code`, `device_code`), the refresh
+            (`refresh_token`), and those for services (the others).
+        rotation: whether a refresh returns another refresh token: `always`, `sometimes`, `never`, or as a `setting` of
+            the app or the server decides; `none`: there are no refresh tokens; `unknown`: not known.
+        grace: seconds for which a spent refresh token is accepted again; `until_used`: until the new access token is
+            used; `stays_valid`: for as long as it lives. None: not known, so no grace is assumed.
         client_auth: how a confidential client authenticates (RFC 7591), or an object of `httpx_refresh.client_auth`
-            that takes the client's secret; None: not known, HTTP Basic is taken (RFC 6749 §2.3.1).
-        access_token_lifetime: in seconds; None: not known, or up to the provider's customers.
-        idle_lifetime: seconds after which a refresh token that was not used is no longer good.
+            that takes the client's secret. None: not known, so HTTP Basic is used (RFC 6749 §2.3.1).
+        access_token_lifetime: in seconds; None: not known, or set by the provider's customers.
+        idle_lifetime: seconds after which an unused refresh token expires.
         absolute_lifetime: seconds after which a person must log in again, however often the token was refreshed.
-        quirks: what a caller may stumble over.
-        unknown: what is not known.
-        options: what else its `TokenEndpoint` is told.
+        quirks: behaviour that a caller may not expect.
+        unknown: facts that are not known.
+        options: further arguments of its `TokenEndpoint`.
     """
 
     title: str
@@ -85,13 +85,13 @@ class Provider:
     def endpoint(
         self, client_id: str | None, client_secret: Text | None, overrides: Overrides, **parts: str
     ) -> TokenEndpoint:
-        """Make an endpoint of these facts; what the caller says overrides them.
+        """Make an endpoint from these facts; the caller's arguments override them.
 
         Args:
-            client_id: of `TokenEndpoint`.
-            client_secret: likewise.
-            overrides: what the caller says.
-            parts: what the words in the addresses stand for.
+            client_id: the argument of `TokenEndpoint`.
+            client_secret: the argument of `TokenEndpoint`.
+            overrides: the caller's other arguments.
+            parts: the values of the words in braces in the addresses.
         """
         given = cast("dict[str, Any]", overrides)
         _check_names(self.title, given)
@@ -108,10 +108,10 @@ class Provider:
         }
         if self.grace is not None:
             facts["reuse_grace"] = _STAYS_VALID if self.grace == "stays_valid" else self.grace
-        # A public client has no use for it, nor one with credentials of its own.
+        # A public client needs no method, and credentials of another kind bring their own.
         if client_secret is not None:
             facts["client_auth"] = self.client_auth
-        if "url" in given:  # Another server, and another address for refreshes.
+        if "url" in given:  # Another server: the provider's address for refreshes does not apply.
             facts.pop("refresh_url", None)
         facts = {name: _filled(value, parts) for name, value in facts.items()} | given
         return TokenEndpoint(facts.pop("url"), client_id, client_secret, **facts)
@@ -119,7 +119,7 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A preset, and what is known of its provider."""
+    """A preset and the facts about its provider."""
 
     name: str
     provider: Provider
@@ -127,31 +127,31 @@ class Preset:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """What it is told beside the client and the overrides, such as a `domain`."""
+        """The names of its own keyword arguments, such as `domain`."""
         parameters = inspect.signature(self.function).parameters.values()
         return tuple(one.name for one in parameters if one.kind is one.KEYWORD_ONLY)
 
     @property
     def leading(self) -> tuple[str, ...]:
-        """What it is told first, by position."""
+        """The names of its positional arguments."""
         parameters = inspect.signature(self.function).parameters.values()
         return tuple(one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD)
 
     @property
     def required(self) -> frozenset[str]:
-        """Those of its `parameters` that have no default."""
+        """The names among `parameters` that have no default."""
         parameters = inspect.signature(self.function).parameters
         empty = inspect.Parameter.empty
         return frozenset(name for name in self.parameters if parameters[name].default is empty)
 
     @property
     def summary(self) -> str:
-        """What its docstring says first."""
+        """The first paragraph of its docstring."""
         return _paragraphs(self.function)[0]
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Where its facts come from, each with what was read there. Empty where Python keeps no docstrings (-OO)."""
+        """The sources of its facts, each with what it states. Empty if Python keeps no docstrings (-OO)."""
         text = inspect.getdoc(self.function) or ""
         _, found, lines = text.partition("\nSources:\n")
         joined = " ".join(lines.split("\n\n", 1)[0].split()) if found else ""
@@ -164,16 +164,16 @@ def _paragraphs(function: Callable[..., Any]) -> list[str]:
 
 
 PRESETS: dict[str, Preset] = {}
-"""Every preset, by its name; in the order in which they were declared. `known` alone writes to it."""
+"""Every preset by its name, in the order of declaration. Only `known` writes to it."""
 
 SERVICES: dict[str, Preset] = {}
-"""Those that make a source that starts from nothing, and are told more than a client. `known` alone writes to it."""
+"""The presets that make a source which starts without a stored token. Only `known` writes to it."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def known(provider: Provider, among: dict[str, Preset] = PRESETS) -> Callable[[_F], _F]:
-    """Make a function the preset of a provider."""
+    """Return a decorator that registers a function as the preset of a provider."""
 
     def declare(function: _F) -> _F:
         among[function.__name__] = Preset(function.__name__, provider, function)
@@ -188,7 +188,7 @@ def _preset_of(title: str) -> Preset:
 
 
 def _needs_client(title: str) -> bool:
-    """Whether the preset cannot do without a client id."""
+    """Return whether the preset requires a client id."""
     client_id = inspect.signature(_preset_of(title).function).parameters.get("client_id")
     return client_id is not None and client_id.default is client_id.empty
 
@@ -201,7 +201,7 @@ def _check_names(title: str, given: dict[str, Any]) -> None:
 
 
 def _filled(value: Any, parts: dict[str, str]) -> Any:
-    """Put the parts into addresses, and into what stands for one. Other words in braces (`{instance_url}`) stay."""
+    """Replace the words in braces by their parts. Words without a part (`{instance_url}`) stay."""
     if isinstance(value, tuple):
         return tuple(_filled(one, parts) for one in value)
     if isinstance(value, dict):
@@ -213,14 +213,18 @@ def _filled(value: Any, parts: dict[str, str]) -> Any:
 
 
 def host_of(name: str, value: str) -> str:
-    """Return the name of a host, and its port, as it stands in an address."""
+    """Return the name of a host, with its port if it has one, as it stands in an address.
+
+    Raises:
+        ValueError: it is no host name; `name` is the argument that the message names.
+    """
     if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d+)?", value.lower()):
-        raise ValueError(f"{name} must be the name of a host")
+        raise ValueError(f"{name} must be a host name")
     return value.lower()
 
 
 def json_field(value: Any, *path: str | int) -> Any:
-    """Walk into a JSON value; None where the way ends."""
+    """Return the value at a path in a JSON value; None if there is nothing."""
     for step in path:
         try:
             value = value[step]

@@ -1,4 +1,4 @@
-"""What is known of providers, written for people and for programs: in Markdown, and as JSON values."""
+"""The facts about providers, written for people (Markdown) and for programs (JSON values)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ROTATION = {
 
 
 def as_dict(preset: Preset) -> dict[str, Any]:
-    """Return what is known of a provider as values that JSON can carry; lifetimes are in seconds."""
+    """Return the facts about a provider as JSON values; lifetimes are in seconds."""
     one = preset.provider
     options, auth = cast("dict[str, Any]", one.options), one.client_auth
     return {
@@ -54,7 +54,7 @@ def as_dict(preset: Preset) -> dict[str, Any]:
 
 
 def duration(seconds: float | None) -> str:
-    """Write a duration as people do; nothing if it is not known."""
+    """Return a duration in words; empty if it is not known."""
     if seconds is None:
         return ""
     for size, word in ((DAY, "day"), (HOUR, "hour"), (60.0, "minute"), (1.0, "second")):
@@ -65,7 +65,7 @@ def duration(seconds: float | None) -> str:
 
 
 def grace(value: Grace) -> str:
-    """Write how long a refresh token that was spent goes on."""
+    """Return in words how long a spent refresh token is still accepted."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -74,7 +74,7 @@ def grace(value: Grace) -> str:
 
 
 def row(preset: Preset) -> tuple[str, ...]:
-    """Return the cells of a provider's row; an empty one is not known."""
+    """Return the cells of a provider's row; an empty cell means that the fact is not known."""
     one = preset.provider
     lifetimes = [duration(one.idle_lifetime) and f"{duration(one.idle_lifetime)} unused"]
     lifetimes.append(
@@ -103,14 +103,14 @@ HEADINGS = (
 
 
 def sorted_presets() -> list[Preset]:
-    """Return all presets by their providers' names."""
+    """Return all presets, sorted by the names of their providers."""
     return sorted(
         [*PRESETS.values(), *SERVICES.values()], key=lambda one: one.provider.title.casefold()
     )
 
 
 def markdown() -> str:
-    """Return the table of all providers, and after it what else is known of each."""
+    """Return the table of all providers, followed by a section about each."""
     lines = [f"| {' | '.join(HEADINGS)} |", f"|{'---|' * len(HEADINGS)}"]
     for preset in sorted_presets():
         title, name, *cells = row(preset)
@@ -129,7 +129,7 @@ def _section(preset: Preset) -> list[str]:
     one = preset.provider
     told = ", ".join([*preset.leading, *(f"{name}=" for name in preset.parameters)])
     lines = [f"### {one.title}", "", f"`{preset.name}({told})`"]
-    origins = ", ".join(f"`{origin}`" for origin in one.origins) or "none: `origins=` must be said"
+    origins = ", ".join(f"`{origin}`" for origin in one.origins) or "none: `origins=` is required"
     lines += ["", f"- Its tokens go to: {origins}."]
     lines += [f"- {_sentence(quirk)}" for quirk in one.quirks]
     lines += [f"- Not known: {text}." for text in one.unknown]
@@ -145,10 +145,10 @@ MARK = "<!-- made of the presets: python -m httpx_refresh.providers._table docs/
 
 
 def renewed(document: str) -> str:
-    """Return a document with what follows `MARK` made again."""
+    """Return a document in which the text after `MARK` is generated anew."""
     before, mark, _ = document.partition(MARK)
     if not mark:
-        raise ValueError("the document has no place for the table")
+        raise ValueError(f"the document lacks the line that the table follows: {MARK.strip()}")
     return f"{before}{mark}\n{markdown()}"
 
 
