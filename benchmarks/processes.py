@@ -1,4 +1,4 @@
-"""Many processes on one token: the stall at an expiry, the store's share in it, and a takeover after a kill."""
+"""Many processes on one token: the stall at an expiry, how soon others have the new token, a takeover after a kill."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from .worker import open_store
 
 REFRESH_TIMEOUT = 20.0
 TAKEOVER_TIMEOUT = 1.0  # `refresh_timeout` where a process is killed
+REFRESH = 1.0  # seconds that the token endpoint takes where another process waits for the end
 
 
 async def run(*, smoke: bool) -> dict[str, Any]:
@@ -28,6 +29,7 @@ async def run(*, smoke: bool) -> dict[str, Any]:
     counts, rounds = ((2,), 1) if smoke else ((1, 2, 4, 8, 16), 3)
     missing = services.missing_services()
     rows: list[dict[str, Any]] = []
+    wakings: list[dict[str, Any]] = []
     takeovers: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
         places = {"file": "", "SQLite": ""}
@@ -59,10 +61,19 @@ async def run(*, smoke: bool) -> dict[str, Any]:
                         "token_requests": max(requests),
                     }
                 )
+            waits = []
+            for _ in range(1 if smoke else 15):
+                place = await _prepare(backend, url, home, server)
+                waits.append(_woken(server, backend, place))
+            wakings.append(
+                {"backend": backend, "milliseconds": Spread.of(waits).scaled(1e3).json()}
+            )
             place = await _prepare(backend, url, home, server)
             takeovers.append({"backend": backend, "seconds": _takeover(server, backend, place)})
     return {
         "expiries": rows,
+        "wakings": wakings,
+        "waking_refresh": REFRESH,
         "takeovers": takeovers,
         "takeover_refresh_timeout": TAKEOVER_TIMEOUT,
         "not_measured": [name for name in missing if name in ("Redis", "PostgreSQL")],
@@ -139,6 +150,26 @@ def _expire(
         reports = [json.loads(_hear(worker)) for worker in workers]
         assert all(report["status"] == 200 for report in reports)
         return reports, server.stats()["token_requests"] - before
+
+
+def _woken(server: RunningServer, backend: str, place: str) -> float:
+    """Let two processes meet a slow refresh; return the seconds from the save to the answer that the other one had.
+
+    The clock of `time.perf_counter` is one for all processes of a Linux machine.
+    """
+    with (
+        _worker(server, backend, place, REFRESH_TIMEOUT) as one,
+        _worker(server, backend, place, REFRESH_TIMEOUT) as other,
+    ):
+        assert _hear(one) == _hear(other) == "ready\n"
+        server.script(Answer(delay=REFRESH))
+        server.expire()
+        for worker in (one, other):
+            _tell(worker, "go")
+        reports = [json.loads(_hear(worker)) for worker in (one, other)]
+        assert all(report["status"] == 200 for report in reports)
+        saved_at = max(report["written_at"] for report in reports)
+        return max(float(report["answered_at"]) for report in reports) - saved_at
 
 
 def _takeover(server: RunningServer, backend: str, place: str) -> float:

@@ -142,6 +142,11 @@ def _processes(results: dict[str, Any]) -> Iterable[Table]:
             str(row["token_requests"]),
         )
     yield table
+    title = f"Two processes, a refresh that takes {results['waking_refresh']:g} s"
+    table = _table(title, "backend", "ms from the save to the answer that the other process had")
+    for row in results["wakings"]:
+        table.add_row(row["backend"], _spread(row["milliseconds"], 0))
+    yield table
     limit = results["takeover_refresh_timeout"]
     title = f"Takeover after a kill, refresh_timeout {limit:g} s"
     table = _table(title, "backend", "seconds until the next process had its answer")

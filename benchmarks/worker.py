@@ -14,11 +14,12 @@ from httpx_refresh import FileStore, RefreshAuth, TokenEndpoint, TokenStore
 
 
 class Counted:
-    """A store, and how often it was asked."""
+    """A store, how often it was asked, and when (`time.perf_counter`) it last took a text."""
 
     def __init__(self, store: TokenStore) -> None:
         self._store = store
         self.operations = 0
+        self.written_at = 0.0
         for name in ("hold", "changed"):  # What the store may have besides, as it is.
             if (method := getattr(store, name, None)) is not None:
                 setattr(self, name, method)
@@ -29,7 +30,9 @@ class Counted:
 
     async def replace(self, old: str | None, new: str) -> bool:
         self.operations += 1
-        return await self._store.replace(old, new)
+        written = await self._store.replace(old, new)
+        self.written_at = time.perf_counter() if written else self.written_at
+        return written
 
 
 def open_store(backend: str, place: str) -> TokenStore:
@@ -66,11 +69,13 @@ async def _work(order: dict[str, Any]) -> None:
         await loop.run_in_executor(None, sys.stdin.readline)
         start = time.perf_counter()
         response = await client.get(url)
-        stall = time.perf_counter() - start
+        answered_at = time.perf_counter()
         await auth.aclose()
     report = {
         "status": response.status_code,
-        "stall": stall,
+        "stall": answered_at - start,
+        "answered_at": answered_at,
+        "written_at": store.written_at,
         "operations": store.operations - before,
     }
     print(json.dumps(report), flush=True)

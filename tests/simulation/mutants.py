@@ -267,7 +267,7 @@ def closed_loop_is_waited_for(patch: pytest.MonkeyPatch) -> None:
 
 
 closing_spends = edited(
-    Renewal, "_run", "need is Need.LOOK or flight.closing.is_set()", "need is Need.LOOK"
+    Renewal, "_follow", "need is Need.LOOK or flight.closing.is_set()", "need is Need.LOOK"
 )
 """`aclose` waits a claim out, and then spends the token, for nobody."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Literal
 
@@ -167,33 +167,85 @@ def maybe_sent(outcome: Outcome) -> bool:
     return not isinstance(outcome, Unsent)
 
 
-@dataclass(slots=True)
+def _held_by_the_claimant(record: Record, hold: Release) -> bool:
+    """Whether the owner of the claim in `record` had held what is held here now."""
+    return not hold.is_first and record.redeeming is not None and record.redeeming.held
+
+
 class Renewal:
-    """Brings one flight to its landing.
+    """Brings one flight to its landing: looks at the store, and does what `decide` says, until that ends it.
 
     Mutable, by the one task that runs it:
         asked: whether it came so far that the refresh token was to be sent.
         facts: replaced where the client's credentials were rotated.
         spending: the spending whose token is not in the store yet; it is saved after the landing.
+        _started: when (monotonic) it started.
+        _begun: when (monotonic) the time for a request began. It begins again at each takeover, and where this process
+            was held up before anything was sent.
+        _beginnings: how often it began again for the latter reason.
+        _waited: whether another process or a pause was waited for.
+        _claimed_since: when (monotonic) the claim that is waited for was first seen; None while none is.
+        _hold: the lock beside the store that a claim needs, from its acquisition until a spending takes it over.
+        _failure: what the source failed with last.
+        _retries: the pauses between two requests.
         _waiting: the wait for another process, once there was one.
     """
 
-    slot: Slot
-    source: TokenSource
-    facts: Facts
-    flight: Flight
-    emit: Callable[[events.Event], None]
-    refreshing: (
-        Callable[
-            [events.RefreshStarted, Sequence[object]],
-            AbstractContextManager[Callable[[str], object]],
-        ]
-        | None
-    ) = None
-    trouble: Trouble | None = None
-    asked: bool = field(default=False, init=False)
-    spending: Spending | None = field(default=None, init=False)
-    _waiting: Waiting | None = field(default=None, init=False)
+    __slots__ = (
+        "_beginnings",
+        "_begun",
+        "_claimed_since",
+        "_failure",
+        "_hold",
+        "_refreshing",
+        "_retries",
+        "_started",
+        "_trouble",
+        "_waited",
+        "_waiting",
+        "asked",
+        "emit",
+        "facts",
+        "flight",
+        "slot",
+        "source",
+        "spending",
+    )
+
+    def __init__(
+        self,
+        slot: Slot,
+        source: TokenSource,
+        facts: Facts,
+        flight: Flight,
+        *,
+        emit: Callable[[events.Event], None],
+        refreshing: (
+            Callable[
+                [events.RefreshStarted, Sequence[object]],
+                AbstractContextManager[Callable[[str], object]],
+            ]
+            | None
+        ),
+        trouble: Trouble | None,
+    ) -> None:
+        self.slot = slot
+        self.source = source
+        self.facts = facts
+        self.flight = flight
+        self.emit = emit
+        self.asked = False
+        self.spending: Spending | None = None
+        self._refreshing = refreshing
+        self._trouble = trouble
+        self._started = self._begun = math.inf
+        self._beginnings = 0
+        self._waited = False
+        self._claimed_since: float | None = None
+        self._hold: Release | None = None
+        self._failure: RefreshUnavailable | None = None
+        self._retries: Backoff | None = None
+        self._waiting: Waiting | None = None
 
     async def run(self) -> Landing:
         """Renew the token.
@@ -214,176 +266,241 @@ class Renewal:
         return landing
 
     async def _run(self) -> Landing:
-        host, flight, timeout = self.slot.host, self.flight, self.slot.refresh_timeout
-        retries = Backoff(host, 0.25, 8.0)
-        failure: RefreshUnavailable | None = None
-        started = begun = host.monotonic()
-        beginnings = 0
-        first, waited = True, False
-        claimed_since: float | None = None
-        hold: Release | None = None
+        host, flight = self.slot.host, self.flight
+        self._started = self._begun = host.monotonic()
         try:
-            while True:
+            seen_at = self._started
+            view = await self.slot.look()
+            if flight.forced and view.record.token is not None:
+                flight.stale = view.record.token  # What was there first is to be replaced.
+            while (landing := await self._follow(view, seen_at)) is None:
                 seen_at = host.monotonic()
                 view = await self.slot.look()
-                record, need = view.record, flight.need
-                if view.failed:  # Whose refusals these are matters.
-                    self.facts = facts_now(self.facts, self.source)
-                if first and flight.forced and record.token is not None:
-                    flight.stale = record.token
-                first = False
-                if (
-                    hold is not None
-                    and not hold.is_first
-                    and record.redeeming is not None
-                    and record.redeeming.held
-                ):
-                    # The claimant held what is held here now: it has died.
-                    view = replace(view, claim="abandoned")
-                step = decide(
-                    view,
-                    stale=flight.stale,
-                    need=need,
-                    forced=flight.forced,
-                    facts=self.facts,
-                    now=host.wall(),
-                    claims=flight.claims,
-                    patience=min(LONGEST_EARLY_WAIT, timeout / 2),
-                )
-                token = record.token
-                if step == "wait" and claimed_since is None:
-                    claimed_since = host.monotonic()
-                elif step != "wait" and claimed_since is not None:
-                    self.emit(events.ClaimWaited(duration=host.monotonic() - claimed_since))
-                    claimed_since = None
-                if step == "adopt" and token is not None:
-                    return Landing(
-                        need,
-                        token,
-                        record,
-                        spent=flight.sent,
-                        claims=self.flight.claims,
-                        seen_at=seen_at,
-                    )
-                if need is Need.LOOK or flight.closing.is_set():
-                    return self._ended(need, record)
-                waited = waited or step in ("wait", "soon", "pause")
-                if step == "wait":
-                    if need is Need.AHEAD:
-                        return Landing(need, record=record)
-                    if record.redeeming is not None and record.redeeming.held and hold is None:
-                        hold = await self.slot.hold()
-                        if hold is not None:
-                            continue  # The claim may have ended between the look and this.
-                    flight.wait_behind(record.redeeming)
-                    await self._pause(record)
-                    continue
-                if step == "pass_on":
-                    return Landing(
-                        need,
-                        record=record,
-                        passed_on=True,
-                        spent=flight.sent,
-                    )
-                if step == "soon":
-                    await self._pause(record)
-                    continue
-                if step == "pause":
-                    failed, pause = failed_for(view, self.facts.client_fingerprint)
-                    left = begun + timeout - host.monotonic()
-                    if failed is None or need is Need.AHEAD or not failed.transient or pause > left:
-                        raise failed_like(failed, pause)
-                    await self._pause(record, pause)
-                    continue
-                if step == "for_another":
-                    raise for_another(record, self.facts, repr(self.slot.store))
-                if step != "spend":
-                    raise reauthorization_required(record, self.facts.name, repr(self.slot.store))
-                trouble = self.trouble
-                if trouble and not flight.forced and host.monotonic() < trouble.ask_at:
-                    raise fresh(trouble.error)  # A failure that is this process's own affair.
-                if view.claim == "abandoned":
-                    begun = host.monotonic()  # A takeover: its time begins now.
-                elif host.monotonic() - begun > timeout * 0.75:
-                    failed, _ = failed_for(view, self.facts.client_fingerprint)
-                    if failure is None and failed is not None:
-                        raise failed_like(failed, 0.0)  # What the others were told.
-                    beginnings += 1
-                    if failure is not None or waited or beginnings == _MOST_BEGINNINGS:
-                        raise failure or out_of_time(
-                            self.facts.name, timeout, repr(self.slot.store)
-                        )
-                    begun = host.monotonic()  # This process was held up, and nothing was sent.
-                if hold is None:
-                    hold = await self.slot.hold()
-                spending = Spending(
-                    self.slot,
-                    self.source,
-                    self.facts,
-                    view,
-                    token,
-                    need=need,
-                    claims=flight.claims,
-                    hold=hold,
-                    emit=self.emit,
-                )
-                hold = None  # It is the claim's now.
-                claimed_at = host.monotonic()
-                if not await spending.claim():
-                    await self._pause(record)
-                    continue
-                if view.claim == "abandoned" and record.redeeming is not None:
-                    self.emit(events.ClaimTakenOver(by=record.redeeming.by))
-                self.asked = True
-                event = events.RefreshStarted(
-                    generation=record.generation, reason=reason_of(flight, host.wall())
-                )
-                self.emit(event)
-                sent_before, flight.sent = flight.sent, True
-                with (
-                    self.refreshing(event, flight.links)
-                    if self.refreshing
-                    else nullcontext() as told
-                ):
-                    outcome = await spending.spend(flight.closing, retries)
-                    if told is not None and not isinstance(outcome, Renewed):
-                        told(outcome_of(outcome))
-                flight.sent = sent_before or maybe_sent(outcome)
-                if isinstance(outcome, Renewed):
-                    landing = self._renewed(spending, outcome, started, claimed_at)
-                    if landing is not None:
-                        return landing
-                elif isinstance(outcome, Unsent):
-                    begun = host.monotonic()
-                    beginnings += 1
-                    if beginnings == _MOST_BEGINNINGS:
-                        raise out_of_time(self.facts.name, timeout, repr(self.slot.store))
-                elif isinstance(outcome, NoToken):
-                    failure = fresh(outcome.error)
-                    left = begun + timeout - host.monotonic()
-                    if not spending.lost() and not self._is_worth_waiting(outcome, left):
-                        raise failure
-                    if failure.outcome == "not_sent":
-                        await self._sleep(outcome.pause)  # Else the store tells how long to wait.
-                elif isinstance(outcome, Declined):
-                    if not spending.lost():
-                        raise fresh(outcome.error)
-                elif not spending.lost():
-                    saved = spending.saved
-                    if saved is not None and self.slot.judge(saved).claim == "standing":
-                        continue  # Another took the claim over: what it brings is waited for.
-                    if saved is None or not saved.is_dead():
-                        raise fresh(outcome.error)
-                    if self.facts.starts:
-                        continue  # Another one is obtained from nothing.
-                    raise reauthorization_required(saved, self.facts.name, repr(self.slot.store))
+            return landing
         finally:
-            if hold is not None:
-                hold.release()
+            if self._hold is not None:
+                self._hold.release()
 
-    def _renewed(
-        self, spending: Spending, outcome: Renewed, started: float, claimed_at: float
-    ) -> Landing | None:
+    async def _follow(self, view: View, seen_at: float) -> Landing | None:
+        """Do what follows from one look; return the landing, or None if the store is to be looked at again.
+
+        Args:
+            view: what the store held.
+            seen_at: when (monotonic) the look began.
+        """
+        host, flight, record = self.slot.host, self.flight, view.record
+        need = flight.need
+        if view.failed:  # Whose refusals these are matters.
+            self.facts = facts_now(self.facts, self.source)
+        if self._hold is not None and _held_by_the_claimant(record, self._hold):
+            view = replace(view, claim="abandoned")  # The claimant held what is held here: it died.
+        step = decide(
+            view,
+            stale=flight.stale,
+            need=need,
+            forced=flight.forced,
+            facts=self.facts,
+            now=host.wall(),
+            claims=flight.claims,
+            patience=min(LONGEST_EARLY_WAIT, self.slot.refresh_timeout / 2),
+        )
+        self._time_the_claim(step)
+        if step == "adopt":
+            return Landing(
+                need,
+                record.token,
+                record,
+                spent=flight.sent,
+                claims=flight.claims,
+                seen_at=seen_at,
+            )
+        if need is Need.LOOK or flight.closing.is_set():
+            return self._ended(need, record)
+        self._waited = self._waited or step in ("wait", "soon", "pause")
+        match step:
+            case "wait" if need is Need.AHEAD:
+                return Landing(need, record=record)
+            case "wait":
+                await self._wait_for(record)
+            case "pass_on":
+                return Landing(need, record=record, passed_on=True, spent=flight.sent)
+            case "soon":
+                await self._pause(record)
+            case "pause":
+                await self._keep_the_pause(view)
+            case "for_another":
+                raise for_another(record, self.facts, repr(self.slot.store))
+            case "spend":
+                return await self._spend(view, need)
+            case _:  # "none", "no_refresh_token", "dead"
+                raise reauthorization_required(record, self.facts.name, repr(self.slot.store))
+        return None
+
+    # -- waiting -----------------------------------------------------------------------------------------------
+
+    def _time_the_claim(self, step: Step) -> None:
+        """Tell how long a claim was waited for, once that is over."""
+        host = self.slot.host
+        if step == "wait":
+            if self._claimed_since is None:
+                self._claimed_since = host.monotonic()
+        elif self._claimed_since is not None:
+            self.emit(events.ClaimWaited(duration=host.monotonic() - self._claimed_since))
+            self._claimed_since = None
+
+    async def _wait_for(self, record: Record) -> None:
+        """Wait behind the claim that stands in this record, until the store is worth another look."""
+        claim = record.redeeming
+        if claim is not None and claim.held and self._hold is None:
+            self._hold = await self.slot.hold()
+            if self._hold is not None:
+                return  # The claim may have ended between the look and this.
+        self.flight.wait_behind(claim)
+        await self._pause(record)
+
+    async def _keep_the_pause(self, view: View) -> None:
+        """Wait until the source may be asked again; raise what it said if that is too long."""
+        failed, pause = failed_for(view, self.facts.client_fingerprint)
+        if (
+            failed is None
+            or not failed.transient
+            or self.flight.need is Need.AHEAD
+            or pause > self._left()
+        ):
+            raise failed_like(failed, pause)
+        await self._pause(view.record, pause)
+
+    def _left(self) -> float:
+        """Return the seconds that are left of the time for a request."""
+        return self._begun + self.slot.refresh_timeout - self.slot.host.monotonic()
+
+    async def _pause(self, seen: Record, most: float = math.inf) -> None:
+        """Wait until the store is worth another look, `most` seconds, or until the flight is to end."""
+        if self._waiting is None:
+            polls = Polls(self.slot.host, most=min(0.25, self.slot.refresh_timeout / 8))
+            self._waiting = Waiting(self.slot, polls, self.emit)
+        await self._waiting.pause(self.flight.closing, seen.text, most)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, unless the flight is to end.
+
+        For a millisecond at least: what is left of a pause may be less than the clocks can tell.
+        """
+        with anyio.move_on_after(max(seconds, 0.001)):
+            await self.flight.closing.wait()
+
+    def _ended(self, need: Need, record: Record) -> Landing:
+        if need in (Need.LOOK, Need.AHEAD):
+            return Landing(need, record=record)
+        raise RefreshUnavailable(
+            "The event loop ended, or the object was closed, before anything was sent. Try again.",
+            outcome="unknown" if self.flight.sent else "not_sent",
+        )
+
+    # -- spending ----------------------------------------------------------------------------------------------
+
+    async def _spend(self, view: View, need: Need) -> Landing | None:
+        """Spend what the store holds under a claim; return as `_follow` does."""
+        host, flight, record = self.slot.host, self.flight, view.record
+        trouble = self._trouble
+        if trouble and not flight.forced and host.monotonic() < trouble.ask_at:
+            raise fresh(trouble.error)  # A failure that is this process's own affair.
+        self._begin_in_time(view)
+        if self._hold is None:
+            self._hold = await self.slot.hold()
+        spending = Spending(
+            self.slot,
+            self.source,
+            self.facts,
+            view,
+            record.token,
+            need=need,
+            claims=flight.claims,
+            hold=self._hold,
+            emit=self.emit,
+        )
+        self._hold = None  # It is the claim's now.
+        claimed_at = host.monotonic()
+        if not await spending.claim():
+            await self._pause(record)
+            return None
+        if view.claim == "abandoned" and record.redeeming is not None:
+            self.emit(events.ClaimTakenOver(by=record.redeeming.by))
+        self.asked = True
+        outcome = await self._ask(spending, record)
+        match outcome:
+            case Renewed():
+                return self._renewed(spending, outcome, claimed_at)
+            case Unsent():
+                self._begin_again()
+            case NoToken():
+                self._failure = fresh(outcome.error)
+                if not spending.lost() and not self._is_worth_waiting(outcome):
+                    raise self._failure
+                if self._failure.outcome == "not_sent":
+                    await self._sleep(outcome.pause)  # Else the store tells how long to wait.
+            case Declined():
+                if not spending.lost():
+                    raise fresh(outcome.error)
+            case Refused():
+                self._after_refusal(spending, outcome)
+        return None
+
+    def _begin_in_time(self, view: View) -> None:
+        """Raise if there is too little time left for a request; else see that there is enough."""
+        host = self.slot.host
+        if view.claim == "abandoned":
+            self._begun = host.monotonic()  # A takeover: its time begins now.
+        elif self._left() < self.slot.refresh_timeout * 0.25:
+            failed, _ = failed_for(view, self.facts.client_fingerprint)
+            if self._failure is None and failed is not None:
+                raise failed_like(failed, 0.0)  # What the others were told.
+            if self._failure is not None:
+                raise self._failure
+            if self._waited:
+                raise self._out_of_time()
+            self._begin_again()  # This process was held up, and nothing was sent.
+
+    def _begin_again(self) -> None:
+        """Begin the time for a request again, where nothing was sent; raise if that was done often enough."""
+        self._beginnings += 1
+        if self._beginnings == _MOST_BEGINNINGS:
+            raise self._out_of_time()
+        self._begun = self.slot.host.monotonic()
+
+    def _out_of_time(self) -> RefreshUnavailable:
+        return out_of_time(self.facts.name, self.slot.refresh_timeout, repr(self.slot.store))
+
+    async def _ask(self, spending: Spending, record: Record) -> Outcome:
+        """Ask the source, and tell those who observe and trace."""
+        host, flight = self.slot.host, self.flight
+        if self._retries is None:
+            self._retries = Backoff(host, 0.25, 8.0)
+        event = events.RefreshStarted(
+            generation=record.generation, reason=reason_of(flight, host.wall())
+        )
+        self.emit(event)
+        sent_before, flight.sent = flight.sent, True
+        with self._refreshing(event, flight.links) if self._refreshing else nullcontext() as told:
+            outcome = await spending.spend(flight.closing, self._retries)
+            if told is not None and not isinstance(outcome, Renewed):
+                told(outcome_of(outcome))
+        flight.sent = sent_before or maybe_sent(outcome)
+        return outcome
+
+    def _after_refusal(self, spending: Spending, outcome: Refused) -> None:
+        """Raise what a refusal for good means, unless there is another way to a token."""
+        if spending.lost():
+            return
+        saved = spending.saved
+        if saved is not None and self.slot.judge(saved).claim == "standing":
+            return  # Another took the claim over: what it brings is waited for.
+        if saved is None or not saved.is_dead():
+            raise fresh(outcome.error)
+        if not self.facts.starts:  # Else another one is obtained from nothing.
+            raise reauthorization_required(saved, self.facts.name, repr(self.slot.store))
+
+    def _renewed(self, spending: Spending, outcome: Renewed, claimed_at: float) -> Landing | None:
         """Return the landing with a new token; None if somebody revoked it before it was saved."""
         need, saved = self.flight.need, spending.saved
         if saved is not None and saved.token is None:
@@ -407,7 +524,7 @@ class Renewal:
                 seen_at=claimed_at,
             )
         if mine:
-            elapsed = self.slot.host.monotonic() - started
+            elapsed = self.slot.host.monotonic() - self._started
             self.emit(
                 events.Refreshed(
                     generation=saved.generation,
@@ -426,38 +543,15 @@ class Renewal:
             seen_at=claimed_at,
         )
 
-    def _is_worth_waiting(self, outcome: NoToken, left: float) -> bool:
+    def _is_worth_waiting(self, outcome: NoToken) -> bool:
         """Whether the source is asked again by this flight, after a pause."""
         flight = self.flight
         return (
             outcome.error.transient
             and flight.need > Need.AHEAD
             and not flight.closing.is_set()
-            and outcome.pause < left
+            and outcome.pause < self._left()
         )
-
-    def _ended(self, need: Need, record: Record) -> Landing:
-        if need in (Need.LOOK, Need.AHEAD):
-            return Landing(need, record=record)
-        raise RefreshUnavailable(
-            "The event loop ended, or the object was closed, before anything was sent. Try again.",
-            outcome="unknown" if self.flight.sent else "not_sent",
-        )
-
-    async def _pause(self, seen: Record, most: float = math.inf) -> None:
-        """Wait until the store is worth another look, `most` seconds, or until the flight is to end."""
-        if self._waiting is None:
-            polls = Polls(self.slot.host, most=min(0.25, self.slot.refresh_timeout / 8))
-            self._waiting = Waiting(self.slot, polls, self.emit)
-        await self._waiting.pause(self.flight.closing, seen.text, most)
-
-    async def _sleep(self, seconds: float) -> None:
-        """Wait, unless the flight is to end.
-
-        For a millisecond at least: what is left of a pause may be less than the clocks can tell.
-        """
-        with anyio.move_on_after(max(seconds, 0.001)):
-            await self.flight.closing.wait()
 
 
 # -- what a person is told -------------------------------------------------------------------------------------

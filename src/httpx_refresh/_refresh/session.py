@@ -818,8 +818,8 @@ class Session:
             self.source,
             self.facts,
             flight,
-            self.emit,
-            self._observers.refreshing if self._observers.tracing else None,
+            emit=self.emit,
+            refreshing=self._observers.refreshing if self._observers.tracing else None,
             trouble=self._trouble,
         )
         started = self.host.monotonic()
