@@ -19,7 +19,7 @@ from tests.services import programs_of
 
 @pytest.fixture
 def chromium(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    """A browser without a window."""
+    """Run a browser without a window."""
     chromium, driver = programs_of("Chromium")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
@@ -31,13 +31,13 @@ def chromium(tmp_path: Path) -> Iterator[webdriver.Chrome]:
         "--disable-background-networking",
         "--window-size=900,640",
         f"--user-data-dir={tmp_path / 'chromium'}",
-        # Nothing but this machine.
+        # It can reach this machine only.
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
         "--no-proxy-server",
     ):
         options.add_argument(argument)
     browser = webdriver.Chrome(options=options, service=Service(driver))
-    browser.implicitly_wait(30)
+    browser.implicitly_wait(60)
     try:
         yield browser
     finally:
@@ -48,10 +48,10 @@ def chromium(tmp_path: Path) -> Iterator[webdriver.Chrome]:
 def running(
     command: list[str], folder: Path, **settings: str
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run a command that logs in; give the address that it prints, and the process."""
+    """Run a command that logs in; yield the address that it prints, and the process."""
     environment = {
         **os.environ,
-        "BROWSER": "true",  # The program of that name: the test has a browser of its own.
+        "BROWSER": "true",  # The program `true`: the test has a browser of its own.
         "PYTHONWARNINGS": "error",
         "XDG_CONFIG_HOME": str(folder),
         **settings,
@@ -67,11 +67,11 @@ def running(
 
 
 def see(chromium: webdriver.Chrome, title: str, tmp_path: Path) -> str:
-    """The text of the page that the browser has ended on; it is styled, and a picture of it is made."""
+    """Return the text of the page that the browser has ended on. Check that it is styled, and save a screenshot."""
     heading = chromium.find_element(By.CSS_SELECTOR, "main h1")
     assert heading.text == title
     card = chromium.find_element(By.TAG_NAME, "main")
-    # The style sheet counts, so the policy that names its hash is right.
+    # The style sheet is applied, so the content security policy names its hash.
     assert card.value_of_css_property("border-radius") == "16px"
     assert chromium.save_screenshot(str(tmp_path / f"{title}.png"))
     return card.text

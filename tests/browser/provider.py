@@ -1,8 +1,8 @@
-"""A real provider for the tests: django-oauth-toolkit on a loopback port, with its own login and consent pages.
+"""A real provider for the tests: django-oauth-toolkit on a loopback port, with its login and consent pages.
 
 `python -m tests.browser FOLDER` prints one line of JSON (`url`, the accounts, the client) and serves until its
 standard input is closed. Its database is FOLDER/provider.sqlite3. Besides the toolkit's endpoints it has an API,
-`/api/ping`, and `/control/expire` and `/control/tokens` for a test to act on its tokens and to count them.
+`/api/ping`, and for tests `/control/expire`, which ends the access tokens, and `/control/tokens`, which counts them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class QuietHandler(WSGIRequestHandler):  # type: ignore[misc]  # Django has no t
 
 
 def configure(folder: Path) -> None:
-    """Set Django up: SQLite, its login page, and a toolkit that does all that RFC 9700 asks for."""
+    """Set up Django with SQLite and its login page, and the toolkit with the options for RFC 9700."""
     settings.configure(
         SECRET_KEY="not a secret",
         DEBUG=True,  # It serves the style sheets of its own pages.
@@ -45,7 +45,7 @@ def configure(folder: Path) -> None:
             "default": {
                 "ENGINE": "django.db.backends.sqlite3",
                 "NAME": folder / "provider.sqlite3",
-                "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20},
+                "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 60},
             }
         },
         INSTALLED_APPS=[
@@ -94,7 +94,7 @@ def configure(folder: Path) -> None:
         },
     )
     django.setup()
-    # Only with Django set up can these be imported.
+    # These can be imported only after Django is set up.
     from django.contrib import admin
     from django.contrib.auth.views import LoginView
 
@@ -114,7 +114,7 @@ urlpatterns: list[Any] = []
 
 
 def ping(request: HttpRequest) -> JsonResponse:
-    """The API: an answer for whoever has a good token."""
+    """Answer an API request that has a good token."""
     from oauth2_provider.backends import OAuth2Backend
 
     user = OAuth2Backend().authenticate(request)
@@ -124,7 +124,7 @@ def ping(request: HttpRequest) -> JsonResponse:
 
 
 def expire(request: HttpRequest) -> JsonResponse:
-    """End the life of every access token."""
+    """Expire every access token."""
     from oauth2_provider.models import get_access_token_model
 
     past = timezone.now() - timedelta(seconds=1)
@@ -132,7 +132,7 @@ def expire(request: HttpRequest) -> JsonResponse:
 
 
 def tokens(request: HttpRequest) -> JsonResponse:
-    """Count the refresh tokens that were given out, and those that are still good."""
+    """Count the refresh tokens that were issued, and those that are still good."""
     from oauth2_provider.models import get_refresh_token_model
 
     every = get_refresh_token_model().objects
@@ -140,7 +140,7 @@ def tokens(request: HttpRequest) -> JsonResponse:
 
 
 def populate(redirect_uris: str) -> None:
-    """Make a person, and a client that may send people back to `redirect_uris`."""
+    """Make a user, and a client with these redirect URIs."""
     from django.contrib.auth import get_user_model
     from oauth2_provider.models import get_application_model
 
@@ -158,7 +158,7 @@ def populate(redirect_uris: str) -> None:
 
 
 def main() -> None:
-    """Serve until nobody holds the other end of standard input any more."""
+    """Serve until standard input is closed."""
     configure(Path(sys.argv[1]))
     # RFC 8252 §7.3: any port of the loopback address.
     populate("http://127.0.0.1/callback")

@@ -1,4 +1,4 @@
-"""A real provider, a real browser, and the command line between them."""
+"""The command line logs in at a real provider, in a real browser."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Provider(NamedTuple):
 
 @pytest.fixture
 def provider(tmp_path: Path) -> Iterator[Provider]:
-    """django-oauth-toolkit, in a process of its own."""
+    """Run django-oauth-toolkit in a process of its own."""
     command = [sys.executable, "-m", "tests.browser", str(tmp_path)]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -57,7 +57,7 @@ def provider(tmp_path: Path) -> Iterator[Provider]:
 def login(
     provider: Provider, store: Path, *options: str
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run `httpx-refresh login`; give the address that it prints, and the process."""
+    """Run `httpx-refresh login`; yield the address that it prints, and the process."""
     command = [str(Path(sys.executable).with_name("httpx-refresh")), "login"]
     command += ["--issuer", provider.url, "--scope", "read", "--store", f"file:{store}", *options]
     with running(
@@ -70,7 +70,7 @@ def login(
 
 
 def sign_in(chromium: webdriver.Chrome, provider: Provider, url: str) -> None:
-    """Go to the provider's login page as sent, and log in there."""
+    """Go to the address that the command line printed, and log in at the provider."""
     chromium.get(url)
     chromium.find_element(By.NAME, "username").send_keys(provider.user)
     chromium.find_element(By.NAME, "password").send_keys(provider.password)
@@ -95,19 +95,19 @@ def test_a_person_logs_in_and_the_token_lives_through_many_rotations(
     for secret in (held["access_token"], held["refresh_token"], provider.client_secret):
         assert secret not in out + err + text
 
-    # The redirect is of no use any more: nobody listens.
+    # The redirect URI no longer works: nobody listens there.
     with pytest.raises(httpx.ConnectError):
         httpx.get(ended_at, trust_env=False)
 
     statuses = anyio.run(use, provider, store, backend="trio")
     assert statuses == [200] * ROUNDS * CALLERS
-    # Rotated once in each round, and the one that is held is the only one that is good.
+    # One rotation in each round, and only the token in the store is still good.
     assert provider.refresh_tokens() == {"issued": 1 + ROUNDS, "good": 1}
     assert json.loads(store.read_text())["httpx_refresh"]["generation"] == 1 + ROUNDS
 
 
 async def use(provider: Provider, store: Path) -> list[int]:
-    """Call the API from many tasks at once, again and again, after the token has expired at the provider each time."""
+    """Expire the token at the provider and call the API from many tasks at once, again and again."""
     endpoint = TokenEndpoint(f"{provider.url}/token/", provider.client_id, provider.client_secret)
     statuses: list[int] = []
     async with (
@@ -146,12 +146,12 @@ def test_a_person_says_no_and_the_old_token_is_kept(
 def test_what_was_logged_in_by_hand_is_revoked_for_good(
     provider: Provider, chromium: webdriver.Chrome, tmp_path: Path
 ) -> None:
-    """`--no-browser`: the browser ends at an address that does not load, and that address is pasted."""
+    """With `--no-browser` the browser ends at an address that does not load, and a person pastes that address."""
     store = tmp_path / "token.json"
     with login(provider, store, "--no-browser") as (url, process):
         sign_in(chromium, provider, url)
         chromium.find_element(By.NAME, "allow").click()
-        WebDriverWait(chromium, 30).until(lambda browser: "code=" in browser.current_url)
+        WebDriverWait(chromium, 60).until(lambda browser: "code=" in browser.current_url)
         _, err = process.communicate(f"{chromium.current_url}\n", timeout=60)
     assert process.returncode == Exit.DONE, err
     command = [str(Path(sys.executable).with_name("httpx-refresh")), "revoke", "--yes"]

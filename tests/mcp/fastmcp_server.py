@@ -1,8 +1,8 @@
-"""An MCP server of fastmcp's with its OAuth proxy, in a process: `python -m tests.mcp.fastmcp_server`.
+"""fastmcp's MCP server with its OAuth proxy, in a process: `python -m tests.mcp.fastmcp_server`.
 
-The proxy takes clients that register themselves, and is itself a client of another authorization server, one of
-`httpx_refresh.testing`, in the same process. It prints one line of JSON (`url`) and serves until its standard input is
-closed. `/control/expire`, `/control/forget` and `/control/stats` act on the tokens behind the proxy, and count them.
+Clients register themselves at the proxy. The proxy is itself a client of another authorization server, from
+`httpx_refresh.testing`, in the same process. The program prints one line of JSON (`url`) and serves until its standard
+input is closed. `/control/expire`, `/control/forget` and `/control/stats` end the tokens behind the proxy, and count.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from httpx_refresh.testing import AuthorizationServer
 
 
 class Verifier(TokenVerifier):  # type: ignore[misc]  # fastmcp is not where types are checked
-    """Asks the API behind the proxy whether it takes a token."""
+    """Asks the API behind the proxy whether it accepts a token."""
 
     def __init__(self, behind: AuthorizationServer) -> None:
         super().__init__(required_scopes=["use"])
@@ -56,7 +56,7 @@ class Proxy(OAuthProxy):  # type: ignore[misc]  # see above
 
 
 def server_of(url: str, behind: AuthorizationServer) -> FastMCP:
-    """Make the server that is at `url`."""
+    """Make the server for `url`."""
     proxy = Proxy(
         upstream_authorization_endpoint=f"{behind.issuer}/authorize",
         upstream_token_endpoint=behind.token_url,
@@ -67,7 +67,7 @@ def server_of(url: str, behind: AuthorizationServer) -> FastMCP:
         base_url=url,
         client_storage=MemoryStore(),
         jwt_signing_key="a key of tests",
-        forward_resource=False,  # The one behind it knows no resources.
+        forward_resource=False,  # The server behind it knows no resources.
     )
     server = FastMCP("whoami", auth=proxy)
 
@@ -95,7 +95,7 @@ def server_of(url: str, behind: AuthorizationServer) -> FastMCP:
 
 
 async def serve() -> None:
-    """Serve until nobody holds the other end of standard input any more."""
+    """Serve until standard input is closed."""
     with (
         socket.create_server(("127.0.0.1", 0), backlog=128) as front,
         socket.create_server(("127.0.0.1", 0), backlog=128) as back,

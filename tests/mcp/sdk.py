@@ -1,4 +1,4 @@
-"""The MCP SDK of this environment, of either generation: its server in a process, its client around `RefreshAuth`."""
+"""The installed MCP SDK, of either generation: its server in a process, and its client with `RefreshAuth`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,24 @@ sdk = pytest.importorskip("mcp", reason="the MCP SDK is not installed")
 
 ROOT = Path(__file__).parents[2]
 REDIRECT = "http://127.0.0.1:9/callback"
-PATIENCE = 60.0  # seconds; where the machine is busy, the clients' own five are over soon
+PATIENCE = 60.0  # seconds; the clients' default of five is short on a busy machine
 GENERATION = 2 if hasattr(sdk, "MCPError") else 1
+
+# The SDK's warnings about its own deprecations are no errors.
+DEPRECATIONS = [
+    pytest.mark.filterwarnings("default:::mcp"),
+    pytest.mark.filterwarnings("ignore:Use .streamable_http_client. instead:DeprecationWarning"),
+]
+
+# Servers and clients on sockets: one event loop is enough, the library's own tests use all of them.
+ON_ASYNCIO = [
+    pytest.mark.anyio,
+    pytest.mark.parametrize("anyio_backend", ["asyncio"], scope="module"),
+]
 
 
 def consent(page: str) -> dict[str, str]:
-    """Return what the form of a consent page sends when a person agrees."""
+    """Return the fields that the form of a consent page sends when a person agrees."""
     fields = dict(re.findall(r'<input[^>]*\bname="([^"]+)"[^>]*\bvalue="([^"]*)"', page))
     ((name, value),) = re.findall(
         r'<button[^>]*\bname="([^"]+)"[^>]*\bvalue="(allow|approve)"', page
@@ -35,7 +47,7 @@ def consent(page: str) -> dict[str, str]:
 
 
 class Running:
-    """The SDK's server, and a person who says yes there."""
+    """A running MCP server, and a person who agrees there."""
 
     def __init__(self, url: str) -> None:
         self.base = url
@@ -66,7 +78,7 @@ class Running:
 
 @contextmanager
 def running(module: str = "tests.mcp.sdk_server") -> Iterator[Running]:
-    """Serve in a process of its own."""
+    """Run a server in a process of its own."""
     with subprocess.Popen(
         [sys.executable, "-m", module],
         cwd=ROOT,
@@ -82,7 +94,7 @@ def running(module: str = "tests.mcp.sdk_server") -> Iterator[Running]:
 
 @asynccontextmanager
 async def session(url: str, auth: RefreshAuth) -> AsyncIterator[Any]:
-    """A session of the SDK's client, as its users open one."""
+    """Open a session of the SDK's client, as its users do."""
     from mcp.client.session import ClientSession
 
     if GENERATION == 2:
@@ -108,7 +120,7 @@ async def session(url: str, auth: RefreshAuth) -> AsyncIterator[Any]:
 
 
 async def call(opened: Any, number: int) -> str:
-    """Call the server's tool, and return what it says."""
+    """Call the server's tool, and return its answer."""
     result = await opened.call_tool("whoami", {"number": number})
     text: str = result.content[0].text
     return text

@@ -1,8 +1,9 @@
-"""An MCP server of the SDK's own, with its authorization routes, in a process: `python -m tests.mcp.sdk_server`.
+"""The SDK's own MCP server with its authorization routes, in a process: `python -m tests.mcp.sdk_server`.
 
-It serves either generation of the SDK, whichever is installed. It prints one line of JSON (`url`) and serves until its
-standard input is closed. Beside the SDK's routes it has a page that asks for consent, and `/control/expire` and
-`/control/stats` for a test to act on its tokens and to count them. Its only tool says who called.
+It works with either generation of the SDK. It prints one line of JSON (`url`) and serves until its standard input is
+closed. Besides the SDK's routes it has a page that asks for consent. For tests it has `/control/expire`, which ends the
+access tokens; `/control/hold`, which does the same and holds the next refresh until `/control/release`, while
+`/control/arrived` answers once that refresh is there; `/control/forget` and `/control/stats`. It has one tool.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ LIFETIME = 3600
 
 
 class Provider:
-    """Keeps everything in memory; a refresh token that comes twice ends its grant."""
+    """Keeps everything in memory. A refresh token that is used twice ends its grant."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -57,7 +58,9 @@ class Provider:
         self.refresh: dict[str, RefreshToken] = {}
         self.spent: set[str] = set()
         self.counts: Counter[str] = Counter()
-        self.delay = 0.0
+        self.arrived = asyncio.Event()
+        self.released = asyncio.Event()
+        self.released.set()
 
     async def get_client(self, client_id: str) -> OAuthClientInformationFull | None:
         return self.clients.get(client_id)
@@ -152,7 +155,8 @@ class Provider:
         if self.refresh.pop(refresh_token.token, None) is None:
             raise TokenError("invalid_grant", "spent")
         self.spent.add(refresh_token.token)
-        await asyncio.sleep(self.delay)
+        self.arrived.set()
+        await self.released.wait()
         self.counts["rotations"] += 1
         return self.issue(str(client.client_id), scopes, f"{self.url}/mcp")
 
@@ -165,8 +169,23 @@ class Provider:
         self.refresh.clear()
 
     async def expire(self, request: Request) -> Response:
-        self.delay = float(request.query_params.get("delay", "0"))
         self.access.clear()
+        return JSONResponse({})
+
+    async def hold(self, request: Request) -> Response:
+        """End the access tokens, and hold the refreshes to come."""
+        self.access.clear()
+        self.arrived.clear()
+        self.released.clear()
+        return JSONResponse({})
+
+    async def wait_for_arrival(self, request: Request) -> Response:
+        """Answer once a refresh is held."""
+        await self.arrived.wait()
+        return JSONResponse({})
+
+    async def release(self, request: Request) -> Response:
+        self.released.set()
         return JSONResponse({})
 
     async def forget(self, request: Request) -> Response:
@@ -204,13 +223,16 @@ def app_of(url: str) -> tuple[Any, Provider]:
     app = server.streamable_http_app()
     app.add_route("/consent", provider.consent, methods=["GET", "POST"])
     app.add_route("/control/expire", provider.expire, methods=["POST"])
+    app.add_route("/control/hold", provider.hold, methods=["POST"])
+    app.add_route("/control/arrived", provider.wait_for_arrival, methods=["POST"])
+    app.add_route("/control/release", provider.release, methods=["POST"])
     app.add_route("/control/forget", provider.forget, methods=["POST"])
     app.add_route("/control/stats", provider.stats, methods=["GET"])
     return app, provider
 
 
 def main() -> None:
-    """Serve until nobody holds the other end of standard input any more."""
+    """Serve until standard input is closed."""
     warnings.simplefilter("ignore")
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -1,6 +1,6 @@
-"""fastmcp's server behind its OAuth proxy, and fastmcp's client around `RefreshAuth`.
+"""fastmcp's server behind its OAuth proxy, and fastmcp's client with `RefreshAuth`.
 
-It is in the dependency group `sdks`.
+fastmcp is in the dependency group `sdks`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,11 @@ import anyio
 import pytest
 
 from httpx_refresh import MemoryStore, ReauthorizationRequired, RefreshAuth, mcp
-from tests.mcp.sdk import Running, running
+from tests.mcp.sdk import DEPRECATIONS, ON_ASYNCIO, Running, running
 
 fastmcp: Any = pytest.importorskip("fastmcp", reason="fastmcp is in the dependency group `sdks`")
 
-# Its server and client on sockets: one event loop is enough, the library's own tests have all of them.
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.parametrize("anyio_backend", ["asyncio"], scope="module"),
-    # What fastmcp and the SDK say of their own deprecations.
-    pytest.mark.filterwarnings("default:::mcp"),
-    pytest.mark.filterwarnings("default:::fastmcp"),
-]
+pytestmark = [*ON_ASYNCIO, *DEPRECATIONS, pytest.mark.filterwarnings("default:::fastmcp")]
 
 
 @pytest.fixture
@@ -59,7 +52,7 @@ async def test_clients_that_meet_one_expiry_together_share_one_refresh(server: R
     async def one(client: Any, number: int) -> None:
         said.append(await call(client, number))
 
-    # Each has a `RefreshAuth` of its own, as processes have.
+    # Each has a `RefreshAuth` of its own, as separate processes would.
     async with (
         fastmcp.Client(server.url, auth=RefreshAuth(source, store)) as first,
         fastmcp.Client(server.url, auth=RefreshAuth(mcp.Server(server.url), store)) as second,

@@ -1,4 +1,4 @@
-"""The MCP SDK's own server and client, of whichever generation is installed.
+"""The MCP SDK's own server and client, of the installed generation.
 
 The two generations exclude each other: run this file in an environment of the group `sdks`, and in one of `sdks-mcp1`.
 """
@@ -17,16 +17,18 @@ import anyio
 import pytest
 
 from httpx_refresh import FileStore, MemoryStore, RefreshAuth, mcp
-from tests.mcp.sdk import GENERATION, ROOT, Running, call, running, session
+from tests.mcp.sdk import (
+    DEPRECATIONS,
+    GENERATION,
+    ON_ASYNCIO,
+    ROOT,
+    Running,
+    call,
+    running,
+    session,
+)
 
-# The SDK's server and client on sockets: one event loop is enough, the library's own tests have all of them.
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.parametrize("anyio_backend", ["asyncio"], scope="module"),
-    # What the SDK says of its own deprecations.
-    pytest.mark.filterwarnings("default:::mcp"),
-    pytest.mark.filterwarnings("ignore:Use .streamable_http_client. instead:DeprecationWarning"),
-]
+pytestmark = [*ON_ASYNCIO, *DEPRECATIONS]
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ async def test_calls_that_meet_one_expiry_together_share_one_refresh(server: Run
     await server.log_in(source, store)
     said: list[str] = []
     async with session(server.url, RefreshAuth(source, store)) as opened:
-        server.control("expire?delay=0.2")
+        server.control("hold")
 
         async def one(number: int) -> None:
             said.append(await call(opened, number))
@@ -65,6 +67,8 @@ async def test_calls_that_meet_one_expiry_together_share_one_refresh(server: Run
         async with anyio.create_task_group() as tasks:
             for number in range(10):
                 tasks.start_soon(one, number)
+            await anyio.to_thread.run_sync(server.control, "arrived")
+            server.control("release")
     assert sorted(said) == sorted(f"call {number}" for number in range(10))
     assert server.stats()["rotations"] == 1
 
@@ -74,10 +78,12 @@ async def test_a_call_that_is_cancelled_during_the_refresh_loses_no_token(server
     await server.log_in(source, store)
     auth = RefreshAuth(source, store)
     async with session(server.url, auth) as opened:
-        server.control("expire?delay=0.5")
-        with anyio.move_on_after(0.2) as cancelled:
-            await call(opened, 1)
-        assert cancelled.cancelled_caught
+        server.control("hold")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call, opened, 1)
+            await anyio.to_thread.run_sync(server.control, "arrived")
+            tasks.cancel_scope.cancel()
+            server.control("release")
         assert await call(opened, 2) == "call 2"
         await auth.aclose()
     stats = server.stats()
@@ -121,7 +127,7 @@ anyio.run(main, *sys.argv[1:])
 
 @contextmanager
 def _agents(command: list[str], count: int) -> Iterator[list[subprocess.Popen[str]]]:
-    """Start processes; whatever comes, none of them is left behind for another test to stumble over."""
+    """Start processes, and kill those that are still running when the block ends."""
     pipe = subprocess.PIPE
     with ExitStack() as stack:
         agents = []
@@ -141,7 +147,7 @@ def _say(agent: subprocess.Popen[str], line: str) -> None:
 
 
 def _hear(agent: subprocess.Popen[str], lines: int = 1) -> list[str]:
-    """Read lines; where there are fewer, the process has ended, and its last words say why."""
+    """Read lines from a process. If it ends before, fail with what it wrote to standard error."""
     out = cast("IO[str]", agent.stdout)
     heard = [line for line in (out.readline() for _ in range(lines)) if line]
     if len(heard) < lines:
@@ -159,9 +165,11 @@ async def test_three_processes_share_one_refresh(server: Running, tmp_path: Path
     await server.log_in(mcp.Server(server.url), FileStore(store))
     with _agents([sys.executable, "-c", AGENT, server.url, str(store)], 3) as agents:
         assert [_hear(one) for one in agents] == [["call 0\n"]] * 3
-        server.control("expire?delay=0.3")
+        server.control("hold")
         for one in agents:
             _say(one, "\n")
+        server.control("arrived")
+        server.control("release")
         assert [_hear(one) for one in agents] == [["call 1\n"]] * 3
         for one in agents:
             _end(one)
@@ -180,8 +188,10 @@ async def test_the_example_of_three_agents(server: Running, tmp_path: Path) -> N
     command = [sys.executable, "examples/mcp_agents.py", server.url, str(store)]
     with _agents(command, 1) as (example,):
         assert _hear(example, 3) == ["whoami\n"] * 3
-        server.control("expire?delay=0.3")
+        server.control("hold")
         _say(example, "\n")
+        server.control("arrived")
+        server.control("release")
         assert _hear(example, 3) == ["whoami\n"] * 3
         _end(example)
     assert server.stats()["rotations"] == 1

@@ -23,7 +23,7 @@ _RUN = "from tests.processes.worker import main; main()"
 
 
 class Worker:
-    """One process; `ask` lets it begin, `answer` waits until it is done."""
+    """One process with callers: `ask` lets them begin, `answer` waits until they are done."""
 
     def __init__(
         self,
@@ -53,29 +53,40 @@ class Worker:
         )
         self.pid = self._process.pid
         self._ready = False
+        self._is_warm = False
 
     def ask(self, count: int) -> None:
-        """Let it make so many requests at once, as soon as it is ready."""
+        """Let it make this many requests at once, as soon as it is ready."""
         pipe = cast("IO[bytes]", self._process.stdin)
         pipe.write(f"{count}\n".encode())
         pipe.flush()
 
     def answer(self) -> dict[str, Any]:
-        """How they ended: `ends`, and what errors `said`."""
+        """Return how the requests ended: `ends` counts statuses and errors, `said` holds the errors' messages."""
         self.wait_until_ready()
         answer: dict[str, Any] = self._line()
         return answer
 
     def served(self, count: int) -> bool:
-        """Whether the API accepts that many requests that it makes now."""
+        """Make this many requests now; return whether the API accepted all of them."""
         self.ask(count)
         return bool(self.answer()["ends"] == {"200": count})
 
     def wait_until_ready(self) -> None:
-        """Wait until it has imported everything."""
+        """Wait until the process has imported everything."""
         if not self._ready:
             assert self._line() == "ready"
             self._ready = True
+
+    def warm_up(self) -> None:
+        """Make one request with a good token.
+
+        The first request imports the store's driver and connects. On a busy machine that can take longer than a call
+        of the store may take within a short `refresh_timeout`.
+        """
+        if not self._is_warm:
+            assert self.served(1)
+            self._is_warm = True
 
     def _line(self) -> Any:
         line = cast("IO[bytes]", self._process.stdout).readline()
@@ -86,12 +97,12 @@ class Worker:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """End it as a machine that loses its power does."""
+        """Kill the process with SIGKILL."""
         self._process.kill()
         self._close()
 
     def close(self) -> None:
-        """Let it end by itself; it must have nothing to complain of."""
+        """Let the process end by itself; it must end with exit code 0."""
         cast("IO[bytes]", self._process.stdin).close()
         assert self._process.wait(PATIENCE) == 0
         self._close()
@@ -102,7 +113,7 @@ class Worker:
 
 
 class Fleet:
-    """The workers of one test. None is left when it ends, however it ends."""
+    """The workers of one test. All of them have ended when the block ends."""
 
     def __init__(self, server: RunningServer, slot: Slot) -> None:
         self._server = server
@@ -127,10 +138,7 @@ class Fleet:
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
-    """Look until something has happened, for a minute at most.
-
-    In real time: what happens, happens in other processes, which tell nobody.
-    """
+    """Poll until something has happened in another process, for a minute at most."""
     deadline = time.monotonic() + PATIENCE
     while not happened():
         assert time.monotonic() < deadline, "it did not happen"

@@ -1,4 +1,4 @@
-"""Database servers that a test kills and starts again; what they have acknowledged is still there."""
+"""Database servers that a test kills and starts again. They keep every write that they have acknowledged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Restartable:
-    """A server that runs, until it is killed, and again once it was started again."""
+    """A server that can be killed and started again."""
 
     def __init__(self, url: str, run: Callable[[], AbstractContextManager[object]]) -> None:
         self.url = url
@@ -28,7 +28,7 @@ class Restartable:
         self._running.enter_context(self._run())
 
     def kill(self) -> None:
-        """End it as a machine that loses its power does."""
+        """Kill the server, as a power cut would."""
         self._running.close()
 
 
@@ -61,8 +61,8 @@ def postgres() -> Iterator[Restartable]:
             home,
             "database system is ready to accept connections",
             user=user,
-            # SIGQUIT is PostgreSQL's own crash, "immediate shutdown": nothing is written any more, the children end
-            # too, and the next start recovers from the log.
+            # SIGQUIT is PostgreSQL's "immediate shutdown", a crash: it writes nothing more, the children end, too,
+            # and the next start recovers from the log.
             stop=signal.SIGQUIT,
         ) as server:
             yield server

@@ -1,4 +1,4 @@
-"""The stores that processes share, by URL, with an engine or a client of the process's own."""
+"""The stores that processes share, by URL. Each process makes its own engine or client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def opened(url: str, key: str) -> AsyncIterator[TokenStore]:
-    """The store under this URL; `key` names the slot, where there is more than one."""
+    """Open the store under this URL; `key` names the slot if the store has several."""
     scheme, _, rest = url.partition(":")
     if scheme == "file":
         yield FileStore(rest)
@@ -47,14 +47,14 @@ async def opened(url: str, key: str) -> AsyncIterator[TokenStore]:
 
 
 class Slot:
-    """What a test does with the slot, from outside of any event loop."""
+    """A test's access to the slot, outside any event loop."""
 
     def __init__(self, url: str, key: str) -> None:
         self.url = url
         self.key = key
 
     def fill(self, fields: dict[str, Any]) -> None:
-        """Put a token response there, as another tool does."""
+        """Write a token response into the slot, as another tool would."""
 
         async def fill() -> None:
             async with opened(self.url, self.key) as store:
@@ -63,7 +63,7 @@ class Slot:
         anyio.run(fill)
 
     def read(self) -> dict[str, Any]:
-        """The text that is there."""
+        """Return the fields of the text in the slot."""
 
         async def read() -> str | None:
             async with opened(self.url, self.key) as store:
@@ -73,13 +73,13 @@ class Slot:
         return fields
 
     def notes(self) -> dict[str, Any]:
-        """The library's own notes in it, without those that each refresh leaves."""
+        """Return the library's notes in the text, without those that each refresh leaves."""
         notes: dict[str, Any] = self.read()["httpx_refresh"]
         left = ("rev", "refusals", "issued", "purpose")
         return {name: note for name, note in notes.items() if name not in left}
 
     def rest(self) -> None:
-        """Let the pauses be over that follow from many tokens ended early, as if some minutes had gone by."""
+        """End the pauses that follow when many tokens end early, as if some minutes had passed."""
         fields = self.read()
         fields.get("httpx_refresh", {}).pop("refusals", None)
         self.fill(fields)

@@ -40,7 +40,7 @@ def test_the_new_token_is_served_while_the_store_is_down_and_saved_when_it_is_ba
                 assert worker.answer()["ends"] == {"200": 5}
                 store.start()
                 wait_until(partial(_holds, slot, number + 1))
-                # Its old connections are broken; each fails one look at the store, and the next request looks again.
+                # Its old connections are broken: each fails one load, and the next request loads again.
                 wait_until(partial(other.served, 1))
                 assert server.stats()["token_requests"] == number + 1
 

@@ -11,19 +11,23 @@ from tests.processes.fleet import Fleet
 if TYPE_CHECKING:
     from tests.processes.stores import Slot
 
-OPTIONS = {"refresh_timeout": 2.0, "reuse_grace": 60.0}
+TIMEOUT = 2.0
+"""The `refresh_timeout` of the process that is stopped, in seconds: others wait for its claim for 1.5 times this."""
 
 
 def test_who_was_stopped_past_its_claim_overwrites_nothing(slot: Slot, rounds: int) -> None:
     with running_server(reuse_grace=60.0) as server, Fleet(server, slot) as fleet:
         slot.fill(server.token)
-        stopped, other = fleet.worker(**OPTIONS), fleet.worker(**OPTIONS)
+        # The other process judges the claim by its owner's timeout, and has more time for its own calls.
+        stopped = fleet.worker(refresh_timeout=TIMEOUT, reuse_grace=60.0)
+        other = fleet.worker(reuse_grace=60.0)
+        for worker in (stopped, other):
+            worker.warm_up()
         for number in range(rounds):
             gate = Gate()
             slot.rest()
             server.expire()
             server.script(Answer(gate=gate))
-            other.wait_until_ready()
             stopped.ask(5)
             server.arrived(gate)
             stopped.send(signal.SIGSTOP)
@@ -32,15 +36,19 @@ def test_who_was_stopped_past_its_claim_overwrites_nothing(slot: Slot, rounds: i
             assert other.answer()["ends"] == {"200": 5}
             taken_over = slot.read()
             stopped.send(signal.SIGCONT)
-            # The answer that waits for it is too old to count, but there is the token of the other.
+            # The server's answer comes too late for its claim, so it adopts the other process's token.
             assert stopped.answer()["ends"] == {"200": 5}
             assert slot.read() == taken_over
-            # The next expiry works, for both, and costs one request.
+            # The next expiry costs one request, and both get its token. The process with the longer timeout makes it.
             requests = server.stats()["token_requests"]
+            gate = Gate()
             slot.rest()
             server.expire()
-            for worker in (stopped, other):
-                worker.ask(5)
+            server.script(Answer(gate=gate))
+            other.ask(5)
+            server.arrived(gate)
+            stopped.ask(5)
+            server.release(gate)
             assert [worker.answer()["ends"] for worker in (stopped, other)] == [{"200": 5}] * 2
             assert server.stats()["token_requests"] == requests + 1
             assert slot.notes() == {"generation": 2 * number + 2}

@@ -1,4 +1,4 @@
-"""Sync clients at a process's edges: its end, a fork, Ctrl-C, and other processes beside it."""
+"""Sync clients and their process: its end, a fork, Ctrl-C, and other processes beside it."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def expires_soon(path: Path, seconds: float) -> None:
 def test_a_script_that_ends_with_a_refresh_under_way_loses_no_grant(
     server: RunningServer, path: Path
 ) -> None:
-    expires_soon(path, 50)  # Less than what a refresh is ahead, whatever its jitter.
+    expires_soon(path, 50)  # A refresh starts earlier than that, whatever its jitter.
     gate = Gate()
     server.script(Answer(gate=gate))
-    # A script that ends before its refresh has begun makes none.
+    # The script waits for a line, so that it does not end before its refresh has begun.
     process = start(server, path, "get(); get(); sys.stdin.readline(); print(get(), flush=True)")
     server.arrived(gate)
     assert process.stdin is not None

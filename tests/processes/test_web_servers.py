@@ -1,4 +1,4 @@
-"""A web server that is told to end while it refreshes, as Kubernetes and systemd tell it: by SIGTERM."""
+"""A web server that gets SIGTERM while it refreshes, as from Kubernetes or systemd."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_web_server_that_is_stopped_during_a_refresh_saves_it_and_answers(
     path = tmp_path / "token.json"
     with (
         running_server() as server,
-        socket.create_server(("127.0.0.1", 0)) as listener,  # who calls early waits in its queue
+        socket.create_server(("127.0.0.1", 0)) as listener,  # early callers wait in its queue
         httpx.Client(trust_env=False, timeout=120) as client,
         ThreadPoolExecutor(1) as callers,
     ):
@@ -71,8 +71,8 @@ def test_a_web_server_that_is_stopped_during_a_refresh_saves_it_and_answers(
         assert json.loads(path.read_text())["httpx_refresh"]["generation"] == 1
         server.expire()
         endpoint = TokenEndpoint(server.token_url, "client", "secret")
-        auth = RefreshAuth(endpoint, FileStore(path), origins=server.url)
-        with httpx.Client(auth=auth, trust_env=False) as next_one:
+        auth = RefreshAuth(endpoint, FileStore(path), origins=server.url, refresh_timeout=60)
+        with httpx.Client(auth=auth, trust_env=False, timeout=60) as next_one:
             assert next_one.get(f"{server.api_url}/ping").status_code == 200
         assert server.stats()["reuses_detected"] == 0
         assert server.stats()["token_requests"] == 2

@@ -1,4 +1,4 @@
-"""A web service whose requests call the API: what `uvicorn tests.processes.web:app` serves."""
+"""A web service whose requests call the API: `uvicorn tests.processes.web:app` serves it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A process with many callers: each line of its input is a number of requests to make at once.
+"""A process with many callers. Each line of its input is the number of requests to make at once.
 
-The answer is a line of JSON: how many ended with which status or error, and what an error said.
+It answers with a line of JSON: how many ended with which status or error, and the errors' messages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from httpx_refresh import RefreshAuth, RefreshAuthError, TokenEndpoint
 from httpx_refresh.grants import ClientCredentials
 from tests.processes.stores import opened
 
-# Every request has a connection of its own: one that is kept may be closed by the server as it is used again.
+# Each request has a connection of its own: the server may close a kept one while it is used again.
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 
 
@@ -67,5 +67,5 @@ async def make_requests(client: httpx.AsyncClient, api_url: str, count: int) -> 
 
 
 def main() -> None:
-    """Run, as the command line's argument says."""
+    """Run the worker; the command line's argument is its setup in JSON."""
     anyio.run(work, json.loads(sys.argv[1]))

@@ -32,7 +32,7 @@ def test_the_document_says_what_the_presets_know() -> None:
 
 
 def test_a_document_without_a_place_for_the_table_is_left_alone() -> None:
-    with pytest.raises(ValueError, match="no place"):
+    with pytest.raises(ValueError, match="lacks the line"):
         _table.renewed("# Something else\n")
 
 

@@ -96,7 +96,7 @@ HEADINGS = (
     "preset",
     "grants",
     "new refresh token",
-    "the spent one goes on",
+    "old refresh token accepted for",
     "access token lives",
     "refresh token lives",
 )

@@ -27,9 +27,9 @@ _XERO = Provider(
     access_token_lifetime=1800.0,
     idle_lifetime=60 * DAY,
     quirks=(
-        "a 401 that speaks of a missing scope (AuthorizationUnsuccessful) is passed on",
-        "requests name the organisation in xero-tenant-id, but not those of a custom connection",
-        "client credentials are for custom connections, of one organisation each",
+        "a 401 about a missing scope (AuthorizationUnsuccessful) is passed on",
+        "requests name the organisation in xero-tenant-id, except those of a custom connection",
+        "client credentials are for custom connections, which have one organisation each",
     ),
     options={
         "authorization_endpoint": "https://login.xero.com/identity/connect/authorize",
@@ -46,7 +46,7 @@ _XERO = Provider(
 def xero(
     client_id: str, client_secret: Text | None = None, **overrides: Unpack[Overrides]
 ) -> TokenEndpoint:
-    """Xero: a new refresh token every time, and the old one goes on for 30 minutes in case the answer was lost.
+    """Xero: a new refresh token every time; the old one is accepted for 30 more minutes, in case the answer was lost.
 
     Without a secret it is a PKCE app.
 
@@ -70,10 +70,12 @@ _QUICKBOOKS = Provider(
     absolute_lifetime=5 * 365 * DAY,
     quirks=(
         "the refresh token comes back every time and changes about once a day",
-        "the company that was connected, realmId, comes with the redirect of a login, and is kept with the token",
-        "a revocation is asked for in JSON",
+        "the redirect of a login names the connected company, realmId, which is kept with the token",
+        "revocation requests are JSON",
     ),
-    unknown=("how long the old refresh token goes on: what Intuit says contradicts itself",),
+    unknown=(
+        "how long the old refresh token is still accepted: Intuit's statements contradict each other",
+    ),
     options={
         "authorization_endpoint": "https://appcenter.intuit.com/connect/oauth2",
         "revocation_endpoint": "https://developer.api.intuit.com/v2/oauth2/tokens/revoke",
@@ -90,8 +92,8 @@ def quickbooks(
 ) -> TokenEndpoint:
     """QuickBooks Online: the refresh token comes back every time and changes about once a day.
 
-    What Intuit says of the old one contradicts itself (24 hours in the README of intuit/oauth-jsclient, see its issue
-    74; at once in a help article quoted in intuit/QuickBooks-V3-PHP-SDK issue 454), so no grace is taken for granted.
+    Intuit's statements about the old one contradict each other (24 hours in the README of intuit/oauth-jsclient, see
+    its issue 74; no grace in a help article quoted in intuit/QuickBooks-V3-PHP-SDK issue 454), so no grace is assumed.
 
     Sources:
         intuit/oauth-pythonclient client.py: client authentication, revocation; NangoHQ/nango providers.yaml: URLs;
@@ -113,9 +115,9 @@ _EXACT_ONLINE = Provider(
     access_token_lifetime=600.0,
     idle_lifetime=30 * DAY,
     quirks=(
-        "no refresh in an access token's first nine and a half minutes; one that comes too early is refused, and that "
-        "passes",
-        "each country has a server of its own, for logins and for the API",
+        "a refresh is refused during the first nine and a half minutes of an access token; such a refusal is treated "
+        "as temporary",
+        "each country has its own server, for logins and for the API",
     ),
     unknown=("whether a spent refresh token is accepted again",),
     options={
@@ -167,14 +169,14 @@ _SALESFORCE = Provider(
     access_token_lifetime=2 * HOUR,
     idle_lifetime=30 * DAY,
     quirks=(
-        "answers do not say how long a token lives: two hours are taken, the default of its sessions, and a 401 counts "
-        "if it comes earlier",
+        "answers do not say how long a token lives: two hours are assumed, the default of its sessions; an earlier 401 "
+        "means that it has expired",
         "with rotation, a second use of a refresh token ends the grant, and a refresh ends the earlier access token",
         "the API's address comes with the token, as instance_url",
-        "client credentials need a My Domain, and a user that the app runs as",
+        "client credentials need a My Domain, and a user as whom the app runs",
         "a JWT bearer assertion (RS256) is for https://test.salesforce.com where the domain is a sandbox's, else for "
         "https://login.salesforce.com; its issuer is the consumer key, its subject the user's name",
-        "a 401 that says that the session is not valid for the REST API is passed on",
+        "a 401 because the session is not valid for the REST API is passed on",
     ),
     options={
         "default_lifetime": 2 * HOUR,
@@ -215,7 +217,7 @@ def salesforce(
     domain: str = "login",
     **overrides: Unpack[Overrides],
 ) -> TokenEndpoint:
-    """Salesforce: no `expires_in`, so two hours are taken; rotation only where it is switched on.
+    """Salesforce: no `expires_in`, so two hours are assumed; rotation only if it is switched on.
 
     Args:
         client_id: the consumer key; None for a JWT bearer grant, whose assertion names it.
@@ -281,9 +283,9 @@ _ZOHO = Provider(
     client_auth="client_secret_post",
     access_token_lifetime=HOUR,
     quirks=(
-        "the word before the token is Zoho-oauthtoken",
-        'ten access tokens in ten minutes; "Access Denied" beyond that passes by itself',
-        "expires_in is milliseconds where expires_in_sec stands beside it",
+        "the scheme of the Authorization field is Zoho-oauthtoken",
+        'ten access tokens in ten minutes; more are refused with "Access Denied" for a while',
+        "expires_in is in milliseconds if the answer has expires_in_sec, too",
         "tokens go to the API host of the data centre, api_domain in the answer; Mail, Desk and Recruit have hosts of "
         "their own, and need origins=",
     ),
@@ -304,7 +306,7 @@ def zoho(
     dc: str = "com",
     **overrides: Unpack[Overrides],
 ) -> TokenEndpoint:
-    """Zoho: one refresh token that is good until it is revoked, and an `Authorization` scheme of its own.
+    """Zoho: one refresh token that is valid until it is revoked, and an `Authorization` scheme of its own.
 
     Args:
         client_id: the app's client id.
@@ -392,9 +394,9 @@ _STRIPE = Provider(
     quirks=(
         "the client's secret is the app developer's secret key: it is the user of HTTP Basic, without a password, and "
         "the client's id is not sent",
-        "answers do not say how long a token lives: one hour is taken",
+        "answers do not say how long a token lives: one hour is assumed",
     ),
-    unknown=("whether a refresh brings another refresh token", "how long a refresh token lives"),
+    unknown=("whether a refresh returns another refresh token", "how long a refresh token lives"),
     options={
         "authorization_endpoint": "https://marketplace.stripe.com/oauth/v2/authorize",
         "default_lifetime": HOUR,
@@ -455,9 +457,9 @@ _WORKDAY = Provider(
     client_auth="client_secret_basic",
     access_token_lifetime=HOUR,
     quirks=(
-        "answers do not say how long a token lives: one hour is taken",
+        "answers do not say how long a token lives: one hour is assumed",
         "refresh tokens that never expire are a setting of the API client",
-        "the page where people log in has a host of its own",
+        "the login page has a host of its own",
     ),
     unknown=("whether a spent refresh token is accepted again", "how long a refresh token lives"),
     options={

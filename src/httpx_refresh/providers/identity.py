@@ -1,4 +1,4 @@
-"""Servers whose customers have addresses of their own: Okta, Auth0, Keycloak, Snowflake, ServiceNow, Databricks."""
+"""Servers with an address for each customer: Okta, Auth0, Keycloak, Snowflake, ServiceNow, Databricks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _OKTA = Provider(
     client_auth="client_secret_post",
     access_token_lifetime=HOUR,
     quirks=(
-        "with rotation a spent refresh token goes on for the app's leeway, of 0 to 60 seconds (30 if nobody changed "
-        "it); none is taken for granted here, reuse_grace= says another",
+        "with rotation a spent refresh token is accepted for the app's leeway, 0 to 60 seconds (30 by default); no "
+        "grace is assumed here, set it with reuse_grace=",
         "Okta's own APIs take service apps only with private_key_jwt, whose audience is the token endpoint",
-        "new service apps want DPoP, which is not spoken here: switch it off for the app",
-        "tokens of a custom authorization server need url=, and those for one's own API origins=",
+        "new service apps require DPoP, which this library does not support: switch it off for the app",
+        "tokens of a custom authorization server need url=, and those for your own API need origins=",
     ),
     unknown=("where tokens are revoked, and where devices log in: use discover()",),
     options={
@@ -71,12 +71,12 @@ _AUTH0 = Provider(
     absolute_lifetime=30 * DAY,
     quirks=(
         "token requests are JSON",
-        "with rotation a spent refresh token goes on for the app's overlap period, which is off if nobody changed it; "
-        "a later use ends the grant; reuse_grace= says what is set",
-        "client credentials name an audience; tokens for one's own API need origins=",
+        "with rotation a spent refresh token is accepted for the app's overlap period, which is off by default; a "
+        "later use ends the grant; set the period with reuse_grace=",
+        "client credentials name an audience; tokens for your own API need origins=",
         "a client assertion is for https://{domain}/",
     ),
-    unknown=("how long an access token lives: each API says it",),
+    unknown=("how long an access token lives: it is a setting of each API",),
     options={
         "authorization_endpoint": "https://{domain}/authorize",
         "offline_scope": "offline_access",
@@ -94,7 +94,7 @@ def auth0(
     domain: str,
     **overrides: Unpack[Overrides],
 ) -> TokenEndpoint:
-    """Auth0: token requests in JSON; rotation, and an overlap for it, are settings of the app.
+    """Auth0: token requests are JSON; rotation, and an overlap for it, are settings of the app.
 
     Args:
         client_id: the application's client id.
@@ -123,12 +123,12 @@ _KEYCLOAK = Provider(
     ),
     rotation="setting",
     quirks=(
-        "refresh tokens are good once where the realm says so (Revoke Refresh Token)",
+        "refresh tokens are valid for one use if the realm says so (Revoke Refresh Token)",
         "a refresh token lives as long as its session, which each refresh prolongs (SSO Session Idle)",
-        "how a client authenticates is its own setting: HTTP Basic is taken",
-        "its tokens are for APIs of one's own, so origins= must be said",
+        "how a client authenticates is a setting of the client: HTTP Basic is assumed",
+        "its tokens are for your own APIs, so origins= is required",
     ),
-    unknown=("all lifetimes: the realm says them",),
+    unknown=("all lifetimes: they are settings of the realm",),
     options={
         "authorization_endpoint": "{realm}/protocol/openid-connect/auth",
         "device_authorization_endpoint": "{realm}/protocol/openid-connect/auth/device",
@@ -172,7 +172,7 @@ _SNOWFLAKE = Provider(
     rotation="setting",
     client_auth="client_secret_basic",
     quirks=(
-        "refresh tokens that are good once have to be asked for",
+        "refresh tokens for one use must be requested",
         "the scope names a role: session:role:NAME",
     ),
     unknown=("whether a spent refresh token is accepted again", "all lifetimes"),
@@ -191,7 +191,7 @@ def snowflake(
     host: str,
     **overrides: Unpack[Overrides],
 ) -> TokenEndpoint:
-    """Snowflake's own OAuth: refresh tokens that are good once must be asked for.
+    """Snowflake's own OAuth: refresh tokens for one use must be requested.
 
     Args:
         client_id: of the security integration.
@@ -220,7 +220,7 @@ _SERVICENOW = Provider(
         "the app's Refresh Token Count must be Unlimited, or refreshes end",
         "lifetimes are settings of the app",
     ),
-    unknown=("whether a refresh brings another refresh token",),
+    unknown=("whether a refresh returns another refresh token",),
     options={"authorization_endpoint": "https://{host}/oauth_auth.do"},
 )
 

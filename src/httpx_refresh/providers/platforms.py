@@ -26,13 +26,13 @@ _GOOGLE = Provider(
     rotation="sometimes",
     client_auth="client_secret_post",
     quirks=(
-        "the refresh token is mostly not sent again, and kept",
+        "an answer to a refresh mostly holds no refresh token: the old one is kept",
         "service accounts have a preset of their own, google_service_account",
     ),
     unknown=(
         "whether a spent refresh token is accepted again",
         "how long an access token lives; the answer says it",
-        "how long a refresh token lives by Google's own word; third parties say six months without use",
+        "how long a refresh token lives: Google does not say; third parties say six months without use",
     ),
     options={"authorization_endpoint": "https://accounts.google.com/o/oauth2/v2/auth"},
 )
@@ -42,9 +42,9 @@ _GOOGLE = Provider(
 def google(
     client_id: str | None = None, client_secret: Text | None = None, **overrides: Unpack[Overrides]
 ) -> TokenEndpoint:
-    """Google: the refresh token is mostly not sent again, and kept.
+    """Google: an answer to a refresh mostly holds no refresh token, so the old one is kept.
 
-    Its tokens go to googleapis.com, where every host is Google's.
+    Its tokens go to googleapis.com, where every host belongs to Google.
 
     Sources:
         googleapis/google-auth-library-python google/oauth2/_client.py: client authentication, the optional refresh
@@ -66,9 +66,9 @@ _MICROSOFT = Provider(
     idle_lifetime=90 * DAY,
     quirks=(
         "tokens go to Microsoft Graph; those for another API (scope says which) need origins=",
-        "client credentials need a tenant of one's own, and one resource with /.default as their scope; they never "
-        "bring a refresh token",
-        "a certificate signs with PS256, and its SHA-256 hash stands in the header (x5t#S256)",
+        "client credentials need your own tenant, and one resource with /.default as their scope; they never return a "
+        "refresh token",
+        "with a certificate the assertion is signed with PS256, and its header holds the SHA-256 hash (x5t#S256)",
     ),
     options={
         "authorization_endpoint": "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/authorize"
@@ -92,9 +92,9 @@ def microsoft(
         client_secret: the client secret; for `private_key_jwt` the key. None for a public client, and with
             `client_auth=PrivateKeyJWT(..., algorithm="PS256", certificate=...)`.
         tenant: the directory's id or domain, or `common`, `organizations` or `consumers`.
-        client_capabilities: what this client understands: `["cp1"]` says that it takes claims challenges, as this
-            library does, and APIs send some to such clients only. Logins, refreshes and grants ask for `xms_cc` with
-            these values then, united with the other `claims`.
+        client_capabilities: what this client supports: `["cp1"]` says that it handles claims challenges, as this
+            library does; APIs send some challenges to such clients only. Logins, refreshes and grants then request
+            `xms_cc` with these values, merged with the other `claims`.
         overrides: see this package.
 
     Sources:
@@ -128,8 +128,8 @@ _ATLASSIAN = Provider(
     absolute_lifetime=365 * DAY,
     quirks=(
         "a dead refresh token is refused with status 403",
-        "the gateway may answer 403 or 404 to an expired access token: these are passed on, for they mean other things "
-        "more often",
+        "the gateway may answer 403 or 404 to an expired access token: these are passed on, because they "
+        "usually mean something else",
         "client credentials are those of a service account",
     ),
     options={
@@ -162,13 +162,13 @@ _SLACK = Provider(
     rotation="always",
     access_token_lifetime=12 * HOUR,
     quirks=(
-        "errors come with status 200, from the token endpoint and from the API: the API's responses of status 200 are "
-        "looked into",
-        "two refreshes at the same time can both succeed, and one of their tokens is no good",
-        "tokens do not go to the addresses of files that are kept elsewhere",
+        "errors come with status 200, from the token endpoint and from the API: the bodies of the API's responses with "
+        "status 200 are read",
+        "two refreshes at the same time can both succeed, and one of their tokens is invalid",
+        "tokens are not sent to the addresses of files that are stored elsewhere",
     ),
     unknown=(
-        "how a client authenticates: HTTP Basic is taken",
+        "how a client authenticates: HTTP Basic is assumed",
         "whether a spent refresh token is accepted again",
         "how long a refresh token lives",
     ),
@@ -188,7 +188,7 @@ def slack(
 ) -> TokenEndpoint:
     """Slack with token rotation: errors come with status 200, from the token endpoint and from the API.
 
-    A response of the API with status 200 is looked into (see `ExpiryRule`).
+    The bodies of the API's responses with status 200 are read (see `ExpiryRule`).
 
     Sources:
         api.slack.com/authentication/rotation: rotation, twelve hours; slackapi/python-slack-sdk rotator.py: URL,
@@ -211,7 +211,7 @@ _GITHUB = Provider(
     idle_lifetime=15_811_200.0,
     quirks=(
         "errors come with status 200",
-        "a refresh ends the earlier access token, and a new one may be refused for a moment",
+        "a refresh ends the earlier access token, and the new one may be refused for a moment",
         "a GitHub App acting as itself has a preset of its own, github_installation",
     ),
     options={
@@ -283,7 +283,7 @@ _BOX = Provider(
     access_token_lifetime=HOUR,
     idle_lifetime=60 * DAY,
     quirks=(
-        "client credentials say for whom: box_subject_type (enterprise or user) and box_subject_id in params",
+        "client credentials name their subject: box_subject_type (enterprise or user) and box_subject_id in params",
         "a JWT bearer assertion is for https://api.box.com/oauth2/token, has a claim box_sub_type, and lives a minute "
         "at the most (30 seconds here); the client's secret goes with it",
     ),

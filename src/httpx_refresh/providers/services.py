@@ -1,4 +1,4 @@
-"""Services that have a key instead of a person: a Google service account, a GitHub App's installation."""
+"""Presets for services, which have a key instead of a person: Google service accounts, GitHub App installations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class ServiceOptions(TypedDict, total=False):
-    """What these presets may be told: keyword arguments of `TokenEndpoint`, and its `url`."""
+    """The keyword arguments of these presets: those of `TokenEndpoint`, and its `url`."""
 
     url: str
     name: str | None
@@ -70,16 +70,16 @@ def google_service_account(
     subject: str | None = None,
     **overrides: Unpack[ServiceOptions],
 ) -> JWTBearer:
-    """Google service accounts: tokens of an hour for a key, without a person and without a store.
+    """Google service accounts: tokens for an hour from a key, without a person and without a store.
 
     Args:
-        key: the account's key: a path of its JSON file, which is read before each token request, or its fields.
-        scope: what the token may do: words with blanks between, or several texts.
+        key: the account's key: the path of its JSON file, which is read before each token request, or its fields.
+        scope: what the token may do: words separated by spaces, or several texts.
         subject: the person that the account acts for (domain-wide delegation).
         overrides: see this package.
 
     Raises:
-        TypeError, ValueError: an argument is invalid: no key, a file that is gone, no scope.
+        TypeError, ValueError: an argument is invalid: no key, a missing file, no scope.
 
     Sources:
         google-auth google/oauth2/service_account.py: the assertion, one hour, the subject;
@@ -95,13 +95,13 @@ def google_service_account(
 
 
 def _email_of(key: os.PathLike[str] | Mapping[str, Any]) -> str:
-    """Return whose key it is."""
+    """Return the account's email address from its key."""
     value: Any = read(key, "key")
     if isinstance(value, bytes):
         try:
             value = json.loads(value)
-        except (ValueError, RecursionError):  # It holds the text.
-            raise ValueError("key is no JSON file of a service account") from None
+        except (ValueError, RecursionError):  # The error holds the text.
+            raise ValueError("key is not the JSON file of a service account") from None
     email = value.get("client_email") if isinstance(value, Mapping) else None
     if not (isinstance(email, str) and email and isinstance(value.get("private_key"), str)):
         raise ValueError(
@@ -120,16 +120,16 @@ _GITHUB = Provider(
     rotation="none",
     access_token_lifetime=HOUR,
     quirks=(
-        "no OAuth: the app signs a JSON Web Token of ten minutes at the most, and the answer calls the token token",
-        "an assertion begins a minute ago, for clocks differ",
-        "several tokens are good side by side",
+        "not OAuth: the app signs a JSON Web Token of at most ten minutes, and the answer's field is named token",
+        "an assertion is dated a minute back, because clocks differ",
+        "several tokens can be valid at the same time",
     ),
     options={"answer_fields": {"access_token": "token"}},
 )
 
 
 class _AppToken:
-    """How a GitHub App says who it is: a JSON Web Token instead of a bearer token."""
+    """The authentication of a GitHub App: a JSON Web Token instead of a bearer token."""
 
     method = "private_key_jwt"
 
@@ -138,11 +138,11 @@ class _AppToken:
 
     @property
     def identity(self) -> str:
-        """The thumbprint of the public key (RFC 7638) as it was read last."""
+        """The thumbprint of the public key (RFC 7638) that was read last."""
         return self._key.thumbprint or ""
 
     async def prove(self, asked: Asked) -> Proof:
-        """Return the header."""
+        """Return the `Authorization` header."""
         now = int(asked.now)
         claims = {"iss": asked.client_id, "iat": now - 60, "exp": now + 300}
         signed = await run_blocking(self._key.sign_here, claims, {}, group=self._key)
@@ -179,16 +179,16 @@ def github_installation(
     api: str = "https://api.github.com",
     **overrides: Unpack[ServiceOptions],
 ) -> GitHubInstallation:
-    """GitHub Apps acting as themselves: tokens of an hour for a key, without a person and without a store.
+    """GitHub Apps acting as themselves: tokens for an hour from a key, without a person and without a store.
 
     Args:
         app_id: the app's client id, or its number.
-        key: its private key: PEM, or a path (`pathlib.Path`) of it, which is read before each token request.
+        key: its private key: PEM, or its path (`pathlib.Path`); the file is read before each token request.
         installation_id: the number of the installation.
         repositories: names of the repositories that the token is for; none: all of the installation.
-        repository_ids: their numbers instead.
-        permissions: what the token may do, such as `{"contents": "read"}`; None: all that the installation may.
-        api: the API's address; that of a GitHub Enterprise Server is `https://ghe.example.com/api/v3`.
+        repository_ids: numbers of the repositories instead of their names.
+        permissions: what the token may do, such as `{"contents": "read"}`; None: all permissions of the installation.
+        api: the API's address, such as `https://ghe.example.com/api/v3` for a GitHub Enterprise Server.
         overrides: see this package.
 
     Raises:

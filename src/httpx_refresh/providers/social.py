@@ -23,8 +23,8 @@ _X = Provider(
     client_auth="client_secret_basic",
     access_token_lifetime=2 * HOUR,
     quirks=(
-        "a spent refresh token is refused with invalid_request, where others say invalid_grant",
-        "tokens for the app alone come from another address, and are not these",
+        "a spent refresh token is refused with invalid_request instead of invalid_grant",
+        "app-only tokens come from another address, which this preset does not use",
     ),
     unknown=("how long a refresh token lives",),
     options={
@@ -44,7 +44,7 @@ _X = Provider(
 def x(
     client_id: str, client_secret: Text | None = None, **overrides: Unpack[Overrides]
 ) -> TokenEndpoint:
-    """X, formerly Twitter: a new refresh token every time, and words of its own for a dead one.
+    """X, formerly Twitter: a new refresh token every time, and its own error message for a dead one.
 
     Without a secret it is a PKCE app.
 
@@ -98,7 +98,7 @@ _LINKEDIN = Provider(
     absolute_lifetime=365 * DAY,
     quirks=(
         "refresh tokens are for approved apps only",
-        "logins know no PKCE",
+        "logins do not support PKCE",
         "a person logs in again once a year, however often the token was refreshed",
     ),
     options={
@@ -130,10 +130,10 @@ _REDDIT = Provider(
     rotation="unknown",
     client_auth="client_secret_basic",
     quirks=(
-        "a login asks for a refresh token with duration=permanent, which is done here",
-        "the API wants a User-Agent of one's own",
+        "a login requests a refresh token with duration=permanent, which this preset sends",
+        "the API requires a User-Agent of your own",
     ),
-    unknown=("whether a refresh brings another refresh token", "all lifetimes"),
+    unknown=("whether a refresh returns another refresh token", "all lifetimes"),
     options={
         "authorization_endpoint": "https://www.reddit.com/api/v1/authorize",
         "authorization_params": {"duration": "permanent"},
@@ -146,7 +146,7 @@ _REDDIT = Provider(
 def reddit(
     client_id: str, client_secret: Text | None = None, **overrides: Unpack[Overrides]
 ) -> TokenEndpoint:
-    """Reddit: a refresh token only for a login that asks for a permanent one, as this does.
+    """Reddit: a refresh token only for a login that requests a permanent one, as this preset does.
 
     Sources:
         httpx-oauth clients/reddit.py: URLs, client authentication, duration, revocation; NangoHQ/nango providers.yaml:
@@ -163,7 +163,7 @@ _SPOTIFY = Provider(
     rotation="sometimes",
     client_auth="client_secret_basic",
     access_token_lifetime=HOUR,
-    quirks=("a refresh may bring no refresh token: the old one is kept",),
+    quirks=("a refresh may return no refresh token: the old one is kept",),
     unknown=("whether a spent refresh token is accepted again", "how long a refresh token lives"),
     options={"authorization_endpoint": "https://accounts.spotify.com/authorize"},
 )
@@ -173,7 +173,7 @@ _SPOTIFY = Provider(
 def spotify(
     client_id: str, client_secret: Text | None = None, **overrides: Unpack[Overrides]
 ) -> TokenEndpoint:
-    """Spotify: a refresh token that is kept where none comes back; without a secret it is a PKCE app.
+    """Spotify: the refresh token is kept if an answer holds none; without a secret it is a PKCE app.
 
     Sources:
         spotipy oauth2.py: client authentication, one hour, what comes back; NangoHQ/nango providers.yaml: URLs, the
@@ -191,8 +191,8 @@ _STRAVA = Provider(
     client_auth="client_secret_post",
     access_token_lifetime=6 * HOUR,
     quirks=(
-        "the words of a scope have commas between",
-        "the newest refresh token is the one to use",
+        "the words of a scope are separated by commas",
+        "only the newest refresh token may be used",
     ),
     unknown=("whether a spent refresh token is accepted again", "how long a refresh token lives"),
     options={"authorization_endpoint": "https://www.strava.com/oauth/mobile/authorize"},
@@ -222,9 +222,9 @@ _FITBIT = Provider(
     client_auth="client_secret_basic",
     access_token_lifetime=8 * HOUR,
     quirks=(
-        "the same answer comes again until one of its tokens is used",
+        "a repeated refresh returns the same answer until one of its tokens is used",
         "refresh tokens do not expire",
-        "Google Health takes its place, with logins of its own",
+        "Google Health replaces it, with logins of its own",
     ),
     options={"authorization_endpoint": "https://www.fitbit.com/oauth2/authorize"},
 )
@@ -234,7 +234,7 @@ _FITBIT = Provider(
 def fitbit(
     client_id: str, client_secret: Text | None = None, **overrides: Unpack[Overrides]
 ) -> TokenEndpoint:
-    """Fitbit: a new refresh token every time; the answer comes again until one of its tokens is used.
+    """Fitbit: a new refresh token every time; a repeated refresh returns it again until one of its tokens is used.
 
     Sources:
         dev.fitbit.com web-api/authorization/refresh-token: client authentication, rotation; dev.fitbit.com

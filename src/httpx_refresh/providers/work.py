@@ -1,4 +1,4 @@
-"""Tools that people work with: GitLab, Notion, Linear, Airtable, Figma, Zoom, DocuSign, Dropbox Sign, Square."""
+"""Tools for work: GitLab, Notion, Linear, Airtable, Figma, Zoom, DocuSign, Dropbox Sign, Square."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GITLAB = Provider(
     client_auth="client_secret_post",
     access_token_lifetime=2 * HOUR,
     quirks=(
-        "a refresh ends the earlier access token as well, so requests under way are refused, and replayed",
+        "a refresh also ends the earlier access token, so requests under way are refused and replayed",
         "a refresh repeats the redirect_uri of the login: pass redirect_uri=",
     ),
     unknown=("how long a refresh token lives",),
@@ -49,8 +49,8 @@ def gitlab(
     Args:
         client_id: the application's id.
         client_secret: its secret; None for a PKCE app.
-        host: gitlab.com, or the host of a GitLab of one's own.
-        redirect_uri: that of the login; GitLab's documents have it in every refresh. None: it is not sent.
+        host: gitlab.com, or the host of your own GitLab.
+        redirect_uri: the login's; GitLab's documents include it in every refresh. None: it is not sent.
         overrides: see this package.
 
     Sources:
@@ -78,9 +78,9 @@ _NOTION = Provider(
     client_auth="client_secret_basic",
     quirks=(
         "token requests and revocations are JSON",
-        "an error's code is called code",
+        "the field of an error's code is named code",
         "a second use of a refresh token ends the grant",
-        "requests to the API name a Notion-Version",
+        "API requests must have the header Notion-Version",
     ),
     unknown=("all lifetimes",),
     options={
@@ -117,7 +117,7 @@ _LINEAR = Provider(
     client_auth="client_secret_post",
     access_token_lifetime=DAY,
     quirks=(
-        "the words of a scope have commas between",
+        "the words of a scope are separated by commas",
         "refresh tokens since October 2025, for all apps since April 2026; older tokens lived ten years",
     ),
     unknown=("whether a spent refresh token is accepted again", "how long a refresh token lives"),
@@ -148,8 +148,8 @@ _AIRTABLE = Provider(
     client_auth="client_secret_basic",
     idle_lifetime=60 * DAY,
     quirks=(
-        "a refresh ends the earlier access token as well, so requests under way are refused, and replayed",
-        "logins must use PKCE, and name their scopes",
+        "a refresh also ends the earlier access token, so requests under way are refused and replayed",
+        "logins must use PKCE and name their scopes",
     ),
     unknown=("how long an access token lives; the answer says it",),
     options={"authorization_endpoint": "https://airtable.com/oauth2/v1/authorize"},
@@ -178,7 +178,7 @@ _FIGMA = Provider(
     rotation="never",
     grace="stays_valid",
     client_auth="client_secret_basic",
-    quirks=("a refresh has an address of its own, and brings no refresh token",),
+    quirks=("a refresh has an address of its own, and returns no refresh token",),
     unknown=("all lifetimes; the answer says that of an access token",),
     options={
         "authorization_endpoint": "https://www.figma.com/oauth",
@@ -191,7 +191,7 @@ _FIGMA = Provider(
 def figma(
     client_id: str, client_secret: Text | None = None, **overrides: Unpack[Overrides]
 ) -> TokenEndpoint:
-    """Figma: one refresh token, which is never replaced, and is spent at an address of its own.
+    """Figma: one refresh token that is never replaced; refreshes have an address of their own.
 
     Sources:
         NangoHQ/nango providers.yaml: URLs, client authentication, the API's address, and provider.client.ts: a refresh
@@ -246,11 +246,13 @@ _DOCUSIGN = Provider(
     access_token_lifetime=8 * HOUR,
     idle_lifetime=30 * DAY,
     quirks=(
-        "the API's address is a person's own: /oauth/userinfo says it",
+        "each person has their own API address, which /oauth/userinfo returns",
         "a JWT bearer assertion is for the bare name of the host, RS256, and its scope is a claim: signature "
         "impersonation; its subject is the user's GUID",
     ),
-    unknown=("whether a refresh brings another refresh token, and whether a spent one goes on",),
+    unknown=(
+        "whether a refresh returns another refresh token, and whether a spent one is still accepted",
+    ),
     options={
         "authorization_endpoint": "https://{host}/oauth/auth",
         "scope": "signature",
@@ -272,7 +274,7 @@ def docusign(
     Args:
         client_id: the integration key; None for a JWT bearer grant, whose assertion names it.
         client_secret: its secret.
-        demo: whether it is the developer environment, account-d.docusign.com.
+        demo: whether to use the developer environment, account-d.docusign.com.
         overrides: see this package.
 
     Sources:
@@ -296,7 +298,7 @@ _DROPBOX_SIGN = Provider(
     client_auth="client_secret_post",
     access_token_lifetime=HOUR,
     quirks=("a refresh has an address of its own, with the query ?refresh",),
-    unknown=("whether a refresh brings another refresh token", "how long a refresh token lives"),
+    unknown=("whether a refresh returns another refresh token", "how long a refresh token lives"),
     options={
         "authorization_endpoint": "https://app.hellosign.com/oauth/authorize",
         "refresh_url": "https://app.hellosign.com/oauth/token?refresh",
@@ -308,7 +310,7 @@ _DROPBOX_SIGN = Provider(
 def dropbox_sign(
     client_id: str, client_secret: Text | None = None, **overrides: Unpack[Overrides]
 ) -> TokenEndpoint:
-    """Dropbox Sign (HelloSign): a refresh token is spent at an address of its own.
+    """Dropbox Sign (HelloSign): refreshes have an address of their own.
 
     Sources:
         NangoHQ/nango providers.yaml: URLs, client authentication, the API's address; dropbox-sign o_auth_api.py:
@@ -326,9 +328,9 @@ _SQUARE = Provider(
     client_auth="client_secret_post",
     access_token_lifetime=30 * DAY,
     quirks=(
-        "with a secret the same refresh token comes back; without one (PKCE) each is good once, for 90 days",
-        "answers say when a token ends as a date and time",
-        "Square asks that tokens are replaced every seven days",
+        "with a secret the same refresh token comes back; without one (PKCE) each is valid for one use within 90 days",
+        "answers give the end of a token as a date and time",
+        "Square asks apps to refresh tokens every seven days",
     ),
     unknown=("whether a spent refresh token is accepted again",),
     options={

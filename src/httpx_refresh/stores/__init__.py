@@ -1,6 +1,6 @@
-"""Where the token text lives: the protocol, and the stores that need nothing else.
+"""Token stores: the protocol, and the stores that need no further package.
 
-The shared stores are imported by name, for each needs an extra: `httpx_refresh.stores.redis`,
+Each shared store needs an extra, so it has a module of its own: `httpx_refresh.stores.redis`,
 `httpx_refresh.stores.sql` and `httpx_refresh.stores.encrypted`.
 """
 

@@ -1,4 +1,4 @@
-"""What a token store is: compare and swap on one small text. Also what the stores here have in common."""
+"""The protocol of a token store, which is compare and swap on one small text, and helpers of the stores here."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ __all__ = [
 ]
 
 _PIECE = 8  # characters of a text that a message may not repeat
-_LONGEST_MESSAGE = 10_000  # characters that are searched for pieces
+_LONGEST_MESSAGE = 10_000  # characters; longer messages are not searched
 
 
 @runtime_checkable
 class TokenStore(Protocol):
-    """One slot that holds one small text, or nothing.
+    """One slot that holds one small text or nothing.
 
-    Any class with these two coroutine methods is a store; nothing needs to be inherited or
-    registered. `httpx_refresh.testing.check_store` puts a store through the whole contract:
+    Any class with these two coroutine methods is a store; there is nothing to inherit from or to
+    register. `httpx_refresh.testing.check_store` checks a store against the whole contract:
 
     - the text comes back exactly as it was written, character for character;
     - texts are compared exactly: case, trailing space and Unicode normalisation count;
     - of any number of swaps from the same text, in any threads, processes or hosts that share
       the slot, exactly one wins;
-    - what a swap that won has written, every later `load` and every later swap through any handle
-      sees, at once: a store with replicas reads and compares where it writes.
+    - every later `load` and every later swap, through any handle, sees at once what the last winning
+      swap wrote: a store with replicas reads and compares where it writes.
 
-    A store raises its backend's own errors. After an error nobody knows whether the swap took
-    place: the caller loads and looks.
+    A store raises its backend's own errors. After an error it is not known whether the swap took
+    place, so the caller loads the text to find out.
 
-    A store may have more, and is then put to better use: `ClaimLock` and `WakingStore`. It may have
-    `slot`, a `str` that names it among all stores; `EncryptedStore` binds texts to it.
+    A store may also implement `ClaimLock` and `WakingStore`, which shorten waits. It may have the
+    attribute `slot`, a `str` that names it among all stores; `EncryptedStore` binds texts to it.
     """
 
     async def load(self) -> str | None:
@@ -57,15 +57,15 @@ class TokenStore(Protocol):
 
 
 class Release(Protocol):
-    """A lock that is held; the operating system releases it if the process ends in any way."""
+    """A lock that is held. The operating system releases it if the process ends in any way."""
 
     @property
     def is_first(self) -> bool:
-        """Whether the lock was made just now: that it was free then tells nothing of an earlier holder."""
+        """Whether the lock was created just now, so that its being free says nothing about an earlier holder."""
         ...
 
     def release(self) -> None:
-        """Let others have the lock. It raises nothing, and does nothing the second time.
+        """Release the lock. It raises nothing, and does nothing the second time.
 
         It does not wait, and may be called in any thread, event loop or `finally`, also after the
         event loop has ended. In a forked child it does nothing.
@@ -75,44 +75,45 @@ class Release(Protocol):
 
 @runtime_checkable
 class ClaimLock(Protocol):
-    """What a store has in addition whose users are all on one host: a lock that dies with its owner.
+    """An optional part of a store whose users are all on one host: a lock that ends with its owner's process.
 
-    The process that spends a refresh token holds this lock from before the claim is written until the claim
-    is gone. If the lock is free while a claim stands whose note says that it is held, the
-    claim's owner has died, and nobody needs to wait for it, unless the lock `is_first`.
+    The process that spends a refresh token holds this lock from before it writes the claim until the claim
+    is gone. A claim notes whether its owner holds the lock. If the lock of such a claim is free, the owner
+    has died and nobody needs to wait for it, unless the lock `is_first`.
     """
 
     async def hold(self) -> Release | None:
         """Take the lock without waiting for it; return None if somebody holds it.
 
         It excludes other processes, and other calls in this process. A subprocess does not inherit
-        it. A process that cannot get it may go on without: then others wait as they do with any
-        store.
+        it. A process that cannot get the lock may go on without it; then others wait as they do with
+        any store.
         """
         ...
 
 
 @runtime_checkable
 class WakingStore(Protocol):
-    """What a store has in addition that can tell of a change, so that nobody has to poll for it."""
+    """An optional part of a store: it reports changes, so that waiters need not poll."""
 
     async def changed(self, old: str | None) -> None:
-        """Return when the slot may hold something else than `old`; it may be early, or wrong.
+        """Return when the slot may hold something other than `old`.
 
-        It returns at once if the slot holds something else already.
+        It returns at once if the slot already holds something else. Early and wrong returns are
+        allowed: the caller loads the text and looks.
         """
         ...
 
 
 @runtime_checkable
 class OneLoop(Protocol):
-    """What a store has in addition that may belong to one event loop, as its connections do."""
+    """An optional part of a store whose connections may belong to one event loop."""
 
     @property
     def one_loop(self) -> str | None:
-        """The code that makes a store which serves every event loop; None if this one does.
+        """Code that makes a store which serves every event loop; None if this store does.
 
-        Sync clients, whose refreshes run on an event loop of the library's own, are shown it.
+        Errors show it to users of sync clients, whose refreshes run on an event loop of the library.
         """
         ...
 
@@ -131,8 +132,8 @@ def encode_text(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         pass
-    # Raised outside the handler: a UnicodeEncodeError holds the whole text, and must not travel
-    # as __context__.
+    # ValueError is raised outside the handler: a UnicodeEncodeError holds the whole text, and must
+    # not become its __context__.
     raise ValueError("the text has a lone surrogate and cannot be written as UTF-8")
 
 
@@ -147,7 +148,7 @@ def decode_text(data: bytes, where: str) -> str:
 
 
 def require_asyncio(store: str) -> None:
-    """Raise a RuntimeError that names `store`, unless an asyncio task is running this."""
+    """Raise a RuntimeError that names `store`, unless this runs in an asyncio task."""
     import asyncio  # Not at the top: importing the library stays fast.
 
     try:

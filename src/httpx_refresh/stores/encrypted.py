@@ -1,4 +1,4 @@
-"""A store around a store: the text at rest is encrypted and bound to its slot."""
+"""A store that wraps another one: it encrypts the text and binds it to its slot."""
 
 from __future__ import annotations
 
@@ -48,35 +48,35 @@ def generate_key() -> str:
 
 
 class EncryptedStore:
-    """Encrypts what another store holds, so that its backups and readers learn no token.
+    """Encrypts the text that another store holds, so that its backups and readers learn no token.
 
     The text becomes a JWE in compact serialization (RFC 7516), AES-256-GCM with the key used
     directly (RFC 7518 §4.5, §5.3). Its protected header names the key by a short hash, and the
-    slot by one: a text that was copied to another slot does not open there.
+    slot by another: a text that was copied to another slot cannot be decrypted there.
 
-    To change the key, put a new one in front and keep the old one behind it until every text was
-    written once more, as every refresh does. All hosts must be able to read the new key before
-    one of them writes with it.
+    To change the key, put a new one in front and keep the old one behind it until every text has been
+    written again; each refresh writes its text. All hosts must have the new key before one of them
+    encrypts with it.
 
-    What does not open stays as it is, and raises `StoreError` that says what to do: a text of an
-    unknown key, of another slot, altered, or in plain. The inner store's errors pass through, without
-    the frames that hold texts. The inner store's swap decides who wins; this one adds nothing to it
-    and takes nothing away. A swap of a text for itself leaves its ciphertext, or a plain text, as it is.
+    A text that cannot be decrypted (unknown key, another slot, altered, or plain text) stays as it
+    is, and raises a `StoreError` that says what to do. The inner store's errors pass through, without
+    the frames that hold texts. The inner store's swap alone decides who wins. A swap of a text for
+    itself leaves its ciphertext, or a plain text, as it is.
 
-    It keeps a text from those who can read the store. Anybody who can write to
-    the store can restore an earlier text of the same slot.
+    Encryption hides the text from those who can read the store. It does not stop those who can write
+    to the store from restoring an earlier text of the same slot.
 
     Args:
         store: where the encrypted text is kept. If it has `hold` or `changed`, so has this store.
         keys: 32 bytes each, or their URL-safe base64 text as `generate_key` makes it. The first
             writes, all read.
         slot: the slot's name, the same for all who share it. By default the store's own: a file's
-            absolute path, a Redis key, a SQL table and row. To be given for a store that has no
-            `slot` of its own, and for a file that is reached by different paths. What version 0.1
-            bound to a shorter name is read too, and bound to the whole one by the next write.
-        allow_plaintext: read a plain JSON text too, and encrypt the one that takes its place. For
-            the move to encryption only: anybody who can write to the store could put a token of their
-            own there.
+            absolute path, a Redis key, a SQL table and row. Required for a store that has no `slot`
+            of its own, and for a file that is reached by different paths. Version 0.1 bound texts to
+            shorter names; those are read too, and the next write binds them to the whole name.
+        allow_plaintext: whether a plain JSON text is read too; the text that replaces it is
+            encrypted. Use it only while you introduce encryption: with it, anybody who can write to
+            the store can put a token of their own there.
 
     Raises:
         ValueError: no key, a key that is not 32 bytes or is easily guessed (its position is named),
@@ -96,8 +96,8 @@ class EncryptedStore:
         "_store",
     )
 
-    # Only if the store within has them: a caller that looks for them finds none otherwise. So they are in the
-    # dict, and no slots, which a class has whether they are filled or not.
+    # They exist only if the inner store has them, because callers look for them. So they are kept in the instance's
+    # dict: a slot would be an attribute of the class in any case.
     hold: Callable[[], Awaitable[Release | None]]
     changed: Callable[[str | None], Awaitable[None]]
 
@@ -135,17 +135,17 @@ class EncryptedStore:
 
     @property
     def slot(self) -> str:
-        """The slot's name that the texts are bound to."""
+        """The name of the slot that the texts are bound to."""
         return self._slot
 
     @property
     def earlier_slots(self) -> tuple[str, ...]:
-        """The names to which version 0.1 bound the texts; they are read, and not written."""
+        """The names that version 0.1 bound texts to. They are read, and never written."""
         return self._earlier
 
     @property
     def one_loop(self) -> str | None:
-        """How the store within is made to serve every event loop; None if it does."""
+        """How to make an inner store that serves every event loop; None if it does."""
         line: str | None = getattr(self._store, "one_loop", None)
         return line
 
@@ -160,8 +160,8 @@ class EncryptedStore:
         sealed: str | None = None
         held = await self._store.load()
         while await self._open(held) == old:
-            # One text has many ciphertexts: only the one that was just read can be swapped. A text
-            # that stays the same stays as it was found: what somebody has planted is not sealed.
+            # One text has many ciphertexts, so the swap is made from the one that was just read. A text
+            # that stays the same is not encrypted anew: else a plain text that somebody planted would be.
             if held is not None and old == new:
                 sealed = held
             elif sealed is None:
@@ -177,7 +177,7 @@ class EncryptedStore:
     async def _changed(self, old: str | None) -> None:
         held = await self._store.load()
         if await self._open(held) == old:
-            await self._store.changed(held)  # type: ignore[attr-defined]  # it has it, or this were not called
+            await self._store.changed(held)  # type: ignore[attr-defined]  # only called if it has one
 
     async def _seal(self, text: str) -> str:
         if len(text) > _QUICK:
@@ -212,7 +212,7 @@ class EncryptedStore:
             return self._decrypted(held)
         except (JoseError, ValueError) as error:  # ValueError: not a JWE, not base64, not UTF-8
             reason = str(error) if isinstance(error, _Unreadable) else "it is no JWE, or altered"
-        # Outside the handler: a UnicodeDecodeError would carry the text along as __context__.
+        # Raised outside the handler: a UnicodeDecodeError holds the text, and must not become the __context__.
         raise StoreError(
             f"the text in {self._store!r} does not open: {reason}. It is left as it is. "
             "Check the keys, and that the slot is the one it was written to"
@@ -241,7 +241,7 @@ class EncryptedStore:
 
 
 class _Unreadable(ValueError):
-    """Says why, in words for the reader of a `StoreError`."""
+    """The reason why a text cannot be decrypted, in the words of a `StoreError`'s message."""
 
 
 def _import(key: bytes) -> OctKey:

@@ -52,30 +52,30 @@ _POSIX = hasattr(os, "geteuid")  # where files have owners and modes
 class FileStore:
     """Keeps the text in one file, for all processes of a host.
 
-    A write is whole or not there at all, also after a crash or a power cut: a temporary file in
+    A write happens completely or not at all, even across a crash or a power cut: a temporary file in
     the same directory is written and synced, renamed over the old one, and the directory is
-    synced. Writers exclude each other, threads and processes alike, by an advisory lock on
-    `<file>.lock` beside it, which stays. All of it happens in a thread of the library's own.
+    synced. Writers, threads and processes alike, exclude each other by an advisory lock on
+    `<file>.lock` beside it; that file stays. All of it happens in a thread of the library.
 
-    The file has mode 0600 after every write, and root's writes leave it its owner; a new one gets
-    its directory's. A file that others can read is warned about once. A symbolic link stays one: what
-    it points to is replaced. Root follows another user's link only to what is that user's.
+    The file has mode 0600 after every write. If root writes, the file keeps its owner, and a new file
+    gets the owner of its directory. A file that others can read is warned about once. A symbolic link
+    stays a link: its target is replaced. Root follows another user's link only to that user's files.
     In a directory that everybody may write to, such as `/tmp`, files, locks and links of another
     user are refused, since they may be an attack. Prefer a private directory with mode 0700.
 
-    A file as another tool leaves it (`{"access_token": ..., "refresh_token": ...}`) is a valid
-    start. Not for network file systems without working locks: hosts share a database instead.
+    A token file of another tool (`{"access_token": ..., "refresh_token": ...}`) is a valid start. Do
+    not use it on a network file system without working locks: let hosts share a database instead.
 
     Args:
-        path: the file; it need not exist, its directory must.
+        path: the file. It need not exist; its directory must.
 
     Raises:
         TypeError: `path` is neither text nor a path.
         ValueError: `path` is empty or holds a NUL character.
 
-    The methods raise OSError when the file or its directory cannot be used, belongs to somebody
-    else, or holds more than 8 MiB, TimeoutError when the lock is not to be had for 10 seconds, and
-    ValueError when the file does not hold UTF-8 text. None of them shows the file's content.
+    The methods raise OSError if the file or its directory cannot be used, belongs to another user, or
+    holds more than 8 MiB; TimeoutError if others hold the lock for 10 seconds; and ValueError if the
+    file does not hold UTF-8 text. None of them shows the file's content.
     """
 
     __slots__ = ("__weakref__", "_path")
@@ -93,17 +93,17 @@ class FileStore:
 
     @property
     def path(self) -> str:
-        """The file, as it was named."""
+        """The file's path, as it was given."""
         return self._path
 
     @property
     def slot(self) -> str:
-        """The file's absolute path; symbolic links in it are not followed."""
+        """The file's absolute path. Symbolic links in it are not resolved."""
         return os.path.abspath(self._path)
 
     @property
     def earlier_slots(self) -> tuple[str, ...]:
-        """What version 0.1 took for the slot's name: the file's name without its directories."""
+        """The slot's name in version 0.1: the file's name without its directories."""
         return (os.path.basename(self._path),)
 
     async def load(self) -> str | None:
@@ -113,15 +113,15 @@ class FileStore:
     async def replace(self, old: str | None, new: str) -> bool:
         """Write `new` if the file still holds exactly `old` (None: no file); else return False."""
         call = run_blocking(_replace, self._path, old, new, group=self._path)
-        del old, new  # What the call raises holds this frame.
+        del old, new  # An exception of the call holds this frame.
         return await call
 
     async def hold(self) -> Release | None:
-        """Take the lock on `<file>.owner` beside the file, which stays, without waiting; None if it is taken.
+        """Take the lock on `<file>.owner` beside the file, without waiting; None if it is taken.
 
-        Its holder's death releases it, also by a signal, and so does the collection of what this
-        returns. A forked child of Python's closes what it has inherited of it; a child that was
-        forked behind Python's back keeps the lock, and watchers of the claim wait.
+        The lock's file stays. The lock is released when its holder's process ends, also by a signal,
+        and when the returned object is collected. A child forked by Python closes the descriptor that
+        it inherited; a child forked by other code keeps the lock, and watchers of the claim wait.
         """
         return await run_blocking(_hold, self._path, group=self._path)
 
@@ -131,9 +131,9 @@ class FileStore:
 
 def _load(path: str) -> str | None:
     data = _read(_resolve(path), path)
-    # Needed by the first write only, and most of that write's time: rather now than when a token has expired and
-    # everybody waits.
-    import filelock  # noqa: F401 - what is imported once is there
+    # Only the first write needs this import, and it takes most of that write's time. So it is made now, and not
+    # once a token has expired and callers wait.
+    import filelock  # noqa: F401 - imported for later
 
     return None if data is None else decode_text(data, path)
 
@@ -141,13 +141,13 @@ def _load(path: str) -> str | None:
 def _replace(path: str, old: str | None, new: str) -> bool:
     data = encode_text(new)
     expected = None if old is None else encode_text(old)
-    # Resolved at each operation: an operator may point the link elsewhere while we run.
+    # Resolved at each operation: an operator may change the link while we run.
     target = _resolve(path)
     if len(data) > _LIMIT:
         raise _too_large(target)
     _require_directory(target)
     if _read(target, path) != expected:
-        return False  # Who has lost already need not wait for the lock of who has won.
+        return False  # A swap that has already lost need not wait for the lock.
     deadline = time.monotonic() + _LOCK_TIMEOUT
     while True:
         with _locked(target, deadline) as lock:
@@ -155,7 +155,7 @@ def _replace(path: str, old: str | None, new: str) -> bool:
                 return False
             if _write(target, data, lock):
                 return True
-        _require_time(target, deadline)  # Somebody deletes the lock's file, again and again.
+        _require_time(target, deadline)  # Something deletes the lock's file again and again.
 
 
 def _hold(path: str) -> Release | None:
@@ -168,7 +168,7 @@ def _hold(path: str) -> Release | None:
 class _Hold:
     """The lock of a claim, held in this process: a `Release`.
 
-    `_lock` holds the lock, or nothing once it is released; what takes it out releases it.
+    `_lock` holds the lock, or nothing once it is released. Whoever takes the lock out of it releases it.
     """
 
     __slots__ = ("_is_first", "_lock", "_pid")
@@ -180,11 +180,11 @@ class _Hold:
 
     @property
     def is_first(self) -> bool:
-        """Whether nobody had the lock before: its file was made for it."""
+        """Whether the lock's file was created for this lock, so that nobody held it before."""
         return self._is_first
 
     def release(self) -> None:
-        """Release the lock, once; nothing is raised. In a forked child, nothing is done."""
+        """Release the lock, once. It raises nothing, and does nothing in a forked child."""
         with suppress(IndexError):
             lock = self._lock.pop()
             if self._pid == os.getpid():
@@ -192,12 +192,12 @@ class _Hold:
                     lock.release()
 
     def __del__(self) -> None:
-        # The result of a call that nobody waited for any more: only this releases it.
+        # The result of a call that nobody waited for: nothing else releases it.
         self.release()
 
 
-# The descriptors of the locks that are held. A forked child inherits them, and with them the locks, which would then
-# outlive their owner.
+# The descriptors of the locks that are held. A forked child inherits them and so the locks, which would outlive their
+# owner.
 _held: set[int] = set()
 
 
@@ -213,10 +213,10 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch  # nothing forks on Win
 
 
 class _Lock:
-    """A system's lock on a file, held through a descriptor of its own.
+    """An operating system's lock on a file, held through a descriptor of its own.
 
-    Each lock opens the file itself, so it excludes the other threads of this process as it does
-    other processes. The file stays when the lock is released: to delete it would let two have it.
+    Each lock opens the file itself, so it excludes other threads of this process as well as other
+    processes. The file stays when the lock is released: after a deletion two could hold the lock.
     """
 
     def __init__(
@@ -229,23 +229,23 @@ class _Lock:
         _held.add(descriptor)
 
     def is_in_place(self) -> bool:
-        """Whether its file is the one that others find; if it was deleted, they have another."""
+        """Whether its file is still the one under that name, which others lock."""
         return _is_at(self._path, os.fstat(self._descriptor))
 
     def release(self) -> None:
         """Release the lock; once only."""
-        # Before it is closed: then its number may be another file's in a child that is forked now.
+        # Removed before the descriptor is closed: a child that is forked now may have another file under its number.
         _held.discard(self._descriptor)
         try:
-            # Closing is not enough while a process that is being started has inherited it.
+            # Closing alone does not unlock it while a process that is being started has inherited it.
             self._unlock(self._descriptor)
         finally:
             os.close(self._descriptor)
 
 
 def _try_lock(target: str, suffix: str) -> _Lock | None:
-    """Lock the file of that suffix beside `target`, made if there is none; None if somebody has it."""
-    # Not at the top: it brings asyncio along, and importing the library stays fast.
+    """Lock the file with that suffix beside `target`, and create it if there is none; None if it is locked."""
+    # Not at the top: it imports asyncio, and the library must import fast.
     from filelock import lock_descriptor, unlock_descriptor
 
     path = target + suffix
@@ -256,7 +256,7 @@ def _try_lock(target: str, suffix: str) -> _Lock | None:
         try:
             descriptor = os.open(path, _OPEN_LOCK | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            return None  # Somebody else was faster, and is about to lock it.
+            return None  # Another process was faster, and is about to lock it.
         is_new = True
     try:
         status = os.fstat(descriptor)
@@ -264,9 +264,10 @@ def _try_lock(target: str, suffix: str) -> _Lock | None:
         _require_trusted(status, path)
         if is_new:
             _set_mode(descriptor)
-        # Of a file with another name, too, root gives nothing away: the directory's owner may have made this one.
+        # Root gives away no file that has another name, too: the directory's owner may have made that link.
         if _POSIX and os.geteuid() == 0 and status.st_nlink == 1:
-            _give_to_owner(descriptor, target)  # or the service whose file it is could not open it
+            # Else the service that owns the token file could not open it.
+            _give_to_owner(descriptor, target)
         locked = lock_descriptor(descriptor, blocking=False)
     except BaseException:
         os.close(descriptor)
@@ -277,7 +278,7 @@ def _try_lock(target: str, suffix: str) -> _Lock | None:
     lock = _Lock(path, descriptor, unlock_descriptor, is_new=is_new)
     if lock.is_in_place():
         return lock
-    lock.release()  # It was deleted since it was opened, and who comes next opens another.
+    lock.release()  # It was deleted since it was opened: the next process would lock another file.
     return None
 
 
@@ -296,7 +297,7 @@ def _read(target: str, path: str) -> bytes | None:
     try:
         descriptor = os.open(target, _OPEN_READ)
     except FileNotFoundError:
-        # A directory that is missing is a disk that is not mounted, not a missing login.
+        # A missing directory means a disk that is not mounted, not a missing login.
         _require_directory(target)
         return None
     try:
@@ -306,7 +307,7 @@ def _read(target: str, path: str) -> bytes | None:
         if _POSIX and status.st_mode & 0o066:
             _warn_once(
                 path,
-                "Other users of this host can get at the token in %r (mode %04o). Set its mode to 600; "
+                "Other users of this host can access the token in %r (mode %04o). Set its mode to 600; "
                 "the next refresh does, too.",
                 stat.S_IMODE(status.st_mode),
             )
@@ -320,10 +321,10 @@ def _read(target: str, path: str) -> bytes | None:
 
 
 def _write(target: str, data: bytes, lock: _Lock) -> bool:
-    """Replace `target` with `data`; return False, with nothing written, if the lock was lost."""
+    """Replace `target` with `data`; return False and write nothing if the lock was lost."""
     directory, name = os.path.split(target)
-    # One name, not a random one: only the holder of the lock uses it, and what a killed
-    # process left there, a token in it, is gone with the next write.
+    # A fixed name, because only the holder of the lock uses it, and the next write then removes
+    # the file, with a token in it, that a killed process left there.
     temporary = os.path.join(directory, f".{name}.tmp")
     with suppress(FileNotFoundError):
         os.unlink(temporary)
@@ -337,7 +338,7 @@ def _write(target: str, data: bytes, lock: _Lock) -> bool:
             file.write(data)
             file.flush()
             os.fsync(descriptor)
-        # Else the lock was deleted, and somebody else has it or had it.
+        # Else the lock's file was deleted, and another process has or had the lock.
         alone = lock.is_in_place() and _is_at(temporary, ours)
         if alone:
             os.replace(temporary, target)
@@ -349,7 +350,7 @@ def _write(target: str, data: bytes, lock: _Lock) -> bool:
 
 
 def _is_at(path: str, status: os.stat_result) -> bool:
-    """Whether the file of this status is the one under that name."""
+    """Whether the file with this status is the one under that name."""
     try:
         return os.path.samestat(os.stat(path, follow_symlinks=False), status)
     except FileNotFoundError:
@@ -369,13 +370,13 @@ def _sync_directory(directory: str) -> None:
 
 
 def _set_mode(descriptor: int) -> None:
-    """Set the mode of a file that was just made: the umask may have taken too much of it."""
+    """Set the mode of a file that was just made: the umask may have removed too many bits."""
     if hasattr(os, "fchmod"):  # pragma: no branch  # Windows has it from Python 3.13 on
         os.fchmod(descriptor, 0o600)
 
 
 def _give_to_owner(descriptor: int, target: str) -> None:
-    """Make an open file the owner's of `target`, if that is not us; a new one of root's is its directory's owner's."""
+    """Give an open file to the owner of `target`, or of the directory if root makes a new file."""
     try:
         owner = os.stat(target, follow_symlinks=False)
     except FileNotFoundError:
@@ -389,14 +390,14 @@ def _give_to_owner(descriptor: int, target: str) -> None:
     except OSError:
         _warn_once(
             target,
-            "The token file %r belonged to user %d, and belongs now to the one who refreshed the token. "
+            "The token file %r belonged to user %d, and now belongs to the user who refreshed the token. "
             "Let all who use it run as one user.",
             owner.st_uid,
         )
 
 
 def _resolve(path: str) -> str:
-    """Return the path without symbolic links; PermissionError for one that may be planted."""
+    """Return the path without symbolic links; raise PermissionError for a link that may have been planted."""
     if not _POSIX:
         return os.path.realpath(path)
     where = os.sep if os.path.isabs(path) else os.getcwd()
@@ -432,7 +433,7 @@ def _resolve(path: str) -> str:
 
 
 def _require_right_of_links(owners: set[int], where: str, path: str) -> None:
-    """Refuse, as root, to follow another user's link to where that user might not write."""
+    """Raise PermissionError if root would follow another user's link to a place where that user may not write."""
     owners -= {0}
     if not owners or os.geteuid() != 0:
         return
@@ -453,9 +454,9 @@ def _require_right_of_links(owners: set[int], where: str, path: str) -> None:
 
 
 def _require_trusted(status: os.stat_result, path: str) -> None:
-    """Refuse what another user, who is not root, has put where everybody may.
+    """Raise PermissionError for a file of another user, other than root, in a directory that everybody may write to.
 
-    So does Linux for symbolic links, where it is set to (proc(5), fs.protected_symlinks).
+    Linux does the same for symbolic links if fs.protected_symlinks is set (proc(5)).
     """
     if not _POSIX or status.st_uid in (0, os.geteuid()):
         return

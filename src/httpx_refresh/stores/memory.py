@@ -12,7 +12,7 @@ __all__ = ["MemoryStore"]
 
 logger: logging.Logger = logging.getLogger("httpx_refresh")
 
-# Held for one comparison and one assignment, never across an await; and so one serves all stores.
+# Held for one comparison and one assignment, never across an await, so one lock serves all stores.
 _lock = Lock()
 
 _A_COPY = (
@@ -20,7 +20,7 @@ _A_COPY = (
     "spent. Use a FileStore, which processes share, or make the store after the fork"
 )
 
-# How many forks lie between this process and the one that imported this module.
+# The number of forks between this process and the one that imported this module.
 _forks = 0
 
 
@@ -35,22 +35,22 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch  # nothing forks on Win
 
 
 class MemoryStore:
-    """Keeps the text in memory: for one process, and gone with it.
+    """Keeps the text in the memory of one process; it is lost when the process ends.
 
     Every coroutine, event loop and thread of the process may share one `MemoryStore`. It never
-    waits. A rotated refresh token that lives only here is lost when the process ends: fit for
+    waits. A rotated refresh token that is kept only here is lost with the process, so use it for
     tests, and for tokens that do not rotate.
 
-    A forked child has a copy, which knows nothing of the parent's refreshes: both would spend one
+    A forked child has a copy, which does not see the parent's refreshes: both would spend the same
     refresh token. So a store that holds a text and was used before the fork raises `StoreError` in a
-    child. One that was not used yet is warned about once, for other children may have the same copy.
-    Processes share a `FileStore`.
+    child. A store that was not used yet is warned about once, because other children may have the
+    same copy. Let processes share a `FileStore` instead.
 
     Args:
-        text: what the slot holds at first, for instance the JSON text of a token response.
+        text: the initial text, for instance the JSON text of a token response.
 
     Raises:
-        TypeError: `text` is no text: a token response goes in as `json.dumps(response)`.
+        TypeError: `text` is not a str; pass a token response as `json.dumps(response)`.
     """
 
     __slots__ = ("__weakref__", "_forks", "_text", "_used")
@@ -67,7 +67,7 @@ class MemoryStore:
         self._forks = _forks
 
     def peek(self) -> str | None:
-        """Return the text the slot holds, as `load` does, without being awaited."""
+        """Return the text the slot holds, as `load` does, without an await."""
         return self._text
 
     async def load(self) -> str | None:
@@ -79,7 +79,7 @@ class MemoryStore:
     async def replace(self, old: str | None, new: str) -> bool:
         """Write `new` if the slot still holds exactly `old` (None: nothing); else return False."""
         if not self._may_be_used():
-            del old, new  # An error holds this frame.
+            del old, new  # An exception holds this frame.
             raise StoreError(_A_COPY)
         with _lock:
             if self._text != old:
@@ -88,7 +88,7 @@ class MemoryStore:
             return True
 
     def _may_be_used(self) -> bool:
-        """Note that the store is used; return False if it is the copy of one that its parent uses."""
+        """Note that the store is used; return False if it is a copy of a store that the parent process uses."""
         if self._forks != _forks and self._text is not None:
             if self._used:
                 return False
@@ -106,9 +106,9 @@ class MemoryStore:
 
 
 class OwnMemory(MemoryStore):
-    """The memory of one process, for tokens that can be asked for again: a forked child goes on with its copy.
+    """The memory of one process, for tokens that can be requested again. A forked child goes on with its copy.
 
-    That costs a token request a process, and no token.
+    A fork costs one token request and no token.
     """
 
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""One subscription for each Redis client, shared by all who wait for a message, and there only while somebody does."""
+"""One subscription for each Redis client, shared by all waiters, and open only while somebody waits."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["listening"]
 
 @asynccontextmanager
 async def listening(client: Any, channel: str) -> AsyncIterator[asyncio.Future[None]]:
-    """Listen to one channel; yields what is done when a message came, or may have been lost.
+    """Listen to one channel; yield a future that is done when a message has come, or may have been lost.
 
-    Raises whatever the client raises if it cannot subscribe. What is yielded raises nothing: if the connection is lost,
-    it is done, and the next call of this subscribes again.
+    It raises what the client raises if it cannot subscribe. The future raises nothing: if the connection is lost, it is
+    done, and the next call subscribes again.
 
     Args:
-        client: a client of `redis.asyncio`. The caller runs on its event loop.
+        client: a client of `redis.asyncio`. The caller runs on the client's event loop.
         channel: the channel's name.
     """
     shared = _subscriptions.get(client)
@@ -37,10 +37,10 @@ class _Subscription:
     """The channels of one client on one connection.
 
     Mutable, on `loop` alone:
-        over: the connection was lost, or nobody waits any more; who comes then makes another one of these.
-        _waiting: who waits, by channel. Invariant: while `over` is not set, there is somebody.
-        _asked: the subscriptions that were sent for, by channel; done once the server has confirmed them.
-        _tasks: the reader, which owns the connection's end, and who subscribes to further channels.
+        over: the connection was lost, or nobody waits any more; the next waiter makes a new subscription.
+        _waiting: the waiters, by channel. Invariant: while `over` is not set, there is at least one.
+        _asked: the subscriptions that were requested, by channel; done once the server has confirmed them.
+        _tasks: the reader, which closes the connection, and the tasks that subscribe to further channels.
     """
 
     def __init__(self, pubsub: Any, channel: str) -> None:
@@ -54,7 +54,7 @@ class _Subscription:
         self._reader = self._start(self._read(channel))
 
     def join(self, channel: str) -> asyncio.Future[None]:
-        """Return what the next message on this channel does."""
+        """Return a future that the next message on this channel completes."""
         message = self.loop.create_future()
         self._waiting.setdefault(channel, set()).add(message)
         if channel not in self._asked:
@@ -63,11 +63,11 @@ class _Subscription:
         return message
 
     async def confirmed(self, channel: str) -> None:
-        """Wait until the server has confirmed the subscription; raise what kept it from that."""
+        """Wait until the server has confirmed the subscription; raise the error that prevented it."""
         await asyncio.shield(self._asked[channel])
 
     def leave(self, channel: str, message: asyncio.Future[None]) -> None:
-        """Wait no longer; the last one who leaves ends the subscription."""
+        """Stop waiting; the last waiter that leaves ends the subscription."""
         others = self._waiting.get(channel, set())
         others.discard(message)
         if not others:
@@ -86,9 +86,7 @@ class _Subscription:
         try:
             await asyncio.shield(self._connected)
             await self._pubsub.subscribe(channel)
-        except (
-            Exception
-        ):  # Of whatever client it is. The reader's own error is the one that is told.
+        except Exception:  # Any client's; the reader's own error is the one that is raised.
             self._reader.cancel()
 
     async def _read(self, channel: str) -> None:
@@ -101,17 +99,15 @@ class _Subscription:
                 self._tell(await self._pubsub.get_message(timeout=None))
         except asyncio.CancelledError:
             pass
-        except (
-            Exception
-        ) as error:  # Of whatever client it is; who waits for a confirmation raises it.
+        except Exception as error:  # Any client's; those who wait for a confirmation raise it.
             failure = error.with_traceback(None)
         self.over = True
         self._end(failure)
-        with suppress(Exception):  # The connection is lost, or the client closed.
+        with suppress(Exception):  # The connection was lost, or the client was closed.
             await self._pubsub.aclose()
 
     def _tell(self, message: Any) -> None:
-        """Wake what waits for this message, or for this confirmation."""
+        """Wake those who wait for this message or this confirmation."""
         if not isinstance(message, dict):
             return
         name = message.get("channel")
@@ -121,8 +117,8 @@ class _Subscription:
         if message.get("type") == "subscribe" and asked is not None and not asked.done():
             asked.set_result(None)
             return
-        # A second confirmation means that the client has reconnected: messages may be lost. And so may be those of a
-        # channel whose name the client writes otherwise.
+        # A second confirmation means that the client has reconnected, so messages may have been lost. The same
+        # holds for a channel whose name the client spells differently.
         for waiting in [self._waiting.get(str(name), set())] if asked else self._waiting.values():
             for one in waiting:
                 if not one.done():

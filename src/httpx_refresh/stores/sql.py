@@ -1,4 +1,4 @@
-"""A store in a row of a SQL table, shared by all hosts: its table, its statements, and what databases answer."""
+"""A store in a row of a SQL table, shared by all hosts: its table, its statements, and the databases' answers."""
 
 from __future__ import annotations
 
@@ -58,20 +58,20 @@ class SQLStore:
     """Keeps the text in one row of a SQL table, for all hosts that share the database.
 
     Tested with PostgreSQL (asyncpg, psycopg), MariaDB (aiomysql) and SQLite (aiosqlite); any
-    database with an async SQLAlchemy driver and binary columns should do. The swap is one `INSERT`
+    database with an async SQLAlchemy driver and binary columns should work. The swap is one `INSERT`
     or one `UPDATE ... WHERE slot = ... AND text = ...`, each committed by itself; no connection
-    and no transaction is held between calls, and a cancelled call gives its connection back. What
-    the database has acknowledged is as durable as its own settings make it.
+    and no transaction is held between calls, and a cancelled call returns its connection. An
+    acknowledged write is as durable as the database's settings make it.
 
-    Many stores share one engine: a store itself is a few hundred bytes.
+    Many stores can share one engine; a store itself takes a few hundred bytes.
 
-    asyncio only. Raises RuntimeError under another event loop, and SQLAlchemy's own errors: their
-    parameters are hidden, also from the engine's log, and a driver's message that quotes the text
-    is replaced by its error code. They come without frames and chain, which would hold the text.
+    asyncio only. The methods raise RuntimeError under another event loop, and SQLAlchemy's own errors.
+    Their parameters are hidden, also from the engine's log, and a driver's message that quotes the
+    text is replaced by its error code. They come without frames and chain, which would hold the text.
 
     Args:
-        engine: an `AsyncEngine` of the caller's, never disposed of here. Its connections belong
-            to one event loop.
+        engine: the caller's `AsyncEngine`. The store never disposes of it. Its connections belong to
+            one event loop.
         key: the row's name, at most 255 bytes of UTF-8.
         table: the table's name; `create_table` makes it, or a migration with `token_table`.
     """
@@ -98,25 +98,25 @@ class SQLStore:
 
     @property
     def slot(self) -> str:
-        """What EncryptedStore binds texts to: the kind of store, the table and the row."""
+        """The name that `EncryptedStore` binds texts to: the kind of store, the table and the row."""
         table = self._statements.table.name
         return f"sql:{quote(table, safe='')}:{quote(self._key, safe='')}"
 
     @property
     def earlier_slots(self) -> tuple[str, ...]:
-        """What version 0.1 took for the slot's name: the row's."""
+        """The slot's name in version 0.1: the row's name."""
         return (self._key,)
 
     @property
     def one_loop(self) -> str | None:
-        """How to make a store that serves every event loop; None if this one does, since its engine has no pool."""
+        """How to make a store that serves every event loop; None if this store does because its engine has no pool."""
         if isinstance(self._backend.engine.pool, NullPool):
             return None
         return "SQLStore(create_async_engine(url, poolclass=sqlalchemy.NullPool), key), or open_store(url)"
 
     @property
     def metadata(self) -> MetaData:
-        """The SQLAlchemy metadata that holds this store's table, and nothing else."""
+        """The SQLAlchemy metadata that holds only this store's table."""
         return self._statements.table.metadata
 
     @frameless
@@ -139,15 +139,15 @@ class SQLStore:
         data = encode_text(new)
         expected = None if old is None else encode_text(old)
         if data == expected:
-            # Tried in earnest, for it shows whether the row can be written; but MariaDB may count
-            # the rows that changed, and none does.
+            # The statement runs, because it shows whether the row can be written. But MariaDB may count
+            # changed rows only, and here no row changes.
             return await self._swap(expected, data) or await self._load() == expected
         for _ in range(_ATTEMPTS - 1):
             try:
                 return await self._swap(expected, data)
             except DBAPIError as error:
-                # A duplicate key is a lost race, unless the row is not there: then it is another
-                # constraint. A deadlock or a serialization failure says nothing about the text.
+                # A duplicate key means a lost race, unless the row does not exist: then another constraint
+                # failed. A deadlock or a serialization failure says nothing about the text.
                 if not isinstance(error, IntegrityError) and not _is_conflict(error):
                     raise
                 if await self._load() != expected:
@@ -173,7 +173,7 @@ class SQLStore:
             clean = _without_texts(error, texts.values())
             if clean is error:
                 raise
-        # Outside the handler: the driver's error must not travel as __context__.
+        # Raised outside the handler: the driver's error must not become the __context__.
         raise clean
 
     def __repr__(self) -> str:
@@ -186,14 +186,14 @@ class SQLStore:
 def token_table(name: str = "httpx_refresh", metadata: MetaData | None = None) -> Table:
     """Return the table that `SQLStore` keeps its rows in, as a SQLAlchemy `Table`.
 
-    For Alembic and for `metadata.create_all`: put it in the application's own `metadata`. Both
-    columns are binary, so that every database compares them byte for byte: text columns of
-    MariaDB and MySQL take `A` for `a` and `"x "` for `"x"` in their default collations (MariaDB
+    For Alembic and for `metadata.create_all`, register it in the application's own `metadata`. Both
+    columns are binary, so that every database compares them byte for byte: by their default
+    collations, text columns of MariaDB and MySQL treat `A` as `a` and `"x "` as `"x"` (MariaDB
     documentation, "Character Sets and Collations", "NO PAD Collations").
 
     Args:
         name: the table's name.
-        metadata: where the table is registered; one of its own by default.
+        metadata: where the table is registered; a new one by default.
     """
     key = LargeBinary(_SLOT_LIMIT).with_variant(mysql.VARBINARY(_SLOT_LIMIT), "mysql", "mariadb")
     text = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
@@ -208,7 +208,7 @@ def token_table(name: str = "httpx_refresh", metadata: MetaData | None = None) -
 class _Hex(TypeDecorator[bytes]):
     """Bytes that travel as hexadecimal digits.
 
-    aiomysql 0.3.2 cannot send bytes with PyMySQL 1.2: it imports a function that is none any more.
+    aiomysql 0.3.2 cannot send bytes with PyMySQL 1.2, which has removed a function that it imports.
     """
 
     impl = String
@@ -222,7 +222,7 @@ class _Hex(TypeDecorator[bytes]):
 
 
 class _Statements(NamedTuple):
-    """What a store says to the database; the values are bound as here, old and new."""
+    """The statements of a store; their parameters are `old` and `new`."""
 
     table: Table
     load: Executable
@@ -232,7 +232,7 @@ class _Statements(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _statements_of(table_name: str) -> _Statements:
-    """Return the table and its statements, shared by all stores of that table name."""
+    """Return the table and its statements, which all stores of that table name share."""
     table = token_table(table_name)
     binary = LargeBinary().with_variant(_Hex(), "mysql", "mariadb")
     here, old, new = (bindparam(name, type_=binary) for name in ("here", "old", "new"))
@@ -245,22 +245,22 @@ def _statements_of(table_name: str) -> _Statements:
 
 
 class _Backend:
-    """What all stores on one engine share."""
+    """The part that all stores on one engine share."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        # Each statement is a transaction of its own: nothing to hold, nothing to roll back. It
-        # shares the caller's pool and events.
+        # Each statement is a transaction of its own, so there is none to hold or to roll back. It uses
+        # the caller's pool and events.
         self.engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        # Ours only: the caller's engine may go on logging its own parameters.
+        # For this option's statements only: the caller's engine may log its own parameters.
         self.engine.sync_engine.hide_parameters = True
-        # One connection for everybody, as SQLite in memory has it, would mix the statements of
-        # two tasks in one transaction.
+        # SQLite in memory has one connection for all tasks, which would mix the statements of two
+        # tasks in one transaction.
         self._alone: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] | None = (
             WeakKeyDictionary() if isinstance(engine.pool, StaticPool) else None
         )
 
     async def run(self, statement: Executable, values: dict[str, Any]) -> tuple[int, Any]:
-        """Execute one statement; return the number of rows it met, and the first column."""
+        """Execute one statement; return the number of matched rows, and the first column."""
         async with AsyncExitStack() as stack:
             if self._alone is not None:
                 loop = asyncio.get_running_loop()
@@ -274,8 +274,8 @@ class _Backend:
             try:
                 await connection.run_sync(table.metadata.create_all)
             except DBAPIError:
-                # Another process has created it between the look and the statement; PostgreSQL
-                # then reports a duplicate in a catalogue, others that it exists.
+                # Another process created the table between the check and the statement. PostgreSQL
+                # then reports a duplicate in a catalogue; other databases report that it exists.
                 if not await connection.run_sync(_exists, table.name):
                     raise
 
@@ -295,20 +295,20 @@ def _codes(error: DBAPIError) -> list[str]:
 
 
 def _is_conflict(error: DBAPIError) -> bool:
-    """Whether the statement gave way to another one and may be tried again."""
+    """Whether the statement was rolled back in favour of another one, and may be tried again."""
     return not _CONFLICTS.isdisjoint(_codes(error))
 
 
 class _Withheld(Exception):
-    """A driver's error without its words."""
+    """A driver's error without its message."""
 
 
 def _without_texts(error: DBAPIError, texts: Iterable[bytes]) -> DBAPIError:
-    """Return this error, its parameters gone, or another if a message quotes a piece of `texts`.
+    """Return this error without its parameters, or another error if a message quotes a piece of `texts`.
 
     Drivers and servers quote values: "Failing row contains (...)", "near '...'", "invalid input
-    for query argument $1". The error returned then names the code only. Neither error leads to what
-    the driver raised, or to its frames.
+    for query argument $1". The returned error then names the code only. Neither error leads to the
+    driver's error or to its frames.
     """
     error.params = None
     error.hide_parameters = True

@@ -1,4 +1,4 @@
-"""Stores by URL: one line of configuration instead of an engine or a client.
+"""Stores from URLs: one line of configuration instead of an engine or a client.
 
 A URL may hold a password. No message repeats it, and no exception leads to a frame that does.
 """
@@ -26,25 +26,25 @@ def open_store(
     slot: str | None = None,
     allow_plaintext: bool = False,
 ) -> TokenStore:
-    """Make the store that a URL names.
+    """Return the store that a URL names.
 
     `file:xero.json`, `file:///var/lib/app/xero.json`; `rediss://host/0?key=xero` (also `redis`, `unix`);
     `postgresql+asyncpg://user@host/db?ssl=verify-full&key=xero`, `mariadb+aiomysql://…?key=xero`, `sqlite+aiosqlite:///app.db?key=xero`
-    (and `&table=…`); `memory:`. What else stands in the query is the driver's.
+    (and `&table=…`); `memory:`. Other parameters of the query are the driver's.
 
-    Nothing is connected to yet, and no connection is kept between two calls of the store, so there is nothing to
-    close, and one store serves any number of event loops. A store that is asked more than now and then is better made
-    with an engine or a client of your own: `SQLStore`, `RedisStore`.
+    The call opens no connection, and the store keeps none between two calls. So there is nothing to close, and one
+    store serves any number of event loops. For a store that is used often, make an engine or a client of your own:
+    `SQLStore`, `RedisStore`.
 
     Args:
-        url: where the token is.
+        url: the store's URL.
         keys: keys of `EncryptedStore`; the text is encrypted if there are any.
-        slot: with keys, the slot's name, see `EncryptedStore`.
-        allow_plaintext: with keys, whether a plain text is read too, see `EncryptedStore`.
+        slot: with keys, the slot's name (see `EncryptedStore`).
+        allow_plaintext: with keys, whether a plain text is read too (see `EncryptedStore`).
 
     Raises:
-        ValueError: a URL that names no store; no message shows it, since there may be a password in it.
-        ImportError: the store, or the database's driver, is not installed; it says what to install.
+        ValueError: the URL names no store. No message shows the URL, because it may hold a password.
+        ImportError: the store or the database's driver is not installed; the message says what to install.
     """
     if not isinstance(url, str):
         raise TypeError("url must be a str")
@@ -92,7 +92,7 @@ def _opened(url: str) -> TokenStore:
 
 
 def _as_file(path: str) -> str:
-    """Return the URL of what may be a file's path, or an example's where it may be anything else."""
+    """Return the URL of a text that looks like a file's path; for any other text the URL of an example."""
     plain = path.isprintable() and not set(path) & set("@?#%=&")
     return f"file:{path}" if plain and path else "file:token.json"
 
@@ -114,7 +114,7 @@ def _path(rest: str) -> str:
 
 
 def _without(url: str, names: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    """Take parameters of ours out of a URL's query."""
+    """Remove this library's parameters from a URL's query."""
     before, _, query = url.partition("?")
     pairs = parse_qsl(query, keep_blank_values=True)
     taken = {name: value for name, value in pairs if name in names and value}
@@ -123,21 +123,21 @@ def _without(url: str, names: tuple[str, ...]) -> tuple[str, dict[str, str]]:
 
 
 def _redis_url(url: str) -> str:
-    # The servers speak one protocol, and redis-py knows them by its own name.
+    # Valkey and Redis speak one protocol, and redis-py knows its own schemes only.
     if url.lower().startswith("valkey"):
         url = "redis" + url[len("valkey") :]
     return url
 
 
 class _Redis:
-    """A client of Redis that connects for each command: it belongs to no event loop, and is never left open."""
+    """A Redis client that connects for each command, so it belongs to no event loop and leaves nothing open."""
 
     serves_every_loop = True
 
     def __init__(self, connect: Callable[[str], Any], url: str) -> None:
         self._connect = connect
         self._url = url
-        connect(url)  # Raises what is wrong with the URL; nothing is connected to.
+        connect(url)  # Raises an error if the URL is wrong; it does not connect.
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send one command."""
@@ -154,7 +154,7 @@ class _Redis:
         return run
 
     def pubsub(self) -> Any:
-        """Return what subscribes, on a connection of its own, which closing it closes."""
+        """Return a subscriber with a connection of its own; closing the subscriber closes the connection."""
         return self._connect(self._url).pubsub()
 
 
@@ -182,7 +182,7 @@ def _sql_store(scheme: str, address: str, taken: dict[str, str]) -> TokenStore:
     if dialect.name == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise ValueError("SQLite in memory is empty for each connection: use memory: instead")
     try:
-        # A connection of a pool would belong to one event loop, and would have to be closed in it.
+        # A pooled connection would belong to one event loop, and would have to be closed there.
         engine = create_async_engine(parsed, poolclass=NullPool)
     except ImportError as error:
         raise ImportError(
@@ -192,7 +192,7 @@ def _sql_store(scheme: str, address: str, taken: dict[str, str]) -> TokenStore:
 
 
 class _Unreadable:
-    """Say that a URL cannot be read, without showing it: libraries' own errors do."""
+    """Turn errors about a URL into a ValueError that does not show it; the libraries' own errors do."""
 
     def __init__(self, scheme: str) -> None:
         self._message = f"this {scheme}: URL cannot be read; its port must be a number, and special characters escaped"
@@ -200,14 +200,14 @@ class _Unreadable:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        # SQLAlchemy's own error is no ValueError, and all that parsing does is parse.
+        # SQLAlchemy's own error is not a ValueError.
         if isinstance(error, Exception):
             error.args = ()
             raise ValueError(self._message) from None
 
 
 class _Needs:
-    """Say which extra is missing, where an import fails."""
+    """Name the missing extra if an import fails."""
 
     def __init__(self, extra: str, what: str) -> None:
         self._message = f"{what} needs more: pip install 'httpx-refresh[{extra}]'"

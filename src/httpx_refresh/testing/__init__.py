@@ -1,7 +1,7 @@
-"""An authorization server and the API behind it, for tests: in the process or in one of its own.
+"""An authorization server and the API behind it, for tests, in the test's process or in one of its own.
 
-A token endpoint that cannot be reached, or that answers 429 or 503, is asked again until `refresh_timeout` is over: 20
-seconds by default. In a test of an outage pass a short one, as in `RefreshAuth(endpoint, store, refresh_timeout=0.5)`.
+A token endpoint that cannot be reached, or that answers 429 or 503, is asked again until `refresh_timeout` is over (20
+seconds by default). In a test of an outage pass a short one, as in `RefreshAuth(endpoint, store, refresh_timeout=0.5)`.
 """
 
 from __future__ import annotations

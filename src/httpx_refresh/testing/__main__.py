@@ -46,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.api_delay:
         server.api_behaviour = Answer(delay=chosen.api_delay)
     with socket.create_server(("127.0.0.1", chosen.port), backlog=2048) as listener:
-        # Connections are taken from here on, so that nobody has to wait for more than the line.
+        # The socket accepts connections from here on, so a client needs to wait for the printed line only.
         server.issuer = f"http://127.0.0.1:{listener.getsockname()[1]}"
         serve(server, listener)
     return 0
 
 
 def serve(server: AuthorizationServer, listener: socket.socket) -> None:
-    """Print the line and serve on the socket until a signal comes, or the end of a pipe."""
+    """Print the line and serve on the socket until a signal comes or the pipe is closed."""
 
     def close_connection(scope: Mapping[str, Any]) -> None:
         for connection in list(web.server_state.connections):
@@ -69,7 +69,7 @@ def serve(server: AuthorizationServer, listener: socket.socket) -> None:
         web.should_exit = True
 
     def stop_with_input() -> None:
-        # Not sys.stdin: a thread that waits in there holds a lock that the interpreter's end needs.
+        # Not sys.stdin: a thread that waits in it holds a lock that the interpreter needs to end.
         while os.read(0, 4096):
             pass
         stop()
@@ -87,7 +87,7 @@ def serve(server: AuthorizationServer, listener: socket.socket) -> None:
             timeout_graceful_shutdown=1,
         )
     )
-    # Before and after uvicorn's own handlers: it sends itself the signal again when it is done.
+    # Installed around uvicorn's own handlers: when uvicorn is done, it sends itself the signal again.
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     if _has_pipe():
@@ -104,7 +104,7 @@ def serve(server: AuthorizationServer, listener: socket.socket) -> None:
 
 
 def _has_pipe() -> bool:
-    """Whether somebody may close standard input: not so of a terminal, nor of /dev/null in a container."""
+    """Whether standard input is a pipe that may be closed. A terminal is none, nor is /dev/null in a container."""
     try:
         mode = os.fstat(0).st_mode
     except OSError:

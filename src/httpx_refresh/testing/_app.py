@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class AnswerLostError(ConnectionError):
-    """The answer is lost on purpose, and the ASGI server gave no way to close the connection."""
+    """The answer is dropped on purpose, and the ASGI server offers no way to close the connection."""
 
 
 def create_app(
@@ -30,7 +30,7 @@ def create_app(
         try:
             body = await request.body()
         except ClientDisconnect:
-            return  # the request never arrived whole: nothing is done
+            return  # the request did not arrive completely, so nothing is done
         query = scope["query_string"].decode("ascii")
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
@@ -54,6 +54,6 @@ def create_app(
             raise AnswerLostError(reply.loss.value)
         else:
             close_connection(scope)
-            await receive()  # the disconnect: the ASGI server is to answer nothing in our place
+            await receive()  # the disconnect: the ASGI server must not answer in our place
 
     return app

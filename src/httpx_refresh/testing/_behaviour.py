@@ -1,4 +1,4 @@
-"""How the server behaves towards one request: late, broken, odd, or out of order."""
+"""How the server treats one request: it answers late or oddly, breaks off, or is out of order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ._wire import JSON, Gate, Loss, Reply
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Behaviour:
-    """What all behaviours share: `delay` in seconds and `gate`, both after the work is done."""
+    """The base of all behaviours: `delay` (seconds) and `gate` hold the answer after the server has done its work."""
 
     delay: float = 0.0
     gate: Gate | None = None
@@ -22,7 +22,7 @@ class Behaviour:
     commits: ClassVar[bool] = True
 
     def shape(self, reply: Reply) -> Reply:
-        """Turn the reply of a server that did its work, or an empty one, into the one to send."""
+        """Turn the server's reply into the one to send; the reply is empty if the server does no work."""
         return self._pace(reply)
 
     def _pace(self, reply: Reply) -> Reply:
@@ -36,11 +36,11 @@ class Behaviour:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Answer(Behaviour):
-    """The server does its work and answers, perhaps late or oddly.
+    """The server does its work and answers, perhaps late or in another form.
 
-    `fields` are put over those of the JSON answer and `omit` are left out of it; `form` sends them
-    form-encoded. `status` and `headers` replace what would have been sent, and `body` replaces all
-    of the body.
+    `fields` are added to the JSON answer, or replace fields of it, and `omit` removes fields; `form`
+    sends the answer form-encoded. `status` and `headers` replace those of the answer, and `body`
+    replaces the whole body.
 
         server.script(Answer(delay=1.0), Answer(fields={"expires_in": "3600"}))
     """
@@ -54,7 +54,7 @@ class Answer(Behaviour):
     padding: int = 0
 
     def shape(self, reply: Reply) -> Reply:
-        """Change the reply in the ways that were asked for."""
+        """Change the reply."""
         body = reply.body
         if self.fields is not None or self.omit or self.form:
             fields = {**json.loads(body), **(self.fields or {})}
@@ -76,10 +76,10 @@ class Answer(Behaviour):
 
 @dataclass(frozen=True, repr=False)
 class Outage(Behaviour):
-    """The server does no work and answers this instead.
+    """The server does no work, and gives this answer instead.
 
-    `retry_after` is a shorthand for that header (seconds or an HTTP date). `padding` adds that
-    many bytes of white space to the body, streamed in pieces, without a `Content-Length`.
+    `retry_after` sets the header `Retry-After` (seconds or an HTTP date). `padding` adds this many
+    bytes of white space to the body, streamed in pieces, without a `Content-Length`.
 
         server.script(Outage(503, retry_after=2), Outage(200, body='{"error": "invalid_grant"}'))
     """
@@ -92,7 +92,7 @@ class Outage(Behaviour):
     padding: int = 0
 
     def shape(self, reply: Reply) -> Reply:
-        """Make the answer that is given instead."""
+        """Return the answer of the outage."""
         headers = _wire(self.headers)
         if self.retry_after is not None:
             headers.append((b"retry-after", str(self.retry_after).encode()))
@@ -103,9 +103,9 @@ class Outage(Behaviour):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LostAnswer(Behaviour):
-    """The server does its work and the answer never arrives: the token is spent, the new one lost.
+    """The server does its work, but the answer is lost: the old token is spent and the new one does not arrive.
 
-    With `half`, the connection breaks in the middle of the answer; without, before its first byte.
+    With `half`, the connection breaks in the middle of the answer; otherwise before its first byte.
     """
 
     half: bool = False
@@ -118,17 +118,17 @@ class LostAnswer(Behaviour):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LostRequest(Behaviour):
-    """The request is lost before the server does anything: the token it carries stays good.
+    """The request is lost before the server does anything: the token in it stays valid.
 
-    With `connected=False` nobody listens, so that the client knows that nothing was sent
-    (in-process transports only: over a socket the connection is closed without an answer).
+    With `connected=False` the connection is refused, so the client knows that nothing was sent
+    (in-process transports only; over a socket the connection is closed without an answer).
     """
 
     commits: ClassVar[bool] = False
     connected: bool = True
 
     def shape(self, reply: Reply) -> Reply:
-        """No reply at all."""
+        """Return a reply that is never sent."""
         loss = Loss.NO_ANSWER if self.connected else Loss.NOT_CONNECTED
         return self._pace(Reply(500, [], b"", loss=loss))
 

@@ -1,4 +1,4 @@
-"""Who asks: how a client proves to the server who it is, and what is made of an assertion that it signed."""
+"""Client authentication at the server, and the verification of signed assertions."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ._wire import Call, Refusal
 _JWT = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 _LONGEST_HEADER = 16_384
-"""Bytes: there may be a chain of certificates in it (RFC 7515 section 4.1.6)."""
+"""Bytes of an assertion's header, which may hold a chain of certificates (RFC 7515 section 4.1.6)."""
 
 _LEEWAY = 5.0
-"""Seconds by which a clock may be wrong."""
+"""Seconds by which a client's clock may differ."""
 
 
 class AssertionDesk:
-    """Looks at signed assertions: those of clients, and those that are grants (RFC 7523 section 3).
+    """Verifies signed assertions: those that authenticate clients, and those that are grants (RFC 7523 section 3).
 
-    Mutable: `_shown`, the `jti` of each assertion that was taken, by its issuer.
+    Mutable: `_shown`, the `jti` of each assertion that was accepted, by its issuer.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -40,9 +40,9 @@ class AssertionDesk:
         *,
         again: bool = False,
     ) -> dict[str, Any]:
-        """Return the claims of an assertion, or refuse it with this error.
+        """Return the claims of an assertion, or refuse it with the error code `error`.
 
-        `keys` holds the JWK of each issuer; `again` says whether it may be shown several times.
+        `keys` holds the JWK of each issuer; `again` says whether the assertion may be used several times.
         """
 
         def refused(description: str, outcome: str | None = None) -> Refusal:
@@ -99,14 +99,14 @@ def _verified(assertion: str, keys: Mapping[str, Mapping[str, Any]]) -> dict[str
 
 
 class ClientDesk:
-    """Finds out which client asks. Nothing of it changes."""
+    """Authenticates clients. It has no mutable state."""
 
     def __init__(self, settings: Settings, assertions: AssertionDesk) -> None:
         self._settings = settings
         self._assertions = assertions
 
     def authenticate(self, call: Call, form: Mapping[str, str]) -> str:
-        """Return the client's id if it proved who it is in one accepted way (RFC 6749 section 2.3)."""
+        """Return the client's id if it authenticates by exactly one accepted method (RFC 6749 section 2.3)."""
         settings = self._settings
         if "client_assertion" in form:
             return self._by_assertion(call, form)
@@ -133,7 +133,10 @@ class ClientDesk:
         return client_id
 
     def _by_assertion(self, call: Call, form: Mapping[str, str]) -> str:
-        """RFC 7521 section 4.2, RFC 7523 section 2.2, OpenID Connect Core 1.0 section 9."""
+        """Authenticate by an assertion.
+
+        RFC 7521 section 4.2, RFC 7523 section 2.2, OpenID Connect Core 1.0 section 9.
+        """
         settings = self._settings
         if "client_secret" in form or "authorization" in call.headers:
             raise Refusal("invalid_request", "two methods of client authentication at once")
@@ -170,9 +173,9 @@ def _read_basic(header: str) -> tuple[str, str | None]:
     try:
         client_id, colon, secret = base64.b64decode(text, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
-        # The error may hold the credentials: it stays out of the chain.
+        # The error may hold the credentials, so it must not be chained.
         raise Refusal("invalid_client", "unreadable Basic credentials", 401) from None
     if not colon:
         raise Refusal("invalid_client", "Basic credentials without a colon", 401)
-    # RFC 6749 section 2.3.1: both are form-urlencoded before they are put together.
+    # RFC 6749 section 2.3.1: both are form-urlencoded before they are joined.
     return unquote_plus(client_id), unquote_plus(secret)

@@ -1,4 +1,4 @@
-"""What a test can see of a server: its families of tokens, and what happened, in order.
+"""What a test can inspect on a server: its families of tokens, and its events, in order.
 
 Neither a family nor an event holds a token, a code or a secret.
 """
@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 @dataclass(slots=True, eq=False)
 class Family:
-    """All tokens that come from one login.
+    """All tokens that descend from one login.
 
     `generation` counts the pairs issued after the first; access tokens older than `oldest_good`
-    are ended. `asked` is what the login asked for (`acr_values`, `max_age`, `claims` and so on),
-    `claims` those of the last refresh that had any. Only the server changes it.
+    have ended. `asked` holds what the login requested (`acr_values`, `max_age`, `claims` and so on),
+    `claims` the claims of the last refresh that had any. Only the server changes a family.
     """
 
     number: int
@@ -30,11 +30,11 @@ class Family:
 
 
 class TokenEvent(NamedTuple):
-    """A request to the token endpoint, noted when it arrived.
+    """A request to the token endpoint, recorded when it arrived.
 
-    `generation` is that of the refresh token it spent, `issued` that of the pair it got. `outcome`
-    is `issued`, `reissued` (a spent token within the grace), `reused` (a spent token, refused),
-    `not served` (a behaviour took its place) or the `error` code.
+    `generation` is the generation of the refresh token that it used, `issued` that of the pair that
+    it got. `outcome` is `issued`, `reissued` (a spent token within the grace), `reused` (a spent
+    token, refused), `not served` (a behaviour replaced the answer) or the `error` code.
     """
 
     at: float

@@ -1,4 +1,4 @@
-"""Grants that no person takes part in: client credentials, assertions, token exchange, and vendors' own."""
+"""Grants without a person: client credentials, assertions, token exchange, and vendors' own grants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 
 
 class GrantDesk:
-    """Hands out tokens for what a client shows of itself, or of somebody else. Nothing of it changes."""
+    """Issues tokens for a client's own credentials, or for assertions and tokens that it presents. No mutable state."""
 
     def __init__(self, settings: Settings, book: TokenBook, assertions: AssertionDesk) -> None:
         self._settings = settings
@@ -26,12 +26,12 @@ class GrantDesk:
         self._assertions = assertions
 
     def knows(self, grant_type: str) -> bool:
-        """Whether it is one of these grants."""
+        """Whether this grant type is one of these grants."""
         known = (CLIENT_CREDENTIALS, JWT_BEARER, TOKEN_EXCHANGE, *self._settings.vendor_grants)
         return grant_type in known
 
     def grant(self, grant_type: str, form: Mapping[str, str], client_id: str) -> dict[str, Any]:
-        """Take a grant for a token; `client_id` is empty where none authenticated."""
+        """Exchange a grant for a token; `client_id` is empty if no client authenticated."""
         scope = form.get("scope", "")
         extra: dict[str, Any] = {}
         refreshable = False
@@ -57,14 +57,14 @@ class GrantDesk:
         return {**response, **extra}
 
     def _check_targets(self, form: Mapping[str, str]) -> None:
-        """RFC 8707 section 2, RFC 8693 section 2.2.2."""
+        """Refuse targets that this server does not have (RFC 8707 section 2, RFC 8693 section 2.2.2)."""
         known = self._settings.targets
         asked = f"{form.get('resource', '')} {form.get('audience', '')}".split()
         if known is not None and not set(asked) <= set(known):
             raise Refusal("invalid_target", "not one of this server's resources")
 
     def _exchange(self, form: Mapping[str, str]) -> dict[str, Any]:
-        """RFC 8693 section 2.1 and 2.2.1."""
+        """Exchange a token (RFC 8693 sections 2.1 and 2.2.1)."""
         if "subject_token" not in form or "subject_token_type" not in form:
             raise Refusal("invalid_request", "a subject_token and its type are needed")
         if ("actor_token" in form) != ("actor_token_type" in form):

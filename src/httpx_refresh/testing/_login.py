@@ -1,4 +1,4 @@
-"""How a person logs in: authorization code with PKCE, and the device code."""
+"""Logins of a person: the authorization code with PKCE, and the device code."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Device:
 
 
 class LoginDesk:
-    """Hands out authorization codes and device codes, and takes them back for tokens."""
+    """Issues authorization codes and device codes, and exchanges them for tokens."""
 
     def __init__(self, settings: Settings, book: TokenBook, registry: Registry) -> None:
         self._registry = registry
@@ -57,9 +57,9 @@ class LoginDesk:
         self._devices: dict[str, _Device] = {}
 
     def authorize(self, query: Mapping[str, str]) -> Reply:
-        """Serve the authorization endpoint (RFC 6749 section 4.1.1 and 4.1.2)."""
+        """Serve the authorization endpoint (RFC 6749 sections 4.1.1 and 4.1.2)."""
         client_id, redirect_uri = query.get("client_id", ""), query.get("redirect_uri", "")
-        # Neither may be trusted for a redirect while one of them is wrong (section 4.1.2.1).
+        # If either is wrong, the server must not redirect (section 4.1.2.1).
         if client_id not in self._settings.clients and not self._registry.knows(client_id):
             raise Refusal("invalid_request", "no such client")
         if not urlsplit(redirect_uri).scheme or urlsplit(redirect_uri).fragment:
@@ -103,16 +103,16 @@ class LoginDesk:
             return None
         if "code_challenge" not in query:
             return "invalid_request" if self._settings.pkce == "required" else None
-        # RFC 7636 section 4.3: the method is "plain" where none is named; only S256 is taken.
+        # RFC 7636 section 4.3: the default method is "plain"; only S256 is accepted.
         return None if query.get("code_challenge_method") == "S256" else "invalid_request"
 
     def redeem_code(self, form: Mapping[str, str], client_id: str) -> dict[str, Any]:
-        """Take a code for tokens (RFC 6749 section 4.1.3, RFC 7636 section 4.6)."""
+        """Exchange a code for tokens (RFC 6749 section 4.1.3, RFC 7636 section 4.6)."""
         held = self._codes.get(form.get("code", ""))
         if held is None or held.client_id != client_id:
             raise Refusal("invalid_grant", "no such code")
         if held.family is not None:
-            # RFC 6749 section 4.1.2: a code that comes twice ends what the first one brought.
+            # RFC 6749 section 4.1.2: the second use of a code ends the tokens of the first.
             self._book.end(held.family, "code reuse")
             raise Refusal("invalid_grant", "the code was used before")
         if self._settings.clock() > held.expires_at:
@@ -126,7 +126,7 @@ class LoginDesk:
         return response
 
     def start_device(self, client_id: str, scope: str) -> dict[str, Any]:
-        """Serve the device authorization endpoint (RFC 8628 section 3.1 and 3.2)."""
+        """Serve the device authorization endpoint (RFC 8628 sections 3.1 and 3.2)."""
         code = self._settings.new_token()
         user_code = f"{len(self._devices):04d}-{hashlib.sha256(code.encode()).hexdigest()[:4]}"
         now = self._settings.clock()
@@ -152,7 +152,7 @@ class LoginDesk:
         return _page("You may go back to your device.")
 
     def decide_device(self, user_code: str, *, allow: bool) -> None:
-        """Decide, as the person who reads the code on the device."""
+        """Allow or deny, as the person who reads the code on the device."""
         for device in self._devices.values():
             if device.user_code == user_code:
                 device.decision = "allow" if allow else "deny"
@@ -160,7 +160,7 @@ class LoginDesk:
         raise Refusal("invalid_request", "no device shows that code")
 
     def redeem_device(self, form: Mapping[str, str], client_id: str) -> dict[str, Any]:
-        """Take a device code for tokens (RFC 8628 section 3.4 and 3.5)."""
+        """Exchange a device code for tokens (RFC 8628 sections 3.4 and 3.5)."""
         code, now = form.get("device_code", ""), self._settings.clock()
         device = self._devices.get(code)
         if device is None or device.client_id != client_id:

@@ -1,4 +1,4 @@
-"""What an MCP server's authorization has besides: the API's metadata, and clients that register."""
+"""The parts of the server that MCP authorization needs: the API's metadata, and client registration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ECHOED = ("client_name", "grant_types", "response_types", "application_type", "
 
 
 def describe_resource(settings: Settings) -> dict[str, Any]:
-    """Write the metadata document of RFC 9728 section 2."""
+    """Return the metadata document of RFC 9728 section 2."""
     document: dict[str, Any] = {
         "resource": settings.api_url,
         "authorization_servers": [settings.issuer],
@@ -30,7 +30,7 @@ def describe_resource(settings: Settings) -> dict[str, Any]:
 
 
 def resource_challenge(settings: Settings) -> str:
-    """Write what a 401 says besides (RFC 9728 section 5.1); nothing for an API without metadata."""
+    """Return the further parameters of a 401's challenge (RFC 9728 section 5.1); empty for an API without metadata."""
     if not settings.resource_metadata:
         return ""
     found = f', resource_metadata="{settings.issuer}{PLACE}/api"'
@@ -40,7 +40,7 @@ def resource_challenge(settings: Settings) -> str:
 
 
 def check_resource(settings: Settings, asked: Mapping[str, str]) -> None:
-    """Refuse to issue a token for another resource than the API (RFC 8707 section 2)."""
+    """Refuse to issue a token for any other resource than the API (RFC 8707 section 2)."""
     if settings.resource_metadata and asked.get("resource") != settings.api_url:
         raise Refusal("invalid_target", "the resource is another one, or is missing")
 
@@ -88,7 +88,7 @@ class Registry:
         return json_reply(answer, 201)
 
     def forget(self) -> None:
-        """Know no registered client any more."""
+        """Forget all registered clients."""
         registered, self._redirect_uris = self._redirect_uris, {}
         self._settings.clients = {
             client: secret
@@ -97,11 +97,11 @@ class Registry:
         }
 
     def check_redirect(self, client_id: str, redirect_uri: str) -> None:
-        """Refuse a redirect URI that a registered client has not registered, to the letter."""
+        """Refuse a redirect URI that does not equal one that the client has registered."""
         uris = self._redirect_uris.get(client_id)
         if uris is not None and redirect_uri not in uris:
             raise Refusal("invalid_request", "the redirect_uri is not registered")
 
     def knows(self, client_id: str) -> bool:
-        """Whether a client id is the address of a document, at a server that takes such."""
+        """Whether a client id is the address of a metadata document, and this server accepts those."""
         return self._settings.client_id_metadata_documents and client_id.startswith("https://")

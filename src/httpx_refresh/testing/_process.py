@@ -1,6 +1,6 @@
-"""The server in a process of its own: the handle by which a test steers it, and the other end of that.
+"""The server in a process of its own: the handle that controls it, and its counterpart in that process.
 
-Commands, behaviours and events go over as JSON. `RunningServer` asks, `Control` does it.
+Commands, behaviours and events are sent as JSON. `RunningServer` sends commands, `Control` runs them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ._wire import Gate
 
 STOP_TIMEOUT = 10.0
 
-# The server closes a connection that was idle for five seconds. One that both ends close at once is an error.
+# The server closes connections that were idle for five seconds. If a request is sent just then, it fails.
 _LIMITS = httpx.Limits(keepalive_expiry=2.0)
 
 _BEHAVIOURS: dict[str, type[Behaviour]] = {
@@ -36,10 +36,11 @@ _EVENTS: dict[str, Callable[..., Event]] = {
 
 
 class RunningServer:
-    """A server in another process: its address, its first client and token, and what steers it.
+    """A server in another process: its address, its first client and token, and the methods that control it.
 
-    `url` is its address, `token_url` and `api_url` those of its parts; `token` the first token
-    response of its client, `client_id` with `client_secret`; `pid` its process.
+    `url` is its address, and `token_url` and `api_url` are the addresses of its parts. `client_id` and
+    `client_secret` are its first client's; `token` is that client's first token response; `pid` is
+    the process id.
     """
 
     def __init__(self, line: Mapping[str, Any], pid: int, client: httpx.Client) -> None:
@@ -52,12 +53,12 @@ class RunningServer:
 
     @property
     def token_url(self) -> str:
-        """The token endpoint's address."""
+        """The address of the token endpoint."""
         return f"{self.url}/token"
 
     @property
     def api_url(self) -> str:
-        """The API's address, without a slash at its end."""
+        """The address of the API, without a slash at the end."""
         return f"{self.url}/api"
 
     def stats(self) -> dict[str, int]:
@@ -66,42 +67,42 @@ class RunningServer:
         return stats
 
     def events(self, since: int = 0) -> list[Event]:
-        """Return what happened, in order, from the event of that index on."""
+        """Return the events in order, from the one with this index on."""
         return [_EVENTS[row["kind"]](**row) for row in self._run("events", since=since)]
 
     def login(self, client_id: str | None = None, *, scope: str = "") -> dict[str, Any]:
-        """Begin another family, and return its first token response."""
+        """Begin another family of tokens, and return its first token response."""
         response: dict[str, Any] = self._run("login", client_id=client_id, scope=scope)
         return response
 
     def expire(self) -> None:
-        """From now on refuse every access token issued so far."""
+        """Expire every access token issued so far."""
         self._run("expire")
 
     def revoke_family(self, number: int | None = None) -> None:
-        """End a family by its number, without one all of them."""
+        """Revoke the family with this number; without a number all families."""
         self._run("revoke_family", number=number)
 
     def decide_device(self, user_code: str, *, allow: bool = True) -> None:
-        """Decide about a device that asks to be let in, as the person in front of it."""
+        """Allow or deny a device login, as the person in front of the device."""
         self._run("decide_device", user_code=user_code, allow=allow)
 
     def script(self, *behaviours: Behaviour) -> None:
-        """Behave like this to the next token requests, one each."""
+        """Set the behaviours for the next token requests, one for each."""
         self._run("script", token=[*map(_dump_behaviour, behaviours)], api=[])
 
     def script_api(self, *behaviours: Behaviour) -> None:
-        """Behave like this to the next API requests, one each."""
+        """Set the behaviours for the next API requests, one for each."""
         self._run("script", token=[], api=[*map(_dump_behaviour, behaviours)])
 
     def behave(self, *, token: Behaviour | None = None, api: Behaviour | None = None) -> None:
-        """Behave like this to all requests that no script is for; without a behaviour, normally."""
+        """Set the behaviour for requests without a scripted one; None is the normal behaviour."""
         self._run(
             "behave", token=token and _dump_behaviour(token), api=api and _dump_behaviour(api)
         )
 
     def set(self, **settings: Any) -> None:
-        """Change settings, by the names that `Settings` gives them."""
+        """Change settings, by their names in `Settings`."""
         self._run("set", **settings)
 
     def arrived(self, gate: Gate, count: int = 1) -> None:
@@ -109,7 +110,7 @@ class RunningServer:
         self._run("arrived", gate=gate.name, count=count)
 
     def release(self, gate: Gate) -> None:
-        """Open the gate, now and for the requests to come."""
+        """Open the gate for the requests that wait and for later ones."""
         self._run("release", gate=gate.name)
 
     def _run(self, command: str, **arguments: Any) -> Any:
@@ -128,9 +129,9 @@ def running_server(
             ...                                 # use server.token_url, server.api_url, server.token
             assert server.stats()["token_requests"] == 1
 
-    `settings` are those of `AuthorizationServer` that JSON can carry. The process is gone when the
-    block ends: it is asked to stop, and killed after `stop_timeout` seconds. `RuntimeError` if
-    it does not start; what it says goes to standard error. Needs the extra `testing`.
+    `settings` are settings of `AuthorizationServer` that JSON can represent. When the block ends, the
+    process is asked to stop, and is killed after `stop_timeout` seconds. RuntimeError is raised if it
+    does not start; its messages go to standard error. This needs the extra `testing`.
     """
     command = [sys.executable, "-m", "httpx_refresh.testing", "--port", str(port)]
     command += ["--options", json.dumps(settings)]
@@ -152,7 +153,7 @@ def running_server(
 
 
 def _dump_behaviour(behaviour: Behaviour) -> dict[str, Any]:
-    """Write the behaviour as JSON, its gate by name."""
+    """Return the behaviour as a JSON value; its gate is named."""
     values = {field.name: getattr(behaviour, field.name) for field in fields(behaviour)}
     if behaviour.gate is not None:
         values["gate"] = behaviour.gate.name
@@ -160,7 +161,7 @@ def _dump_behaviour(behaviour: Behaviour) -> dict[str, Any]:
 
 
 class Control:
-    """Does what a `RunningServer` in another process asks of the server."""
+    """Runs the commands that a `RunningServer` in another process sends."""
 
     def __init__(self, server: AuthorizationServer) -> None:
         self._server = server

@@ -1,4 +1,4 @@
-"""The authorization server and its API: a state machine of calls and replies, without any I/O."""
+"""The authorization server and its API: a state machine of calls and replies, without I/O."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PONG = b'{"pong":true}'
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class AuthorizationServer(Settings):
-    """An OAuth 2.0 authorization server and the API behind it, for tests, with or without sockets.
+    """An OAuth 2.0 authorization server and an API behind it, for tests, with or without sockets.
 
         server = AuthorizationServer(lifetime=60, reuse_grace=30)
         token = server.login()                            # as after a person's login
@@ -49,10 +49,10 @@ class AuthorizationServer(Settings):
             response = await client.get(f"{server.api_url}/ping", headers=headers)
         assert server.api_accepted == 1
 
-    The settings are those of `Settings`, and can be changed at any time. A request is decided, and
-    a rotation done, when the request has arrived; what `script` and `script_api` say of delays and
-    losses follows afterwards. `events` holds what happened, in order; `token_calls` the token
-    requests as they were sent. It may be used from several threads.
+    The settings are those of `Settings`, and can be changed at any time. The server decides about a
+    request, and rotates tokens, when the request has arrived; delays and losses of `script` and
+    `script_api` come after that. `events` holds what happened, in order; `token_calls` holds the token
+    requests as they were sent. Several threads may use one server.
     """
 
     def __post_init__(self) -> None:
@@ -88,36 +88,36 @@ class AuthorizationServer(Settings):
 
     @property
     def rotations(self) -> int:
-        """How many refresh tokens were replaced."""
+        """The number of refresh tokens that were replaced."""
         return self._book.rotations
 
     @property
     def reuses_detected(self) -> int:
-        """How often a spent refresh token came back, the grace aside."""
+        """The number of times that a spent refresh token was used again, after its grace."""
         return self._book.reuses_detected
 
     @property
     def family_revocations(self) -> int:
-        """How many families have ended."""
+        """The number of families that have ended."""
         return self._book.family_revocations
 
     @property
     def families(self) -> tuple[Family, ...]:
-        """Every family of tokens so far, the oldest first."""
+        """All families of tokens, the oldest first."""
         return self._book.families
 
     @property
     def app(self) -> ASGIApp:
-        """The server as an ASGI application, for sockets (needs the extra `testing`)."""
+        """The server as an ASGI application, for sockets. This needs the extra `testing`."""
         from ._app import create_app
 
         return create_app(self)
 
     def transport(self, *, max_connections: int | None = None) -> httpx.AsyncBaseTransport:
-        """Make a transport for `httpx.AsyncClient` that is this server, whatever the URL's host.
+        """Return a transport for `httpx.AsyncClient` that sends every request to this server, for any host.
 
-        With `max_connections` it makes requests wait for one another as a pool does: a connection
-        is free again when its response was read or closed.
+        `max_connections` limits the open responses, as a connection pool does: further requests wait
+        until a response is read completely or closed.
         """
         import httpx
 
@@ -127,7 +127,7 @@ class AuthorizationServer(Settings):
         return transport
 
     def transport2(self, *, max_connections: int | None = None) -> httpx2.AsyncBaseTransport:
-        """Make the same for `httpx2.AsyncClient` (needs the extra `httpx2`)."""
+        """Return such a transport for `httpx2.AsyncClient`. This needs the extra `httpx2`."""
         try:
             import httpx2
         except ImportError:
@@ -143,44 +143,44 @@ class AuthorizationServer(Settings):
     def login(
         self, client_id: str | None = None, *, scope: str = "", **asked: str
     ) -> dict[str, Any]:
-        """Begin a family as a person's login does, and return its first token response.
+        """Begin a family of tokens, as a person's login does, and return its first token response.
 
-        `asked` is what the login asked for besides, such as `acr_values="gold"`.
+        `asked` holds what else the login requested, such as `acr_values="gold"`.
         """
         with self._lock:
             return self._book.begin(client_id or self.client_id, scope, asked)[1]
 
     def expire_access_tokens(self) -> None:
-        """From now on refuse every access token issued so far; the refresh tokens stay good."""
+        """Expire every access token issued so far; the refresh tokens stay valid."""
         with self._lock:
             self._book.expire_access_tokens()
 
     def revoke_family(self, number: int | None = None) -> None:
-        """End a family by its number in `families`, without one all of them."""
+        """Revoke the family with this index in `families`; without an index all families."""
         with self._lock:
             for family in self.families if number is None else (self.families[number],):
                 self._book.end(family, "revocation")
 
     def decide_device(self, user_code: str, *, allow: bool = True) -> None:
-        """Decide about a device that asks to be let in, as the person in front of it."""
+        """Allow or deny a device login, as the person in front of the device."""
         with self._lock:
             self._desk.decide_device(user_code, allow=allow)
 
     def script(self, *behaviours: Behaviour) -> None:
-        """Behave like this to the next token requests, one each; then like `token_behaviour`."""
+        """Set the behaviours for the next token requests, one for each; then `token_behaviour` applies."""
         self._token_script.extend(behaviours)
 
     def script_api(self, *behaviours: Behaviour) -> None:
-        """Behave like this to the next API requests, one each; then like `api_behaviour`."""
+        """Set the behaviours for the next API requests, one for each; then `api_behaviour` applies."""
         self._api_script.extend(behaviours)
 
     @property
     def registrations(self) -> list[dict[str, Any]]:
-        """What clients said of themselves that registered, or tried to, in order."""
+        """The metadata of all registration requests, in order, whether they succeeded or not."""
         return self._registry.requests
 
     def forget_registrations(self) -> None:
-        """Know none of the clients any more that have registered themselves."""
+        """Forget all clients that have registered themselves."""
         with self._lock:
             self._registry.forget()
 
@@ -198,7 +198,7 @@ class AuthorizationServer(Settings):
         }
 
     def handle(self, call: Call) -> Reply:
-        """Do what the call asks, at once, and say what to answer."""
+        """Handle a call at once, and return the reply."""
         with self._lock:
             try:
                 if call.path.startswith("/api/"):
@@ -229,7 +229,7 @@ class AuthorizationServer(Settings):
                 raise Refusal("unsupported_grant_type", "not at this address")
             family, generation = self._book.known(form.get("refresh_token", ""))
             if served:
-                # RFC 7521 section 4.1: an assertion may be all that a client shows of itself.
+                # RFC 7521 section 4.1: with an assertion as the grant, client authentication is optional.
                 nobody = not {"client_id", "client_assertion"} & form.keys()
                 nobody = nobody and "authorization" not in call.headers
                 if not (grant_type == JWT_BEARER and nobody):
@@ -244,7 +244,7 @@ class AuthorizationServer(Settings):
             if grant_type == "refresh_token" and refusal.error == "invalid_grant" and dead:
                 reply = json_reply(dead[1], dead[0])
         names = (grant_type, client_id, family, generation, issued, outcome, _name(behaviour))
-        # The request comes before what it brought about.
+        # The request's event comes before the events that it caused.
         self.events.insert(place, TokenEvent(now, *names))
         return reply if behaviour is None else behaviour.shape(reply)
 
@@ -326,7 +326,7 @@ class AuthorizationServer(Settings):
 
 
 def _serve(call: Call, count: int) -> Reply:
-    """Tell the caller what arrived; `/api/ping` does so fast, `/api/redirect` sends elsewhere."""
+    """Answer with a description of the request; `/api/ping` answers fast, `/api/redirect` redirects."""
     if call.path == "/api/ping" and call.method == "GET":
         return Reply(200, [JSON], _PONG)
     if call.path == "/api/redirect":
@@ -348,7 +348,7 @@ def _serve(call: Call, count: int) -> Reply:
 
 
 def _refuse(outcome: str, further: str) -> Reply:
-    """Refuse with a 401 as in RFC 6750 section 3; without a token there is no error code (3.1)."""
+    """Return a 401 (RFC 6750 section 3); for a request without a token it has no error code (section 3.1)."""
     challenge = 'Bearer realm="api"'
     if outcome != "missing":
         challenge += f', error="invalid_token", error_description="the token is {outcome}"'

@@ -1,6 +1,6 @@
-"""How an authorization server is set up, and what it says of itself.
+"""The settings of an authorization server, and its metadata document.
 
-Every setting may be changed while it serves.
+Every setting may be changed while the server is in use.
 """
 
 from __future__ import annotations
@@ -28,59 +28,61 @@ Extra = Mapping[str, Any] | Callable[[Family], Mapping[str, Any]]
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class Settings:
-    """What can be chosen of an `AuthorizationServer`.
+    """The settings of an `AuthorizationServer`.
 
-    - `issuer`: its address, the start of every URL it names.
-    - `clients`: secret by client id; a client whose secret is None is a public one (RFC 6749
+    - `issuer`: its address, with which every URL of its metadata starts.
+    - `clients`: the secret of each client id; a client whose secret is None is public (RFC 6749
       section 2.1).
     - `auth_methods`: how a client may authenticate (RFC 6749 section 2.3, RFC 7523 section 2.2).
-      `client_keys`: the public key of each client that signs with one, as a JWK. `federated`: the
-      issuer and the subject of the assertions that stand for a client whose identity is kept
-      elsewhere; the issuer's key is one of `assertion_keys`.
-    - `lifetime`: of an access token, in seconds. `send_expires_in`: whether the response says so.
-    - `rotate`: True for a new refresh token with every refresh, False for a response without one,
-      "same" for the old one again.
-    - `revoke_on_reuse`: a spent refresh token that comes back ends its whole family (RFC 9700
-      section 4.14.2); else it is refused.
-    - `reuse_grace`: for so many seconds after it was first spent a refresh token yields another
-      pair instead. Every pair stays good. `"until_used"`: until the API accepts the new access
-      token, or the new refresh token is spent.
+      `client_keys`: the public key of each client that signs assertions, as a JWK. `federated`: for
+      clients that authenticate with another issuer's assertions, that issuer and the subject; the
+      issuer's key is one of `assertion_keys`.
+    - `lifetime`: seconds that an access token lives. `send_expires_in`: whether responses have
+      `expires_in`.
+    - `rotate`: True: every refresh returns a new refresh token; False: it returns none; "same": it
+      returns the old one.
+    - `revoke_on_reuse`: whether a second use of a spent refresh token ends its whole family (RFC
+      9700 section 4.14.2); otherwise it is only refused.
+    - `reuse_grace`: seconds after its first use for which a spent refresh token still yields another
+      pair. Every pair stays valid. `"until_used"`: until the API accepts the new access token, or the
+      new refresh token is spent.
     - `refresh_ends_previous_access_token`: a refresh ends the family's earlier access tokens
       before they expire.
-    - `request_format`: whether a token request must be a form or JSON.
-    - `refresh_path`: where a refresh token is spent. `refresh_params`: what such a request must
-      hold beside it.
-    - `answer`: makes a token response what this server answers with, in a shape of its own.
-    - `dead_refresh_token`: status and fields of the answer to a refresh token that is no good; None
-      for that of RFC 6749 section 5.2.
-    - `authorization_scheme`: the word before the token at the API.
-    - `extra`: fields added to every token response; a callable is given the `Family`.
-    - `step_up`: looks at an API request whose token is good, and at the token's `Family`, and says
-      what the API asks for besides, as a `Challenge`; None: nothing.
-    - `claims_need_login`: a refresh with `claims` is refused with `interaction_required`, and the
-      claims.
+    - `request_format`: whether token requests are forms or JSON.
+    - `refresh_path`: the path for refreshes. `refresh_params`: the parameters that a refresh must
+      have besides the refresh token.
+    - `answer`: a function that converts a token response into this server's own format.
+    - `dead_refresh_token`: status and fields of the answer to an invalid refresh token; None: the
+      answer of RFC 6749 section 5.2.
+    - `authorization_scheme`: the scheme of the `Authorization` field at the API.
+    - `extra`: fields added to every token response, or a function of the `Family` that returns them.
+    - `step_up`: a function of an API request with a valid token and of the token's `Family`; it
+      returns a `Challenge` if the API requires more, or None.
+    - `claims_need_login`: whether a refresh with `claims` is refused with `interaction_required` and
+      the claims.
     - `consent`: what the person at `/authorize` and `/device` does: agree at once, be asked (an
       HTML page), or deny.
-    - `pkce`: whether S256 (RFC 7636) is demanded, optional, or unknown to the server.
-    - `resource_metadata`: whether the API is one as an MCP server has it: its 401s lead to its
-      metadata (RFC 9728), and a token is issued only to who names it as `resource` (RFC 8707). Any
-      address below `api_url` will do, such as `mcp_url`. `scopes_supported`: what its metadata
-      says of scopes. `challenge_scope`: the scope that its 401s ask for.
-    - `registration`: whether clients may register themselves (RFC 7591), or are refused; None:
-      there is no endpoint for that.
-    - `client_id_metadata_documents`: whether any https address is taken for a client id, as from a
-      server that reads the document there. It is not read.
-    - `send_iss`: whether the redirect names the issuer (RFC 9207). `redirect_fields`: what else is
-      in it.
-    - `scopes`: the words that a grant without a person may ask for, and `targets`: the audiences and
-      resources (RFC 8707); None for any.
+    - `pkce`: whether S256 (RFC 7636) is required, optional, or not supported.
+    - `resource_metadata`: whether the API behaves like an MCP server: its 401s name its metadata
+      (RFC 9728), and a token is issued only for requests that name it as `resource` (RFC 8707). Any
+      address below `api_url` is valid, such as `mcp_url`. `scopes_supported`: the scopes in that
+      metadata. `challenge_scope`: the scope in its 401s.
+    - `registration`: whether clients may register themselves (RFC 7591); None: there is no
+      registration endpoint.
+    - `client_id_metadata_documents`: whether any https address is accepted as a client id. The
+      document there is not read.
+    - `send_iss`: whether the redirect names the issuer (RFC 9207). `redirect_fields`: further fields
+      of the redirect.
+    - `scopes`: the scopes that a grant without a person may request, and `targets`: the audiences and
+      resources (RFC 8707); None: any.
     - `assertion_keys`: the public key of each issuer of assertions (RFC 7523), as a JWK.
-      `assertion_audiences`: what assertions, those of clients too, must be for; None for the token
-      endpoint and the issuer. `longest_assertion`: seconds that one may live.
+      `assertion_audiences`: the accepted audiences of assertions, also of clients'; None: the token
+      endpoint and the issuer. `longest_assertion`: seconds that an assertion may live.
     - `subject_tokens`: the tokens besides its own that this server exchanges (RFC 8693).
-      `exchange_is_refreshable`: whether a refresh token comes with what it exchanges them for.
-    - `vendor_grants`: grants of its own, and the parameters that each must have.
-    - `grant_ends_previous`: a grant without a person ends what this client got by one before.
+      `exchange_is_refreshable`: whether an exchange returns a refresh token.
+    - `vendor_grants`: further grants, and the required parameters of each.
+    - `grant_ends_previous`: whether a grant without a person ends the client's earlier token of such
+      a grant.
     - `clock`: the time in epoch seconds. `new_token`: makes every token, code and device code;
       each call must return another text.
     """
@@ -156,17 +158,17 @@ class Settings:
 
     @property
     def api_url(self) -> str:
-        """The API's address, without a slash at its end."""
+        """The address of the API, without a slash at the end."""
         return f"{self.issuer}/api"
 
     @property
     def mcp_url(self) -> str:
-        """An address below the API's, for those who look for an MCP server."""
+        """An address below the API's, which tests use as an MCP server's."""
         return f"{self.issuer}/api/mcp"
 
 
 def describe(settings: Settings) -> dict[str, Any]:
-    """Write the metadata document of RFC 8414 section 2."""
+    """Return the metadata document of RFC 8414 section 2."""
     issuer = settings.issuer
     document: dict[str, Any] = {
         "issuer": issuer,

@@ -1,4 +1,4 @@
-"""The contract of a token store, as checks that any store can be put through."""
+"""The contract of a token store, as checks for any store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TEXTS = {
     "64 KiB beyond ASCII": "é\U0001f511" * 8192,
 }
 
-# A store that compares by a collation, a prefix or a normal form takes these for one another.
+# A store that compares by a collation, a prefix or a normal form treats these as equal.
 _ALIKE = {
     "case": ("token-a", "token-A"),
     "a trailing space": ("token", "token "),
@@ -63,31 +63,31 @@ _SEEN_WHOLE = (
 
 
 class BrokenPromise(AssertionError):
-    """A store does not keep a promise of the contract; the text says which."""
+    """A store breaks the contract; the message names the promise."""
 
 
 async def check_store(make_store: MakeStore) -> None:
-    """Put a store through the contract that `httpx_refresh` relies on.
+    """Check a store against the contract that `httpx_refresh` relies on.
 
-    Every check moves one slot from text to text, so the slot must be empty at the start; it holds
-    a text at the end. One call takes about a thousand operations, a hundred of them at once. With pytest:
+    The checks write many texts into one slot. The slot must be empty at the start, and holds a text
+    at the end. One call makes about a thousand operations, a hundred of them at once. With pytest:
 
         @pytest.mark.anyio
         async def test_my_store_keeps_the_contract(database):
             await check_store(lambda: MyStore(database, key="contract"))
 
-    The slot begins as that of a service does: many claim it while it is empty, and a token that names its purpose
-    takes the place of the claim. What a store may have besides, `hold` and `changed`, is tried where it is there.
+    The slot begins as a service's does: many callers claim it while it is empty, and a token that names its purpose
+    replaces the claim. The optional methods `hold` and `changed` are checked if the store has them.
 
-    A store that reads or compares on replicas is found out if one of them lags while this runs: use handles
-    as production has them, connected to all replicas that it uses.
+    A store that reads or compares on replicas fails only if a replica lags during the checks. So make handles as in
+    production, connected to all replicas that it uses.
 
     Args:
-        make_store: returns a handle on the same slot each time, with or without `await`: as
-            another process would make it. For a store that lives in one object, that object.
+        make_store: a function, sync or async, that returns a new handle on the same slot each time,
+            as another process would make it. For a store that is one object, return that object.
 
     Raises:
-        BrokenPromise: an AssertionError whose text names the promise that is not kept.
+        BrokenPromise: an AssertionError whose message names the broken promise.
         ValueError: the slot is not empty at the start.
     """
     stores = [await _made(make_store) for _ in range(_HANDLES)]
@@ -135,21 +135,21 @@ async def _made(make_store: MakeStore) -> TokenStore:
 
 
 def _beginning(number: int) -> str:
-    """Write what a service puts into an empty slot before it asks for its first token: a claim, and no token."""
+    """Return the text that a service writes into an empty slot before its first token request: only a claim."""
     claim = {"by": f"host:{number}", "nonce": f"{number:016x}", "since": 1.8e9, "for": 20.0}
     notes = {"generation": 0, "rev": f"{number:016x}", "redeeming": claim, "empty": True}
     return json.dumps({"httpx_refresh": notes})
 
 
 def _obtained(scope: str) -> str:
-    """Write what a service saves with its token: also what that is for."""
+    """Return the text that a service saves with its token, with the token's purpose."""
     purpose = f"client_credentials at https://server.test/token, client a, scope {scope} [0123456789abcdef]"
     notes = {"generation": 1, "rev": "1", "issued": 1.8e9, "purpose": purpose}
     return json.dumps({"access_token": "a", "expires_at": 1.8e9, "httpx_refresh": notes})
 
 
 async def _check_service(stores: list[TokenStore], claim: str) -> str:
-    """Check what a service does to a slot that was empty, where its claim stands now."""
+    """Check the swaps of a service in a slot that was empty and now holds its claim."""
     first, second = stores[0], stores[1]
     mine, other = _obtained("read"), _obtained("write")
     won = await second.replace(claim, mine)
@@ -166,7 +166,7 @@ async def _check_service(stores: list[TokenStore], claim: str) -> str:
 
 
 async def _check_swaps(stores: list[TokenStore], held: str) -> str:
-    """Check the swap that wins, the one that comes too late, and that of a text for itself."""
+    """Check a swap that wins, one that comes too late, and one of a text for itself."""
     first, second = stores[0], stores[1]
     _require(await second.replace(held, "one"), "a swap from the text that is held wins")
     await _expect(stores, "one", "what one handle has written, every other sees")
@@ -184,7 +184,7 @@ async def _check_swaps(stores: list[TokenStore], held: str) -> str:
 
 
 async def _check_freshness(make_store: MakeStore, stores: list[TokenStore], held: str) -> str:
-    """Write by each handle in turn; each time look by all of them, and swap from what was there before."""
+    """Write through each handle in turn. After each write, load through all of them and swap from the earlier text."""
     for number in range(_WRITES):
         before, held = held, f"write {number}"
         writer = stores[number % len(stores)]
@@ -216,7 +216,7 @@ async def _swap_late(store: TokenStore, before: str, late: list[bool]) -> None:
 
 
 async def _check_hold(stores: list[TokenStore], held: str) -> None:
-    """Check the lock of a claim, where the store has it."""
+    """Check the lock of a claim, if the store has it."""
     locks = [store for store in stores if isinstance(store, ClaimLock)]
     if not locks:
         return
@@ -250,13 +250,13 @@ async def _taken(store: ClaimLock, promise: str) -> Release:
 
 
 def _release(hold: Release) -> None:
-    # Its type says that it is no coroutine function; the store under test may not be typed.
+    # Its type excludes a coroutine function, but the store under test may not be typed.
     _require(not inspect.iscoroutinefunction(hold.release), "release is no coroutine function")
     hold.release()
 
 
 async def _check_changed(stores: list[TokenStore], held: str) -> None:
-    """Check that a waiter is woken, where the store can wake one; it may be woken for nothing."""
+    """Check that a waiter is woken, if the store can wake one. It may also be woken without a change."""
     waking = [store for store in stores if isinstance(store, WakingStore)]
     if not waking:
         return
@@ -286,7 +286,7 @@ async def _wait(store: WakingStore, old: str | None, woken: list[bool]) -> None:
 async def _crowd(
     stores: list[TokenStore], old: str | None, write: Callable[[int], str] | None = None
 ) -> str:
-    """Let a hundred swap from `old` at once; return the text of the one that won."""
+    """Make a hundred swaps from `old` at once; return the text of the one that won."""
     winners: list[str] = []
 
     async def swap(store: TokenStore, new: str) -> None:

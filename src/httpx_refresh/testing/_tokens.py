@@ -1,7 +1,7 @@
-"""The tokens of a server: families, generations, and what becomes of a token that is shown.
+"""The tokens of a server: families, generations, and the judgement of a token that is presented.
 
-Every pair that is issued has the next generation of its family. A family begins with a login and
-ends when it is revoked; its pairs stay on record, so that a spent token is known when it returns.
+Every issued pair has the next generation of its family. A family begins with a login and ends when it
+is revoked. Its pairs stay on record, so that a spent token is recognised when it is used again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Refresh:
 
 
 class Verdict(NamedTuple):
-    """What the API makes of an `Authorization` header."""
+    """The API's judgement of an `Authorization` header."""
 
     outcome: str
     family: int | None = None
@@ -40,7 +40,7 @@ class Verdict(NamedTuple):
 
 
 class Spent(NamedTuple):
-    """What a refresh brought: the response, its generation, and `issued` or `reissued`."""
+    """The result of a refresh: the response, its generation, and `issued` or `reissued`."""
 
     response: dict[str, Any]
     issued: int
@@ -48,7 +48,7 @@ class Spent(NamedTuple):
 
 
 class TokenBook:
-    """Everything the server issued. Not thread-safe: the server calls it under its lock."""
+    """All tokens that the server issued. It is not thread-safe: the server calls it under its lock."""
 
     def __init__(self, settings: Settings, events: list[Event]) -> None:
         self._settings = settings
@@ -57,7 +57,7 @@ class TokenBook:
         self._granted: list[Family] = []
         self._access: dict[str, _Access] = {}
         self._refresh: dict[str, _Refresh] = {}
-        # The newest generation of a family, by its number, of which a token was used.
+        # By the number of each family: the newest generation of which a token was used.
         self._used: dict[int, int] = {}
         self._serial = 0
         self._oldest_good = 0
@@ -67,7 +67,7 @@ class TokenBook:
 
     @property
     def families(self) -> tuple[Family, ...]:
-        """Every family so far, the oldest first."""
+        """All families, the oldest first."""
         return tuple(self._families)
 
     def begin(
@@ -80,7 +80,7 @@ class TokenBook:
         return family, self._issue(family, self._new_refresh_token(family))
 
     def grant(self, client_id: str, scope: str, *, refreshable: bool) -> dict[str, Any]:
-        """Begin a family that no person logged in for, and return its first token response."""
+        """Begin a family without a person's login, and return its first token response."""
         if self._settings.grant_ends_previous:
             for earlier in self._granted:
                 if earlier.client_id == client_id:
@@ -92,12 +92,12 @@ class TokenBook:
         return self._issue(family, self._new_refresh_token(family) if refreshable else None)
 
     def known(self, refresh_token: str) -> tuple[int | None, int | None]:
-        """Find the family and generation of a refresh token, spent or not; None twice if unknown."""
+        """Return the family and generation of a refresh token, spent or not; (None, None) if it is unknown."""
         held = self._refresh.get(refresh_token)
         return (None, None) if held is None else (held.family.number, held.generation)
 
     def known_family(self, refresh_token: str) -> Family:
-        """Return the family of a refresh token that is known."""
+        """Return the family of a known refresh token."""
         return self._refresh[refresh_token].family
 
     def spend(self, refresh_token: str, client_id: str, scope: str | None) -> Spent:
@@ -122,7 +122,7 @@ class TokenBook:
         if settings.refresh_ends_previous_access_token:
             family.oldest_good = family.generation
         if settings.rotate is True:
-            # The grace counts from the first use: a client cannot stretch it by coming again.
+            # The grace counts from the first use, so further uses do not extend it.
             held.spent_at = now if held.spent_at is None else held.spent_at
             self.rotations += 1
             sent: str | None = self._new_refresh_token(family)
@@ -131,7 +131,7 @@ class TokenBook:
         return Spent(self._issue(family, sent), family.generation, outcome)
 
     def check(self, authorization: str | None) -> Verdict:
-        """Judge what an `Authorization` header is worth now (RFC 6750 section 2.1)."""
+        """Judge an `Authorization` header (RFC 6750 section 2.1)."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != self._settings.authorization_scheme.lower() or not token:
             return Verdict("missing")
@@ -149,7 +149,7 @@ class TokenBook:
         return Verdict(outcome, family.number, access.generation)
 
     def _is_over(self, held: _Refresh, spent_at: float, now: float) -> bool:
-        """Whether a refresh token that was spent is not accepted again."""
+        """Whether the grace of a spent refresh token has ended."""
         grace = self._settings.reuse_grace
         if grace == "until_used":
             return self._used.get(held.family.number, 0) > held.generation
@@ -159,11 +159,11 @@ class TokenBook:
         self._used[family.number] = max(self._used.get(family.number, 0), generation)
 
     def expire_access_tokens(self) -> None:
-        """From now on every access token issued so far counts as expired."""
+        """Expire every access token issued so far."""
         self._oldest_good = self._serial
 
     def revoke(self, token: str, client_id: str) -> None:
-        """RFC 7009: a refresh token ends its family, an access token itself, others nothing."""
+        """Revoke a token (RFC 7009): a refresh token ends its family, an access token only itself, others nothing."""
         access, refresh = self._access.get(token), self._refresh.get(token)
         if access is not None and access.family.client_id == client_id:
             access.revoked = True

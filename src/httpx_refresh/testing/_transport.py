@@ -1,7 +1,7 @@
-"""The server as a transport inside the process, for httpx and for httpx2.
+"""The server as an in-process transport, for httpx and for httpx2.
 
-The two libraries have the same classes under the same names, and each wants its own: so a
-transport is made for the library that it is given, and asks that for all it needs.
+The two libraries have the same classes under the same names, and each requires its own. So a
+transport is made for one library, and takes all classes from it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ._wire import Call, Loss, Reply, Server, pace, pieces
 
 
 def create_transport(library: ModuleType, server: Server, max_connections: int | None) -> Any:
-    """Make a transport for the library's `AsyncClient`, with a bound on open responses or none."""
+    """Return a transport for the library's `AsyncClient`; `max_connections` limits the open responses."""
     return _transport_of(library)(server, max_connections)
 
 
@@ -30,7 +30,7 @@ def _transport_of(library: ModuleType) -> type[_Transport]:
 
 
 class _Connections:
-    """A number of connections, each free again when its response is closed."""
+    """A limited number of connections; each is free again when its response is closed."""
 
     def __init__(self, number: int | None) -> None:
         self._free = None if number is None else anyio.Semaphore(number)
@@ -45,7 +45,7 @@ class _Connections:
 
 
 class _Transport:
-    """Carries requests to a server without a socket."""
+    """Passes requests to a server without a socket."""
 
     library: ClassVar[Any]
     stream: ClassVar[Any]
@@ -55,7 +55,7 @@ class _Transport:
         self._connections = _Connections(max_connections)
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Hand the request over, with its body as the stream gives it."""
+        """Pass the request to the server, with its body as the stream yields it."""
         await self._connections.acquire()
         try:
             return await self._send(request)
@@ -65,19 +65,19 @@ class _Transport:
 
     async def _send(self, request: Any) -> Any:
         reply = self._server.handle(await self._read(request))
-        # It waits only now: a cancellation cannot undo what the server did.
+        # It waits only now, after the server's work, so a cancellation cannot undo that.
         await pace(reply)
         if reply.loss is Loss.NOT_CONNECTED:
             raise self.library.ConnectError("Nobody listens.")
         if reply.loss is Loss.NO_ANSWER:
             raise self.library.ReadError("The connection was closed without an answer.")
-        # The answer to HEAD has the head of the one to GET and no body (RFC 9110 section 9.3.2).
+        # A response to HEAD has the header of the one to GET, and no body (RFC 9110 section 9.3.2).
         body = iter(()) if request.method == "HEAD" else pieces(self._server, reply)
         stream = self.stream(reply, body, self._connections)
         return self.library.Response(reply.status, headers=reply.wire_headers, stream=stream)
 
     async def _read(self, request: Any) -> Call:
-        """Read the whole request as a connection would send it: exactly the body it announces."""
+        """Read the whole request as a connection would send it: the body must be as long as announced."""
         body = b"".join([piece async for piece in request.stream])
         headers, url = request.headers, request.url
         announced = headers.get("content-length")
@@ -92,7 +92,7 @@ class _Transport:
 class _Stream:
     """The body of a response.
 
-    An iterator of its own and no async generator: one that is left half read needs no finalizer.
+    It is an iterator and not an async generator, so that a half-read one needs no finalizer.
     """
 
     library: ClassVar[Any]

@@ -1,4 +1,4 @@
-"""What goes in and out of the server, and when, whatever carries it: a call, a reply, a refusal."""
+"""The server's input and output, independent of the transport: a call, a reply, a refusal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PADDING = b" " * 65_536
 
 
 class Loss(Enum):
-    """How an exchange ends without a whole answer."""
+    """How an exchange ends without a complete answer."""
 
     NOT_CONNECTED = "the connection was refused"
     NO_ANSWER = "the connection was closed without an answer"
@@ -32,7 +32,7 @@ class Loss(Enum):
 
 
 class Call(NamedTuple):
-    """One HTTP request as it arrived. It holds secrets, so its repr shows no content."""
+    """One HTTP request as it arrived. It may hold secrets, so its repr shows no content."""
 
     method: str
     host: str
@@ -47,7 +47,7 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Challenge:
-    """What an API asks for that wants more than a good token: `error` and what stands beside it.
+    """The challenge of an API that requires more than a valid token: `error`, and further parameters.
 
     `insufficient_user_authentication` and `insufficient_claims` come with a 401 (RFC 9470 section
     3), `insufficient_scope` with a 403 (RFC 6750 section 3.1), unless `status` says otherwise.
@@ -63,7 +63,7 @@ class Challenge:
     status: int | None = None
 
     def reply(self) -> Reply:
-        """Write the response."""
+        """Return the response."""
         claims = None
         if self.claims is not None:
             claims = base64.b64encode(json.dumps(self.claims).encode()).decode()
@@ -85,7 +85,7 @@ class Challenge:
 
 
 class Gate:
-    """Holds the answers of requests that have arrived until it is released.
+    """Holds the answers to requests until it is released.
 
     One gate serves any number of requests, in one event loop.
 
@@ -95,8 +95,8 @@ class Gate:
         await gate.arrived()     # the server has done its work and holds the answer
         gate.release()           # now, and from now on, it answers
 
-    For a server in another process (`running_server`) the gate is known by its `name`, and waited
-    for and released with the methods of the `RunningServer`.
+    A server in another process (`running_server`) knows the gate by its `name`. Use the methods
+    `arrived` and `release` of the `RunningServer` there.
     """
 
     __slots__ = ("_released", "_stirred", "count", "name")
@@ -108,16 +108,16 @@ class Gate:
         self._stirred = anyio.Event()
 
     async def arrived(self, count: int = 1) -> None:
-        """Wait until that many requests have reached the gate, since it was made."""
+        """Wait until this many requests have reached the gate since it was made."""
         while self.count < count:
             await self._stirred.wait()
 
     def release(self) -> None:
-        """Let every request through, those that wait and those that will come."""
+        """Open the gate for the requests that wait and for later ones."""
         self._released.set()
 
     async def hold(self) -> None:
-        """Note one arrival and wait for the release (the server's side of the gate)."""
+        """Count an arrival, and wait for the release. The server calls it."""
         self.count += 1
         stirred, self._stirred = self._stirred, anyio.Event()
         stirred.set()
@@ -130,7 +130,7 @@ class Gate:
 
 @dataclass(slots=True, repr=False)
 class Reply:
-    """What the server answers, after which wait, and whether it arrives."""
+    """The server's answer, the wait before it, and whether it arrives."""
 
     status: int
     headers: Headers
@@ -142,7 +142,7 @@ class Reply:
 
     @property
     def wire_headers(self) -> Headers:
-        """The headers to send; an answer that will break off announces more than it holds."""
+        """The headers to send. An answer that will break off announces more bytes than it sends."""
         if self.padding:
             return self.headers
         length = len(self.body) + (self.loss is Loss.HALF_ANSWER)
@@ -150,14 +150,14 @@ class Reply:
 
     @property
     def sent_body(self) -> bytes:
-        """The part of the body that leaves the server."""
+        """The part of the body that the server sends."""
         if self.loss is Loss.HALF_ANSWER:
             return self.body[: len(self.body) // 2]
         return self.body
 
 
 class Refusal(Exception):
-    """The request is refused with an `error` code; it becomes the reply."""
+    """Raised to refuse a request with an `error` code, which becomes the reply."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class Refusal(Exception):
         self.fields = fields
 
     def reply(self) -> Reply:
-        """Write the error response of RFC 6749 section 5.2."""
+        """Return the error response of RFC 6749 section 5.2."""
         reply = json_reply(
             {"error": self.error, "error_description": self.description, **self.fields},
             self.status,
@@ -187,7 +187,7 @@ class Refusal(Exception):
 
 
 class Server(Protocol):
-    """What a transport asks of the server behind it."""
+    """The methods that a transport needs of the server behind it."""
 
     padding_sent: int
 
@@ -195,7 +195,7 @@ class Server(Protocol):
 
 
 async def pace(reply: Reply) -> None:
-    """Keep the answer back as its behaviour says, and for at least one turn of the event loop."""
+    """Wait before an answer as its behaviour requires, and for at least one turn of the event loop."""
     if reply.gate is not None:
         await reply.gate.hold()
     if reply.delay:
@@ -205,7 +205,7 @@ async def pace(reply: Reply) -> None:
 
 
 def pieces(server: Server, reply: Reply) -> Iterator[bytes]:
-    """Yield the body as it leaves the server; padding is counted as far as somebody reads it."""
+    """Yield the body as the server sends it. Padding is counted as far as it is read."""
     yield reply.sent_body
     left = reply.padding
     while left:
@@ -216,20 +216,20 @@ def pieces(server: Server, reply: Reply) -> Iterator[bytes]:
 
 
 def json_reply(fields: Mapping[str, Any], status: int = 200) -> Reply:
-    """Write a JSON object that no cache keeps."""
+    """Return a reply with a JSON object that must not be cached."""
     return Reply(status, [JSON, NO_STORE], json.dumps(fields).encode())
 
 
 def redirect_reply(location: str, status: int = 302) -> Reply:
-    """Write an empty answer that sends the client elsewhere."""
+    """Return an empty reply that redirects the client."""
     return Reply(status, [(b"location", location.encode()), NO_STORE], b"")
 
 
 def read_fields(text: str) -> dict[str, str]:
-    """Read form or query fields, each at most once (RFC 6749 section 3.1), the empty ones not.
+    """Return form or query fields without the empty ones; each may occur once (RFC 6749 section 3.1).
 
-    Of `resource` and `audience` there may be several (RFC 8707 section 2, RFC 8693 section 2.1):
-    they come with blanks between.
+    `resource` and `audience` may occur several times (RFC 8707 section 2, RFC 8693 section 2.1); their
+    values are joined with spaces.
     """
     fields: dict[str, str] = {}
     for name, value in parse_qsl(text):
@@ -242,14 +242,14 @@ def read_fields(text: str) -> dict[str, str]:
 
 
 def read_json(call: Call) -> dict[str, str]:
-    """Read the body of a POST as a JSON object of texts."""
+    """Return the body of a POST as a JSON object whose values are strings."""
     kind = call.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refusal("invalid_request", "the body must be application/json")
     try:
         fields = json.loads(call.body)
     except ValueError:
-        # The error holds the text that was sent: it stays out of the chain.
+        # The error holds the text that was sent, so it must not be chained.
         raise Refusal("invalid_request", "the body must be JSON") from None
     if not isinstance(fields, dict) or not all(isinstance(one, str) for one in fields.values()):
         raise Refusal("invalid_request", "the body must be an object of texts")
@@ -257,13 +257,13 @@ def read_json(call: Call) -> dict[str, str]:
 
 
 def read_form(call: Call) -> dict[str, str]:
-    """Read the body of a POST as the form that RFC 6749 section 3.2 asks for."""
+    """Return the fields of a POST's body, a form (RFC 6749 section 3.2)."""
     kind = call.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise Refusal("invalid_request", "the body must be application/x-www-form-urlencoded")
     try:
         text = call.body.decode()
     except UnicodeDecodeError:
-        # The error holds the bytes that were sent: it stays out of the chain.
+        # The error holds the bytes that were sent, so it must not be chained.
         raise Refusal("invalid_request", "the body must be UTF-8") from None
     return read_fields(text)
