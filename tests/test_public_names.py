@@ -50,3 +50,26 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
         getattr(httpx_refresh, "Refresh")  # noqa: B009 - a type checker would refuse the attribute
     with pytest.raises(ImportError, match="cannot import name 'Refresh'"):
         exec("from httpx_refresh import Refresh")  # noqa: S102 - as above
+
+
+REFRESHED = """
+import asyncio, logging, sys
+from httpx_refresh import MemoryStore, RefreshAuth, Token
+
+class Source:
+    name = "fake"
+    async def refresh(self, token):
+        return Token("access-2", "refresh-2")
+
+logging.getLogger("httpx_refresh").setLevel(logging.{level})
+auth = RefreshAuth(Source(), MemoryStore('{{"access_token": "a", "refresh_token": "r"}}'), origins="any")
+assert asyncio.run(auth.refresh()).access_token == "access-2"
+print("httpx_refresh._refresh.events" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("level, imported", [("WARNING", False), ("INFO", True)])
+def test_a_refresh_that_nobody_is_told_of_makes_no_events(level: str, imported: bool) -> None:
+    command = [sys.executable, "-c", REFRESHED.format(level=level)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{imported}\n"

@@ -16,7 +16,6 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, overload
@@ -44,7 +43,7 @@ from ._http.challenge import (
 from ._http.libraries import BYTE_STREAMS, STATUS_ERRORS, AuthBase, asking
 from ._http.origins import Origins, compiled
 from ._http.present import BEARER, Presenter
-from ._refresh import events, own_loop
+from ._refresh import own_loop
 from ._refresh.host import THIS_HOST, loop_here
 from ._refresh.observers import Observer, checked_observers
 from ._refresh.pauses import kind_of
@@ -479,7 +478,7 @@ class RefreshAuth(AuthBase):
                                 )
                             refreshed = refreshed or spent
                         except StepUpRequired as refusal:
-                            asked = replace(asked, claims=refusal.claims or asked.claims)
+                            asked = asked._replace(claims=refusal.claims or asked.claims)
                         except RefreshAuthError:
                             if not self._returns:
                                 raise
@@ -734,6 +733,8 @@ def _tell_of_hook(
         return
     response: Response = error.response  # type: ignore[attr-defined]  # each of these has it
     if response.status_code == 401 and _PRESENTER.was_presented(request, known, response):
+        from ._refresh import events
+
         _hook_told = True
         session.emit(events.RefusalHidden(raised=type(error).__name__))
 

@@ -11,8 +11,7 @@ import binascii
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 MOST_READ = 131_072
 """Characters of a response's challenges that are read; more than a client takes of a header as a rule."""
@@ -48,8 +47,7 @@ _BETWEEN = re.compile(r"[ \t,]+")
 _JUNK = re.compile(r'[^",]+')
 
 
-@dataclass(frozen=True, slots=True)
-class AuthChallenge:
+class AuthChallenge(NamedTuple):
     """One challenge: a scheme, and its parameters or its `token68`.
 
     Attributes:
@@ -59,7 +57,7 @@ class AuthChallenge:
     """
 
     scheme: str
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str]
     token68: str | None = None
 
 
@@ -128,8 +126,7 @@ def _after_junk(text: str, at: int) -> int:
     return at
 
 
-@dataclass(frozen=True, slots=True)
-class StepUp:
+class StepUp(NamedTuple):
     """Another login is asked for than the one that the token comes from; what is None is not said.
 
     Attributes:
@@ -175,14 +172,14 @@ def step_up_of(challenges: Iterable[AuthChallenge]) -> StepUp | None:
 
 def without(asked: StepUp, secret: str) -> StepUp:
     """Return what is asked for without the values that repeat `secret`: an API may show what it was sent."""
-    values = {one.name: getattr(asked, one.name) for one in fields(asked) if one.name != "error"}
+    values = {name: value for name, value in asked._asdict().items() if name != "error"}
     escaped = json.dumps(secret)[1:-1]  # A token may hold a quotation mark or a backslash.
     nothing: dict[str, Any] = {
         name: None
         for name, value in values.items()
         if (secret in value if isinstance(value, str) else escaped in json.dumps(value))
     }
-    return replace(asked, **nothing) if nothing else asked
+    return asked._replace(**nothing) if nothing else asked
 
 
 def claims_of(text: str | None) -> dict[str, Any] | None:

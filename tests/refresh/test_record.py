@@ -273,14 +273,14 @@ def test_what_is_written_is_read_back_whole() -> None:
         "redeeming": CLAIM,
         "uncertain": Claim("b", "n2", 1.5),
         "dead": DEAD,
-        "failed": (FAILED, replace(FAILED, client="c1")),
+        "failed": (FAILED, FAILED._replace(client="c1")),
         "refusals": REFUSALS,
     }
     record = written(**notes)
     assert record == Record(record.text, HELD, 3, **notes)
     claimed = written(
         redeeming=Claim("b", "n", 1.5, 300.0, held=True),
-        failed=(replace(FAILED, client="c1", transient=True, outcome="refused"),),
+        failed=(FAILED._replace(client="c1", transient=True, outcome="refused"),),
     )
     assert claimed.redeeming == Claim("b", "n", 1.5, 300.0, held=True)
     assert claimed.failed == (Failed("no answer", "refused", True, 2, PAUSE, "c1"),)
@@ -445,7 +445,7 @@ def test_each_text_calls_for_one_step(view: View, stale: Token | None, step: Ste
 def test_a_refusal_of_the_client_binds_those_with_the_same_credentials(
     client: str | None, mine: str | None, step: Step
 ) -> None:
-    view = _view(_PAST, failed=((replace(FAILED, client=client), 9.0),))
+    view = _view(_PAST, failed=((FAILED._replace(client=client), 9.0),))
 
     def said(*, forced: bool) -> Step:
         return decide(
@@ -569,7 +569,7 @@ def test_a_purpose_that_is_none_is_as_good_as_none(value: object) -> None:
 
 
 def test_a_failure_that_needs_a_person_is_remembered_as_one() -> None:
-    failed = replace(FAILED, person=True)
+    failed = FAILED._replace(person=True)
     assert written(failed=(failed,)).failed == (failed,)
 
 

@@ -6,7 +6,6 @@ import logging
 import math
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -549,10 +548,10 @@ def test_an_acceptance_is_noted_again_once_half_of_its_time_is_over() -> None:
     doubtful = Refusals(0, 1, ("a",), 7, Pause("p", 30.0, 30.0))
     note = partial(after_acceptance, generation=7, now=10.0, nonce="n")
     noted = note(doubtful, 0.0, ())
-    assert noted == replace(doubtful, accepted=Pause("n", 300.0, 310.0))
+    assert noted == doubtful._replace(accepted=Pause("n", 300.0, 310.0))
     assert note(doubtful, 150.0, ()) == noted
     assert note(doubtful, 150.5, ()) == doubtful
-    for other in (None, replace(doubtful, generation=8), replace(doubtful, futile=0)):
+    for other in (None, doubtful._replace(generation=8), doubtful._replace(futile=0)):
         assert note(other, 0.0, ("b",)) == other
 
 

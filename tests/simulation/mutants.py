@@ -361,7 +361,7 @@ def probes_are_no_early_ends(patch: pytest.MonkeyPatch) -> None:
     fruit = pauses.after_fruit
 
     def after_fruit(refusals: record.Refusals | None) -> record.Refusals | None:
-        return fruit(None if refusals is None else replace(refusals, probed=False))
+        return fruit(None if refusals is None else refusals._replace(probed=False))
 
     patch.setattr(session, "after_fruit", after_fruit)
 

@@ -47,14 +47,16 @@ Rule: TypeAlias = "ExpiryRule | Callable[[Any], bool] | None"
 """How an API refuses a token: None, by status 401 (RFC 6750 §3.1); a predicate on the response; or by its body."""
 
 
-@dataclass(frozen=True, slots=True)
 class Accepted:
     """The API refused no token."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class Expired:
     """The API refused the token that was sent; another one may be accepted."""
+
+    __slots__ = ()
 
 
 Challenge: TypeAlias = Accepted | Expired | StepUp

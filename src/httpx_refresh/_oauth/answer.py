@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 from urllib.parse import parse_qsl
 
 from .._challenges import claims_of, claims_text
@@ -60,8 +60,7 @@ INVALID_GRANT = Refusal(error="invalid_grant")
 """RFC 6749 §5.2: the refresh token is invalid, expired or revoked."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class Rules(NamedTuple):
     """How to read the answers of one server, where they differ from RFC 6749 §5.
 
     Args:
@@ -74,7 +73,7 @@ class Rules:
 
     dead: tuple[Refusal, ...] = (INVALID_GRANT,)
     transient: tuple[Refusal, ...] = ()
-    fields: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    fields: Mapping[str, str] = MappingProxyType({})
     default_lifetime: float | None = None
 
 
@@ -82,7 +81,7 @@ RFC6749 = Rules()
 """How a server answers that does as the RFC says."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Answer:
     """A server's answer. `body` holds `MOST` bytes at most; `cut`: there was more."""
 
@@ -92,8 +91,7 @@ class Answer:
     cut: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
+class NoAnswer(NamedTuple):
     """Why there is no answer.
 
     Attributes:
@@ -114,8 +112,7 @@ class NoAnswer:
 Kind = Literal["token", "dead", "refused", "busy", "unavailable", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
-class Meaning:
+class Meaning(NamedTuple):
     """What an answer means.
 
     Attributes:
@@ -132,8 +129,11 @@ class Meaning:
     kind: Kind
     token: Token | None = None
     error: str | None = None
-    error_description: str | None = field(default=None, repr=False)
+    error_description: str | None = None
     retry_after: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Meaning({self.kind!r})"
 
 
 def meaning(
@@ -351,7 +351,7 @@ def _fields(answer: Answer) -> dict[str, Any]:
     if not isinstance(value, dict):
         return {}
     fields = cast("dict[str, Any]", value)
-    return {name: field for name, field in fields.items() if is_shallow(field)}
+    return {name: one for name, one in fields.items() if is_shallow(one)}
 
 
 def _read(body: bytes) -> Any:

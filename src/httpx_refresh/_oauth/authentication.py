@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast, get_args
 from urllib.parse import quote_plus
 
 from .._errors import cause_of, frameless
@@ -54,8 +54,7 @@ _LEAST_SECRET = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """Whom a request is for.
 
     Attributes:
@@ -69,7 +68,7 @@ class Asked:
     now: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Proof:
     """What one request carries.
 
@@ -197,7 +196,7 @@ class ClientSecretBasic(_WithSecret):
         return Proof(
             {"Authorization": header},
             {"client_id": client_id} if self.client_id_in_body else {},
-            (secret,),
+            secrets=(secret,),
         )
 
 

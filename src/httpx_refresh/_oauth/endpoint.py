@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
@@ -330,7 +329,7 @@ class TokenEndpoint:
             secrets=tuple(secrets),
             claims=claims,
             # Nothing is lost by asking again: no refusal of a grant is its death.
-            rules=replace(self.rules, dead=self.consent),
+            rules=self.rules._replace(dead=self.consent),
         )
 
     async def asked_with(self, body: str, content_type: str) -> Granted:
@@ -340,7 +339,7 @@ class TokenEndpoint:
             body: what is asked; no secret.
             content_type: of the body.
         """
-        rules = replace(self.rules, dead=self.consent)
+        rules = self.rules._replace(dead=self.consent)
         return await ask_with(self._client, body, content_type, secrets=(), rules=rules)
 
     @frameless

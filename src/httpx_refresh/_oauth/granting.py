@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from .._errors import ReauthorizationRequired, RefreshUnavailable, StepUpRequired
@@ -23,8 +22,7 @@ CONSENT_REQUIRED = (Refusal(error="consent_required"), Refusal(error="interactio
 Form = Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(NamedTuple):
     """What came of one request.
 
     Attributes:

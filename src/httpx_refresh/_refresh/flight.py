@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import anyio
 
@@ -14,8 +14,7 @@ from .pauses import Need
 from .record import Claim, Record
 
 
-@dataclass(frozen=True, slots=True)
-class Landing:
+class Landing(NamedTuple):
     """What a flight came to.
 
     Attributes:

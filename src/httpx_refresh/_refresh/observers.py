@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import inspect
+import logging
 import os
 import threading
 from collections import deque
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
@@ -23,13 +24,18 @@ import anyio
 
 from .._errors import cause_of
 from .._threads import waker
-from . import events
-from .events import Event, RefreshStarted, logger
 
-Observer = Callable[[Event], object]
+if TYPE_CHECKING:
+    from .events import Event, RefreshStarted
+
+# Events are imported where one is told: importing the library stays fast.
+
+logger = logging.getLogger("httpx_refresh")
+
+Observer: TypeAlias = "Callable[[Event], object]"
 """What `on_event` takes. It may have the methods of `Tracer`, too."""
 
-_E = TypeVar("_E", bound=Event)
+_E = TypeVar("_E", bound="Event")
 
 MOST_LINKS = 128
 """So many waiting requests are told to a tracer."""
@@ -134,8 +140,14 @@ class Observers:
         self._store = store
         self._store_name: str | None = None
 
+    def hears(self) -> bool:
+        """Whether anybody is told of what is no trouble: else such an event need not be made."""
+        return self.listening or logger.isEnabledFor(logging.INFO)
+
     def emit(self, event: Event) -> None:
         """Tell everybody; one that fails changes nothing."""
+        from . import events
+
         try:
             # A failure's level depends on its reason as well: then the logger itself decides.
             logs = isinstance(event, events.RefreshFailed) or logger.isEnabledFor(

@@ -6,9 +6,9 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from .._errors import ReauthorizationRequired, RefreshAuthError, StoreError
 from .host import Host
@@ -100,8 +100,7 @@ def pause_after(failures: int, *, first: float, most: float) -> float:
     return float(min(first * 2.0 ** min(failures, 32), most))
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(NamedTuple):
     """What the last flight failed with, and when (monotonic) this process may look at the store and ask again.
 
     It covers failures that do not concern other processes: requests that were never sent, and a store that fails.
@@ -250,7 +249,7 @@ def after_claims(
         now: epoch seconds.
         nonce: a fresh one.
     """
-    count = 0 if asked is None or now - asked.pause.until > MOST_DOUBT else asked.count
+    count = 0 if asked is None or now - asked.pause.until > MOST_DOUBT else asked.times
     kept = asked.tried if asked is not None and before == generation == asked.generation else ()
     seconds = early_pause(count + 1)
     return AskedClaims(
@@ -304,7 +303,7 @@ def after_acceptance(
     if accepted_for > ACCEPTED_FOR / 2 and set(known) == set(refusals.forbidden):
         return refusals  # Another process has just told so.
     pause = Pause(nonce, ACCEPTED_FOR, now + ACCEPTED_FOR)
-    return replace(refusals, accepted=pause, forbidden=known)
+    return refusals._replace(accepted=pause, forbidden=known)
 
 
 def after_fruit(refusals: Refusals | None) -> Refusals | None:
@@ -315,8 +314,8 @@ def after_fruit(refusals: Refusals | None) -> Refusals | None:
     early = 0 if refusals is None else refusals.early + refusals.probed
     if refusals is None or not early:
         return None
-    return replace(
-        refusals, early=early, futile=0, kinds=(), accepted=None, forbidden=(), probed=False
+    return refusals._replace(
+        early=early, futile=0, kinds=(), accepted=None, forbidden=(), probed=False
     )
 
 

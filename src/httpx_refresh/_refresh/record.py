@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from .._errors import Outcome
 from .._token import NAMED, Token, epoch, is_shallow, lifetime, read_json, seconds, write_json
@@ -44,8 +44,7 @@ class BadText(ValueError):
     """The text is no token; says why, and never what it was."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """Who spends the refresh token (or was spending it), and since when on that host's own clock.
 
     Attributes:
@@ -61,8 +60,7 @@ class Claim:
     held: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Dead:
+class Dead(NamedTuple):
     """The server refused the refresh token with this hash: what it said, and when."""
 
     refresh_token_sha256: str
@@ -71,8 +69,7 @@ class Dead:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     """How long no process should ask again.
 
     The pause ends `seconds` after it was first seen, or at `until` by the reader's own clock, whichever is earlier.
@@ -84,8 +81,7 @@ class Pause:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """What the token endpoint answered last, if it brought no token.
 
     All processes that share the store observe the pause.
@@ -105,8 +101,7 @@ class Failed:
     person: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refusals:
+class Refusals(NamedTuple):
     """What refreshes came to that were made because the API refused an access token.
 
     Attributes:
@@ -130,20 +125,19 @@ class Refusals:
     probed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AskedClaims:
+class AskedClaims(NamedTuple):
     """What refreshes with claims came to that an API asked for.
 
     Attributes:
         tried: hashes of the claims that the token of `generation` was asked for with, or that were refused for it.
         generation: which token that is.
-        count: how many such refreshes there were, none of them long after the one before.
+        times: how many such refreshes there were, none of them long after the one before.
         pause: how long there are no more of them.
     """
 
     tried: tuple[str, ...]
     generation: int
-    count: int
+    times: int
     pause: Pause
 
 
@@ -463,7 +457,7 @@ def write(record: Record, *, rev: str) -> str:
         notes["claims"] = {
             "tried": list(asked.tried),
             "generation": asked.generation,
-            "count": asked.count,
+            "count": asked.times,
             **_pause_note(asked.pause),
         }
     if record.issued is not None:

@@ -6,11 +6,10 @@ The decision is a pure function of what was seen. It knows no waiters: how they 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 
@@ -24,8 +23,8 @@ from .._errors import (
 )
 from .._token import Token
 from ..stores.base import Release
-from . import events
 from .flight import Flight, Landing
+from .observers import Observers
 from .pauses import (
     LONGEST_EARLY_WAIT,
     Backoff,
@@ -40,6 +39,11 @@ from .slot import Slot, View
 from .source import Facts, TokenSource, facts_now
 from .spending import Declined, NoToken, Outcome, Refused, Renewed, Spending, Unsent
 from .waking import Waiting
+
+if TYPE_CHECKING:
+    from .events import Reason, RefreshStarted
+
+# Events are imported where one is told: importing the library stays fast.
 
 Step = Literal[
     "adopt",
@@ -138,7 +142,7 @@ def failed_for(view: View, client: str | None) -> tuple[Failed | None, float]:
     )
 
 
-def reason_of(flight: Flight, now: float) -> events.Reason:
+def reason_of(flight: Flight, now: float) -> Reason:
     """Say why a flight refreshes the token; `now` in epoch seconds."""
     if flight.need is Need.AHEAD:
         return "ahead"
@@ -197,14 +201,13 @@ class Renewal:
         "_claimed_since",
         "_failure",
         "_hold",
-        "_refreshing",
+        "_observers",
         "_retries",
         "_started",
         "_trouble",
         "_waited",
         "_waiting",
         "asked",
-        "emit",
         "facts",
         "flight",
         "slot",
@@ -219,24 +222,16 @@ class Renewal:
         facts: Facts,
         flight: Flight,
         *,
-        emit: Callable[[events.Event], None],
-        refreshing: (
-            Callable[
-                [events.RefreshStarted, Sequence[object]],
-                AbstractContextManager[Callable[[str], object]],
-            ]
-            | None
-        ),
+        observers: Observers,
         trouble: Trouble | None,
     ) -> None:
         self.slot = slot
         self.source = source
         self.facts = facts
         self.flight = flight
-        self.emit = emit
         self.asked = False
         self.spending: Spending | None = None
-        self._refreshing = refreshing
+        self._observers = observers
         self._trouble = trouble
         self._started = self._begun = math.inf
         self._beginnings = 0
@@ -345,7 +340,10 @@ class Renewal:
             if self._claimed_since is None:
                 self._claimed_since = host.monotonic()
         elif self._claimed_since is not None:
-            self.emit(events.ClaimWaited(duration=host.monotonic() - self._claimed_since))
+            if self._observers.hears():
+                from .events import ClaimWaited
+
+                self._observers.emit(ClaimWaited(duration=host.monotonic() - self._claimed_since))
             self._claimed_since = None
 
     async def _wait_for(self, record: Record) -> None:
@@ -378,7 +376,7 @@ class Renewal:
         """Wait until the store is worth another look, `most` seconds, or until the flight is to end."""
         if self._waiting is None:
             polls = Polls(self.slot.host, most=min(0.25, self.slot.refresh_timeout / 8))
-            self._waiting = Waiting(self.slot, polls, self.emit)
+            self._waiting = Waiting(self.slot, polls, self._observers.emit)
         await self._waiting.pause(self.flight.closing, seen.text, most)
 
     async def _sleep(self, seconds: float) -> None:
@@ -417,7 +415,7 @@ class Renewal:
             need=need,
             claims=flight.claims,
             hold=self._hold,
-            emit=self.emit,
+            emit=self._observers.emit,
         )
         self._hold = None  # It is the claim's now.
         claimed_at = host.monotonic()
@@ -425,7 +423,9 @@ class Renewal:
             await self._pause(record)
             return None
         if view.claim == "abandoned" and record.redeeming is not None:
-            self.emit(events.ClaimTakenOver(by=record.redeeming.by))
+            from .events import ClaimTakenOver
+
+            self._observers.emit(ClaimTakenOver(by=record.redeeming.by))
         self.asked = True
         outcome = await self._ask(spending, record)
         match outcome:
@@ -473,15 +473,22 @@ class Renewal:
 
     async def _ask(self, spending: Spending, record: Record) -> Outcome:
         """Ask the source, and tell those who observe and trace."""
-        host, flight = self.slot.host, self.flight
+        flight, observers = self.flight, self._observers
         if self._retries is None:
-            self._retries = Backoff(host, 0.25, 8.0)
-        event = events.RefreshStarted(
-            generation=record.generation, reason=reason_of(flight, host.wall())
-        )
-        self.emit(event)
+            self._retries = Backoff(self.slot.host, 0.25, 8.0)
+        event: RefreshStarted | None = None
+        if observers.hears():
+            from .events import RefreshStarted
+
+            reason = reason_of(flight, self.slot.host.wall())
+            event = RefreshStarted(generation=record.generation, reason=reason)
+            observers.emit(event)
         sent_before, flight.sent = flight.sent, True
-        with self._refreshing(event, flight.links) if self._refreshing else nullcontext() as told:
+        with (
+            observers.refreshing(event, flight.links)
+            if event and observers.tracing
+            else nullcontext() as told
+        ):
             outcome = await spending.spend(flight.closing, self._retries)
             if told is not None and not isinstance(outcome, Renewed):
                 told(outcome_of(outcome))
@@ -523,10 +530,12 @@ class Renewal:
                 by_exchange=True,
                 seen_at=claimed_at,
             )
-        if mine:
+        if mine and self._observers.hears():
+            from .events import Refreshed
+
             elapsed = self.slot.host.monotonic() - self._started
-            self.emit(
-                events.Refreshed(
+            self._observers.emit(
+                Refreshed(
                     generation=saved.generation,
                     reason=reason_of(self.flight, self.slot.host.wall()),
                     duration=elapsed,

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.lowlevel import RunVar
@@ -26,7 +26,7 @@ from .._errors import (
     fresh,
 )
 from .._token import Token, lifetime
-from . import events, own_loop
+from . import own_loop
 from .flight import Flight, Landing
 from .host import (
     CHANGING,
@@ -61,6 +61,11 @@ from .renewal import Renewal, decide, reason_of, reauthorization_required
 from .slot import Slot, View
 from .source import Facts, TokenSource, facts_of
 from .spending import Spending
+
+if TYPE_CHECKING:
+    from .events import Event
+
+# Events are imported where one is told: importing the library stays fast.
 
 LATE_LEARNER = 5.0
 """Seconds after its issue in which an API may not know a token yet."""
@@ -217,7 +222,7 @@ class Session:
         self._told = -1
 
     @property
-    def emit(self) -> Callable[[events.Event], None]:
+    def emit(self) -> Callable[[Event], None]:
         """What takes the events of this token."""
         return self._observers.emit  # Not kept: a process may have very many sessions.
 
@@ -355,7 +360,10 @@ class Session:
             record = await self.slot.put(token, self.facts.purpose)
             self._start_over()
             self._use(token, record, issued=False)
-            self.emit(events.LoginSeen(generation=record.generation))
+            if self._observers.hears():
+                from . import events
+
+                self.emit(events.LoginSeen(generation=record.generation))
 
         await self._to_the_end(put, "the token was written")
 
@@ -437,6 +445,8 @@ class Session:
     def _start_over(self) -> None:
         """Forget what was learnt of the token that is no longer there."""
         if self._unsaved is not None:
+            from . import events
+
             self._unsaved = None  # Another text is there in its place.
             self.emit(events.Saved())
         self._trouble = None
@@ -530,6 +540,8 @@ class Session:
             news = doubt is not None and doubt.accepted(kind, self.host.monotonic())
             forbidden = () if doubt is None else tuple(doubt.forbidden)
         if ended:
+            from . import events
+
             self.emit(events.DoubtEnded())
             self._tell(credential, lambda view: after_fruit(view.record.refusals))
         elif news:
@@ -555,6 +567,8 @@ class Session:
             self.listening = True
             kinds = told(doubt.kinds)
         if began:
+            from . import events
+
             self._probe_at = self.host.monotonic() + FIRST_DOUBT
             self.emit(events.DoubtBegan(pause=FIRST_DOUBT))
         if self._told != credential.generation:
@@ -669,6 +683,8 @@ class Session:
                         return
                     await self.slot.swap(record.text, replace(record, text=None, refusals=refusals))
             except StoreError as error:
+                from . import events
+
                 self.emit(events.EndNotNoted(message=str(error)))
 
         if loop_here() is None:
@@ -818,8 +834,7 @@ class Session:
             self.source,
             self.facts,
             flight,
-            emit=self.emit,
-            refreshing=self._observers.refreshing if self._observers.tracing else None,
+            observers=self._observers,
             trouble=self._trouble,
         )
         started = self.host.monotonic()
@@ -844,6 +859,8 @@ class Session:
                     await self._observers.told()
             self._land(flight, landing, renewal.spending)
             if renewal.spending is not None:
+                from . import events
+
                 message = str(renewal.spending.unsaved)
                 self.emit(
                     events.NotShared(message=message)
@@ -861,7 +878,12 @@ class Session:
         known, record, error = self.credential, landing.record, landing.error
         before = None if self._trouble is None else self._trouble.error
         logged_out = isinstance(before, ReauthorizationRequired)
-        if landing.token is not None and record is not None and not landing.by_exchange:
+        adopted = landing.token is not None and record is not None and not landing.by_exchange
+        if error is None and not (adopted and self._observers.hears()):
+            return  # There is nothing to tell, or nobody to tell it to.
+        from . import events
+
+        if adopted and record is not None:
             if logged_out:
                 self.emit(events.LoginSeen(generation=record.generation))
             elif known is not None and known.generation < record.generation:
@@ -986,6 +1008,8 @@ class Session:
             if refusals.futile:
                 self._probe_at = self.host.monotonic() + view.refusals_for
             if issued and refusals.early >= MANY_EARLY_ENDS:
+                from . import events
+
                 self.emit(events.EarlyEnds(count=refusals.early))
 
     def _raise_if_just_looked(self) -> None:
@@ -1065,6 +1089,8 @@ class Session:
     def _saved(self, spending: Spending, record: Record) -> None:
         """Take what the store holds for the truth again, be it that token or a newer one."""
         if self._unsaved is spending:
+            from . import events
+
             self._unsaved = None
             self.emit(events.Saved())
             if record.token is not None and not record.is_for_another(self.facts.purpose):
@@ -1072,6 +1098,8 @@ class Session:
 
     def _hand_over(self, spending: Spending) -> Callable[[], Coroutine[Any, Any, None]] | None:
         """Return what hands over a token that cannot be saved; it ends within `refresh_timeout`, and raises nothing."""
+        from . import events
+
         on_unsaved, token = self._on_unsaved, spending.token
         self.emit(events.HandedOver(handled=on_unsaved is not None))
         if on_unsaved is None:
@@ -1109,7 +1137,10 @@ class Session:
 
     def replaying(self, credential: Credential) -> None:
         """Tell that a request is sent again with this credential; `renew` tells it itself."""
-        self.emit(events.Replayed(generation=credential.generation))
+        if self._observers.hears():
+            from . import events
+
+            self.emit(events.Replayed(generation=credential.generation))
 
 
 _MOST_TELLINGS = 4

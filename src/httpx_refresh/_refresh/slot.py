@@ -10,14 +10,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from inspect import iscoroutinefunction
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import anyio
 
 from .._errors import StoreError, cause_of, shown
 from .._token import Token
 from ..stores.base import Release, TokenStore
-from . import events
 from .host import CHANGING, Beside, CallRaised, Host, NotBack, bounded, current_loop, is_closed
 from .pauses import Backoff
 from .record import (
@@ -32,6 +31,9 @@ from .record import (
     with_token,
     write,
 )
+
+if TYPE_CHECKING:
+    from .events import StoreCalled
 
 T = TypeVar("T")
 
@@ -124,7 +126,7 @@ class Slot:
         self.refresh_timeout: float = refresh_timeout
         self.hanging: Beside | None = None
         self.said: bool = False
-        self.told: Callable[[events.StoreCalled], None] | None = None
+        self.told: Callable[[StoreCalled], None] | None = None
         self._seen: tuple[tuple[str, float], ...] = ()
         self._over: tuple[tuple[str, bool], ...] = ()
         self._spent: tuple[str, ...] = ()
@@ -395,6 +397,8 @@ class Slot:
             is_sync = not iscoroutinefunction(getattr(self.store, method, None))
         finally:
             if self.told is not None:
+                from . import events
+
                 took = self.host.monotonic() - started
                 operation = _OPERATIONS[done]
                 self.told(events.StoreCalled(operation=operation, duration=took, outcome=outcome))

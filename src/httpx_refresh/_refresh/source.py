@@ -6,9 +6,8 @@ import hashlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from .._token import Token
 
@@ -49,8 +48,7 @@ A source may declare facts about itself as attributes, see `Facts`. They are rea
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What a token source declares, each as an attribute of that name; all may be left out.
 
     Attributes:
@@ -154,7 +152,7 @@ def facts_now(facts: Facts, source: object) -> Facts:
     client = getattr(source, "client_fingerprint", None)
     if client == facts.client_fingerprint or not (client is None or isinstance(client, str)):
         return facts
-    return replace(facts, client_fingerprint=client)
+    return facts._replace(client_fingerprint=client)
 
 
 def _grace(value: object) -> float:

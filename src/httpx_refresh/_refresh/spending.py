@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import anyio
 
@@ -23,7 +23,6 @@ from .._errors import (
 )
 from .._token import Token
 from ..stores.base import Release
-from . import events
 from .host import CallRaised, NotBack, bounded, pass_on_interrupt
 from .pauses import Backoff, Need, after_claims, after_fruit, after_refresh, pause_after
 from .record import (
@@ -40,17 +39,22 @@ from .record import (
 from .slot import Slot, View
 from .source import Facts, Obtains, Refreshes, TokenSource, facts_now
 
+if TYPE_CHECKING:
+    from .events import Event
+
+# Events are imported where one is told: importing the library stays fast.
+
 LONGEST_HELD_PAUSE = 1.0
 """Seconds for which a claim is held while its owner waits to ask again."""
 
 
-@dataclass(frozen=True, slots=True)
 class Unsent:
     """Nothing was sent: this process was held up for too long first, or was told to end."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class NoToken:
+
+class NoToken(NamedTuple):
     """The source brought no token.
 
     Attributes:
@@ -64,23 +68,20 @@ class NoToken:
     pause: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """The source refused the refresh token for good; or, where nothing was spent, says that a person has to help."""
 
     error: ReauthorizationRequired
     maybe_spent: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Declined:
+class Declined(NamedTuple):
     """The source gives no token with these claims: that needs a person. Nothing was spent."""
 
     error: StepUpRequired
 
 
-@dataclass(frozen=True, slots=True)
-class Renewed:
+class Renewed(NamedTuple):
     """The source brought a token."""
 
     token: Token
@@ -135,7 +136,7 @@ class Spending:
         need: Need,
         claims: str | None,
         hold: Release | None,
-        emit: Callable[[events.Event], None],
+        emit: Callable[[Event], None],
     ) -> None:
         base = view.record
         self._obtains = not may_refresh(base, facts)
@@ -259,6 +260,8 @@ class Spending:
                 answer, pause, maybe_spent=maybe_spent, forgiven=forgiven
             ):
                 return
+            from . import events
+
             self.emit(
                 events.RefreshRetried(outcome=answer.outcome, message=str(answer), pause=pause)
             )
@@ -451,6 +454,8 @@ class Spending:
             if isinstance(self.outcome, Renewed):
                 self.unsaved = fresh(error)
                 return  # The claim stands: it is what keeps others from spending the old token.
+            from . import events
+
             self.emit(events.EndNotNoted(message=str(error)))
             self._slot.give_up(self._claim, maybe_spent=not isinstance(self.outcome, Unsent))
 
@@ -478,6 +483,8 @@ class Spending:
                     self._slot.give_up(self._claim, maybe_spent=True)
                     return False
                 if not self.repeatable:
+                    from . import events
+
                     self.emit(events.StillUnsaved(message=str(error)))
             else:
                 return True

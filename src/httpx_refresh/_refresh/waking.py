@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from . import events
 from .host import Beside
 from .pauses import Polls
 from .slot import Slot
+
+if TYPE_CHECKING:
+    from .events import Event
 
 _LEAST = 0.001
 """Seconds that each pause takes: what is left of a pause may be less than the clocks can tell."""
@@ -45,7 +47,7 @@ class Waiting:
         "_usable",
     )
 
-    def __init__(self, slot: Slot, polls: Polls, emit: Callable[[events.Event], None]) -> None:
+    def __init__(self, slot: Slot, polls: Polls, emit: Callable[[Event], None]) -> None:
         self._slot = slot
         self._polls = polls
         self._emit = emit
@@ -102,5 +104,7 @@ class Waiting:
 
     def _say_once(self, cause: str) -> None:
         if not self._slot.said:
+            from . import events
+
             self._slot.said = True
             self._emit(events.CallbackFailed(callback="changed() of the store", cause=cause))
