@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -194,7 +195,7 @@ def claims_of(text: str | None) -> dict[str, Any] | None:
         if not text.startswith("{"):
             packed = text.rstrip("=").translate(_URL_SAFE)
             text = base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True).decode()
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
         claims_text(value).encode()  # Half a surrogate pair cannot be sent.
     except (ValueError, RecursionError, binascii.Error):
         return None
@@ -228,6 +229,13 @@ def united_scope(*scopes: str | None) -> str | None:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        _refuse_constant("Infinity")  # It would be written so.
+    return number
 
 
 def _depth(value: object, most: int = _MOST_DEPTH) -> int:

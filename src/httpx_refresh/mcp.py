@@ -32,7 +32,7 @@ import httpx
 from ._challenges import parse, united_scope
 from ._errors import LoginFailed, RefreshUnavailable, RevocationFailed, StoreError, frameless
 from ._http.hosts import Hosts
-from ._http.origins import origin_of
+from ._http.origins import origin_of, read_url
 from ._oauth.answer import INVALID_GRANT, NoAnswer, Refusal
 from ._oauth.discovery import check_endpoint, endpoint_facts, server_metadata
 from ._oauth.documents import Documents, list_of, text_of
@@ -725,11 +725,10 @@ def _carrying(token: Token, client: _Client) -> Token:
 
 def _is_document(client_id: str) -> bool:
     """Whether a client id is the address of a metadata document (draft-ietf-oauth-client-id-metadata-document §3)."""
-    try:
-        url = httpx.URL(client_id)
-    except httpx.InvalidURL:
-        return False
-    return url.scheme == "https" and url.path not in ("", "/") and not url.fragment
+    url = read_url(client_id)
+    return (
+        url is not None and url.scheme == "https" and url.path not in ("", "/") and not url.fragment
+    )
 
 
 def _watched(client: Any, hosts: Hosts, home: httpx.URL) -> Any:

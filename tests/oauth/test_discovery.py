@@ -137,6 +137,7 @@ async def test_a_server_that_cannot_be_reached_is_reported_as_such() -> None:
 @pytest.mark.parametrize(
     "url, words",
     [
+        ("https://xn--nxasmq6bstate/token", "no URL"),
         ("http://127.0.0.1:8500/admin", "on this host"),
         ("https://localhost/admin", "on this host"),
         ("http://[::1]:1/", "on this host"),

@@ -358,6 +358,8 @@ async def test_no_login_goes_over_plain_http(name: str) -> None:
     "url, words",
     [
         ("https://server.test:x/", "is no URL"),
+        ("https://xn--nxasmq6bstate/", "is no URL"),
+        ("https://\ud800/", "is no URL"),
         ("https:///authorize", "must name a host"),
         ("https://user@server.test/authorize", "no user information"),
         ("https://server.test/authorize#here", "no fragment"),

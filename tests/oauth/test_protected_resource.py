@@ -89,6 +89,7 @@ async def test_where_the_server_says_where_its_metadata_is_nowhere_else_is_looke
         "https://10.0.0.1/metadata",
         "https://169.254.169.254/latest/meta-data",
         "https:///metadata",
+        "https://xn--nxasmq6bstate/metadata",
     ],
 )
 async def test_a_place_that_no_public_server_would_name_is_not_asked(named: str) -> None:
@@ -179,6 +180,8 @@ async def test_all_documents_together_take_no_longer_than_they_may() -> None:
         ("urn:mcp:public", False),
         ("", False),
         ("https://[", False),
+        ("https://xn--nxasmq6bstate/public", False),
+        ("https://\ud800/public", False),
     ],
 )
 def test_a_resource_covers_its_own_address_and_what_is_below_it(resource: str, does: bool) -> None:

@@ -140,6 +140,8 @@ async def test_a_home_that_the_token_names_is_not_trusted_beyond_the_providers_o
         "acme.my.salesforce.com",
         "https://acme.my.salesforce.com.evil.test",
         "https://a\nb",
+        "https://xn--nxasmq6bstate",  # encoded, and no name that idna knows
+        "https://\ud800",
         "",
     ],
 )

@@ -7,8 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from httpx_refresh._refresh.pauses import Need
 from httpx_refresh._refresh.record import (
@@ -201,59 +199,6 @@ def test_a_pause_is_read_as_five_minutes_at_most_and_not_negative() -> None:
 def test_of_the_kinds_that_were_refused_those_that_are_names_are_read() -> None:
     record = parse(json.dumps({"access_token": "a", "httpx_refresh": {"refusals": _REFUSALS}}))
     assert record.refusals == Refusals(1, 2, ("k",), 7, Pause("p", 5.0, 1005.0))
-
-
-_json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=8,
-)
-_notes = st.dictionaries(
-    st.sampled_from(
-        [
-            "generation",
-            "redeeming",
-            "uncertain",
-            "dead",
-            "revoked",
-            "failed",
-            "refusals",
-            "by",
-            "since",
-            "else",
-        ]
-    ),
-    _json,
-)
-_fields = st.dictionaries(
-    st.sampled_from(
-        ["access_token", "refresh_token", "expires_at", "token_type", "expires_in", "scope"]
-    ),
-    _json | st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1),
-)
-
-
-@given(
-    st.text()
-    | st.builds(json.dumps, _json)
-    | st.builds(lambda f, n: json.dumps({**f, "httpx_refresh": n}), _fields, _notes | _json)
-)
-def test_any_text_is_read_or_refused_and_what_is_read_is_written_and_read_again(text: str) -> None:
-    try:
-        record = parse(text)
-    except BadText:
-        return
-    claimed = replace(record, generation=record.generation + 1, redeeming=CLAIM)
-    again = parse(write(claimed, rev="v1"))
-    assert (again.token is None) == (record.token is None) == (record.revoked is not None)
-    if record.token is not None and again.token is not None:
-        assert again.token.access_token == record.token.access_token
-        assert again.token.refresh_token == record.token.refresh_token
-        assert again.token.expires_at == record.token.expires_at
-        assert set(again.token.extra) == set(record.token.extra)
-    assert replace(again, text=None, token=None, others={}) == replace(
-        claimed, text=None, token=None, others={}
-    )
 
 
 def test_a_generation_that_cannot_be_counted_on_is_refused() -> None:

@@ -54,6 +54,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def read_url(text: str) -> httpx.URL | None:
+    """Return a URL that others wrote; None if it names no host that can be read.
+
+    `httpx.URL` takes `xn--` in front of anything, and raises an error of `idna` when its host is asked for.
+    """
+    try:
+        url = httpx.URL(text)
+        return url if url.host else None
+    except (httpx.InvalidURL, UnicodeError):
+        return None
+
+
 class Origin(NamedTuple):
     """Scheme, host and port (RFC 6454 §4)."""
 
@@ -181,7 +193,7 @@ def _parse(text: str, allow_http: bool) -> tuple[Origin, bool]:
     is_wildcard = rest.startswith("*.")
     try:
         url = httpx.URL(f"{scheme}://{rest[2:] if is_wildcard else rest}")
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, UnicodeError):
         url = httpx.URL("")
     origin = origin_of(url)
     if (

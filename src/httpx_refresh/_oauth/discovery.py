@@ -12,6 +12,7 @@ import httpx
 
 from .._errors import frameless
 from .._http.hosts import is_this_host
+from .._http.origins import read_url
 from .authentication import MutualTLS
 from .documents import Documents, list_of, text_of
 from .endpoint import TokenEndpoint
@@ -138,10 +139,9 @@ def _mtls_facts(metadata: dict[str, Any]) -> dict[str, str]:
 
 def check_endpoint(issuer: str, url: str, name: str) -> None:
     """Refuse an endpoint that only somebody else's metadata would name: a service on this host, or one without TLS."""
-    try:
-        endpoint, home = httpx.URL(url), httpx.URL(issuer)
-    except httpx.InvalidURL:
-        raise ValueError(f"the metadata of {issuer} names a {name} that is no URL") from None
+    endpoint, home = read_url(url), httpx.URL(issuer)
+    if endpoint is None:
+        raise ValueError(f"the metadata of {issuer} names a {name} that is no URL")
     if is_this_host(endpoint) and not is_this_host(home):
         raise ValueError(
             f"the metadata of {issuer} names a {name} on this host, where that issuer is not: secrets of the client "

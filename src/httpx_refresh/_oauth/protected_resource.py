@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from .._http.origins import is_secure, origin_of
+from .._http.origins import is_secure, origin_of, read_url
 from .documents import Documents, list_of, text_of
 
 _MOST_SERVERS = 20
@@ -88,11 +88,8 @@ async def protected_resource(
 
 def _check_place(named: str, home: httpx.URL, shown: str, *, allow_http: bool) -> None:
     """Refuse an address that this API would not name for its metadata."""
-    try:
-        place = httpx.URL(named)
-    except httpx.InvalidURL:
-        place = httpx.URL("")
-    if not place.host or place.userinfo:
+    place = read_url(named)
+    if place is None or place.userinfo:
         raise ValueError(f"{shown} names a place for its metadata that is no address")
     if place.scheme == home.scheme == "http" and origin_of(place) == origin_of(home):
         return
@@ -108,14 +105,12 @@ def covers(resource: str, url: str) -> bool:
     RFC 9728 §3.3 has the first; the SDKs of the Model Context Protocol take the second, too. A slash at the end, and
     capital letters in scheme and host, make no difference.
     """
-    try:
-        parent, child = httpx.URL(resource), httpx.URL(url)
-    except httpx.InvalidURL:
-        return False
+    parent, child = read_url(resource), read_url(url)
     if (
-        parent.fragment
+        parent is None
+        or child is None
+        or parent.fragment
         or parent.userinfo
-        or not parent.host
         or origin_of(parent) != origin_of(child)
     ):
         return False

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-import httpx
-
 from .._errors import OriginNotAllowed, RevocationFailed
-from .._http.origins import compiled
+from .._http.origins import compiled, read_url
 from .._token import Token
 from .answer import Answer, NoAnswer
 from .client import FORM, Client
@@ -83,11 +81,8 @@ def _endpoint_of(
             "be checked against, so nothing was sent. Pass origins= to the endpoint, or its revocation_endpoint= in "
             "full."
         )
-    try:
-        home = httpx.URL(host)
-    except httpx.InvalidURL:
-        home = httpx.URL("")
-    if not home.host or home.userinfo or home.query or home.fragment or home.path not in ("", "/"):
+    home = read_url(host)
+    if home is None or home.userinfo or home.query or home.fragment or home.path not in ("", "/"):
         raise OriginNotAllowed(
             f"The instance_url that came with the token from {name} is no origin, so nothing was sent."
         )

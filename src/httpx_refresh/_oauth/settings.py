@@ -172,16 +172,17 @@ def checked_url(url: str, name: str, *, allow_http: bool = False) -> str:
         raise TypeError(f"{name} must be a str")
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
+        host = parsed.host
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise ValueError(f"{name} is no URL: {error}") from None
     if not url.isprintable():  # People are shown some of them.
         raise ValueError(f"{name} must not hold control characters")
-    if not is_secure(parsed.scheme, parsed.host, allow_http=allow_http):
+    if not is_secure(parsed.scheme, host, allow_http=allow_http):
         raise ValueError(
             f"{name} must be https (RFC 6749 §3.1 and §3.2; http to loopback excepted): secrets go there. In a network "
             "that you trust, pass allow_http=True"
         )
-    if not parsed.host or parsed.userinfo or parsed.fragment:
+    if not host or parsed.userinfo or parsed.fragment:
         raise ValueError(f"{name} must name a host, and have no user information and no fragment")
     return url
 

@@ -183,7 +183,8 @@ def _sql_store(scheme: str, address: str, taken: dict[str, str]) -> TokenStore:
         raise ValueError("SQLite in memory is empty for each connection: use memory: instead")
     try:
         # A pooled connection would belong to one event loop, and would have to be closed there.
-        engine = create_async_engine(parsed, poolclass=NullPool)
+        with _Unreadable(scheme):
+            engine = create_async_engine(parsed, poolclass=NullPool)
     except ImportError as error:
         raise ImportError(
             f"the driver of {scheme!r} is not installed: pip install {error.name}"
@@ -195,13 +196,16 @@ class _Unreadable:
     """Turn errors about a URL into a ValueError that does not show it; the libraries' own errors do."""
 
     def __init__(self, scheme: str) -> None:
-        self._message = f"this {scheme}: URL cannot be read; its port must be a number, and special characters escaped"
+        self._message = (
+            f"this {scheme}: URL cannot be read; its port must be a number, special characters escaped, and its host "
+            "and its other parts what the driver expects"
+        )
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        # SQLAlchemy's own error is not a ValueError.
-        if isinstance(error, Exception):
+        # SQLAlchemy's own errors are not ValueErrors. A missing driver has an error of its own.
+        if isinstance(error, Exception) and not isinstance(error, ImportError):
             error.args = ()
             raise ValueError(self._message) from None
 
