@@ -229,12 +229,12 @@ async def test_a_key_in_a_file_is_read_before_each_use_and_one_that_is_gone_send
     path = tmp_path / "key.pem"
     other = RSAKey.generate_key(2048)
     path.write_bytes(other.as_pem(private=True))
-    auth = RefreshAuth(JWTBearer(open_endpoint(server), path, issuer="svc"))
+    source = JWTBearer(open_endpoint(server), path, issuer="svc")
     path.write_text(PEM)
-    await auth.token()
+    await RefreshAuth(source).token()
     path.unlink()
     with pytest.raises(RefreshUnavailable, match="key") as caught:
-        await auth.refresh()
+        await source.obtain(None)
     assert (caught.value.outcome, server.token_requests) == ("not_sent", 1)
 
 

@@ -12,12 +12,19 @@ from typing import Any
 import pytest
 
 from httpx_refresh import ExpiryRule, RefreshAuth
-from tests.fakes import Endpoint, Store, both_libraries
+from tests.fakes import Endpoint, Store, both_libraries, loop_wall, use_loop_time
+from tests.virtual_time import virtual_time
 
-pytestmark = [pytest.mark.anyio, both_libraries]
+pytestmark = [pytest.mark.anyio, both_libraries, virtual_time]
 
 EXPIRED = json.dumps({"ok": False, "error": "token_expired"}).encode()
 LIMIT = 65_536
+
+
+@pytest.fixture(autouse=True)
+def loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new token that is refused is sent again after a second: it goes by at once."""
+    use_loop_time(monkeypatch)
 
 
 def says_expired(body: Any) -> bool:
@@ -38,7 +45,7 @@ class Site:
     """Gives the same answer to each request; `replays` counts how often a token was taken for expired."""
 
     def __init__(self, http: Any, rule: Any, make: Any) -> None:
-        self.endpoint = Endpoint()
+        self.endpoint = Endpoint(clock=loop_wall)
         auth = RefreshAuth(self.endpoint, Store(self.endpoint.text()), is_expired=rule)
         self.client = http.AsyncClient(
             auth=auth,

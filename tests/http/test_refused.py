@@ -342,13 +342,15 @@ async def passed_on(api: Refusing, client: Any, read: str | None) -> bytes:
 @pytest.mark.parametrize("read", [None, *READS])
 @pytest.mark.parametrize("way", ["rule", "doubt"])
 @pytest.mark.parametrize("size", [3000, 100_000])
+@virtual_time
 async def test_a_401_that_is_passed_on_is_whole_however_it_is_read(
-    http: Any, read: str | None, way: str, size: int
+    http: Any, read: str | None, way: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    use_loop_time(monkeypatch)
     chunks = [BODY[at : at + size] for at in range(0, len(BODY), size)]
     api = Refusing(http, pieces(*chunks), always=True)
     rule = ExpiryRule(lambda _: False) if way == "rule" else None
-    async with api.client(is_expired=rule) as client:
+    async with api.client(virtual=True, is_expired=rule) as client:
         if way == "doubt":  # A refresh does not help: the next 401 of that token is passed on.
             assert await passed_on(api, client, read) == BODY
         sent = len(api.sent)

@@ -485,7 +485,7 @@ async def test_entra_takes_the_token_of_a_workload_whose_file_is_kept_new(tmp_pa
     with pytest.raises(
         RefreshUnavailable, match="file passed as assertion cannot be read"
     ) as caught:
-        await auth.refresh()
+        await world.source.obtain(None)
     assert caught.value.outcome == "not_sent"
 
 

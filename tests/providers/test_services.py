@@ -102,7 +102,7 @@ async def test_a_google_service_account_asks_as_google_wants_it(tmp_path: Path) 
     assert server.headers[1]["kid"] == "k2"
     file.unlink()
     with pytest.raises(RefreshUnavailable, match="passed as key cannot be read") as caught:
-        await auth.refresh()
+        await source.obtain(None)
     assert caught.value.outcome == "not_sent"
     assert len(server.requests) == 2
 
