@@ -17,7 +17,7 @@ import anyio.lowlevel
 import pytest
 
 from httpx_refresh import BodyNotReplayable, ExpiryRule, RefreshAuth
-from httpx_refresh._http.bodies import DISCARD_LIMIT, READ_LIMIT
+from httpx_refresh._http.bodies import DISCARD_LIMIT, READ_LIMIT, give_up
 from tests.fakes import Endpoint, Store, both_libraries, loop_wall, use_loop_time
 from tests.oauth.raw_server import raw_server
 from tests.virtual_time import virtual_time
@@ -227,6 +227,29 @@ async def test_a_body_that_breaks_is_no_obstacle_to_a_replay(
     async with api.client() as client:
         assert await fetched(client, streamed) == "welcome"
     assert api.all_closed
+
+
+@pytest.mark.parametrize("end", [StopAsyncIteration, ConnectionError])
+async def test_a_body_that_ends_or_breaks_while_it_is_discarded_is_asked_for_no_more(
+    http: Any, end: type[Exception]
+) -> None:
+    taken: list[bytes | None] = []
+
+    class Stream(http.AsyncByteStream):  # type: ignore[misc]  # a base of either library
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return self
+
+        async def __anext__(self) -> bytes:
+            taken.append(b"x" * (READ_LIMIT + 1) if not taken else None)
+            await anyio.lowlevel.checkpoint()
+            if taken[-1] is None:
+                raise end
+            return taken[-1]
+
+    response = http.Response(401, stream=Stream(), extensions={"http_version": b"HTTP/2"})
+    await give_up(response)
+    assert taken == [b"x" * (READ_LIMIT + 1), None]
+    assert await response.aread() == b"x" * READ_LIMIT
 
 
 async def test_the_refused_response_stays_in_the_history_and_can_be_read(http: Any) -> None:

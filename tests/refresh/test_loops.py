@@ -232,9 +232,11 @@ def test_a_run_that_returns_during_a_token_request_saves_its_result(
             await auth.token()
             await auth.token()
         else:
-            async with api.client(auth) as client:
-                with anyio.move_on_after(0.03):
-                    await client.get("/")
+            async with api.client(auth) as client, anyio.create_task_group() as tasks:
+                tasks.start_soon(client.get, "/")
+                while not endpoint.asked:
+                    await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
         while not endpoint.asked:
             await anyio.lowlevel.checkpoint()
 

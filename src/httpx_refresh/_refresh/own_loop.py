@@ -58,14 +58,10 @@ class _OwnLoop:
     def __init__(self) -> None:
         self.loop = _make_loop()
         self.longest = 0.0
-        self.thread = threading.Thread(target=self._run, name="httpx-refresh loop", daemon=True)
+        self.thread = threading.Thread(
+            target=self.loop.run_forever, name="httpx-refresh loop", daemon=True
+        )
         self.thread.start()
-
-    def _run(self) -> None:
-        import asyncio
-
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
 
     def finish(self) -> None:
         """Tell what runs on the loop that it is to end, and wait for it."""
