@@ -29,6 +29,7 @@ from httpx_refresh import (
     ReauthorizationRequired,
     RefreshAuth,
     RefreshUnavailable,
+    StepUpRequired,
     StoreError,
     TokenEndpoint,
     mcp,
@@ -329,6 +330,40 @@ def test_an_api_that_learns_late_of_a_token_is_asked_a_second_time_after_a_while
     assert api.seen == ["SECRET-a0", "SECRET-a1", "SECRET-a1"]
     assert len(slept) == 1
     assert 0.5 < slept[0] < 1.5
+
+
+def test_a_part_that_accepted_the_token_is_not_asked_again_with_it_but_served_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    endpoint, ended = Endpoint(), set[str]()
+    api = SyncApi(lambda token: token not in ended)
+    auth = RefreshAuth(endpoint, store_of(endpoint))
+    with api.sync_client(auth) as client:
+        auth.sync.refresh()
+        assert client.get("/").status_code == 200
+        ended.add("SECRET-a1")
+        assert client.get("/").status_code == 200
+    assert api.seen == ["SECRET-a1", "SECRET-a1", "SECRET-a2"]
+    assert slept == []
+
+
+def test_a_403_tells_what_the_token_may_do_and_what_more_it_needs() -> None:
+    endpoint = Endpoint()
+    text = json.dumps({**json.loads(endpoint.text()), "scope": "read"})
+    challenge = {"www-authenticate": 'Bearer error="insufficient_scope", scope="write"'}
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(403, headers=challenge)
+
+    transport = httpx.MockTransport(answer)
+    auth = RefreshAuth(endpoint, MemoryStore(text))
+    with httpx.Client(auth=auth, transport=transport, base_url="https://api.test") as client:
+        for _ in range(3):
+            error = StepUpRequired.from_response(client.get("/"))
+            assert error is not None
+            assert error.params == {"scope": "read write"}
 
 
 def test_the_api_is_told_nothing_that_is_not_meant_for_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -137,6 +138,17 @@ async def test_of_a_longer_body_only_the_beginning_is_held_back(library: Any) ->
     assert await look(response) is None
     assert body.taken == 3
     assert b"".join([chunk async for chunk in response.aiter_raw()]) == b"".join(chunks)
+
+
+@pytest.mark.anyio
+@both
+async def test_a_body_of_just_the_limit_is_read_to_its_end_and_closed(library: Any) -> None:
+    text = json.dumps("x" * (READ_LIMIT - 2)).encode()
+    assert len(text) == READ_LIMIT
+    body = Body(text)
+    response = await answered(library, body)
+    assert await look(response) == "x" * (READ_LIMIT - 2)
+    assert body.closed == 1
 
 
 @pytest.mark.anyio

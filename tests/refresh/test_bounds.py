@@ -274,6 +274,17 @@ async def test_a_fact_that_cannot_be_meant_is_refused_at_construction(
         RefreshAuth(endpoint, Store(endpoint.text()))
 
 
+async def test_a_source_that_can_neither_start_nor_refresh_is_refused_at_construction() -> None:
+    class Neither:
+        starts = False
+
+        async def obtain(self, held: Token | None, /) -> Token:
+            raise AssertionError
+
+    with pytest.raises(ValueError, match="neither start nor refresh"):
+        RefreshAuth(Neither(), Store("{}"), origins="any")
+
+
 async def test_a_token_that_is_expired_on_its_arrival_is_used_until_it_is_refused() -> None:
     """A clock that is an hour ahead."""
     endpoint = Endpoint(clock=lambda: loop_wall() - 7200)

@@ -6,6 +6,7 @@ import os
 import sys
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from httpx_refresh import RefreshAuth, Token
@@ -76,3 +77,27 @@ async def test_a_child_does_not_wait_for_a_claim_that_it_inherited_in_its_own_me
                 assert (await auth.token()).access_token == "t2"
         source.gate.release()
     await auth.aclose()
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+async def test_a_child_waits_for_its_parent_s_claim_in_a_store_that_both_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    endpoint = Endpoint()
+    endpoint.gate = gate = Gate()
+    store = Store(endpoint.text(expires_in=-1))
+    async with anyio.create_task_group() as group:
+        group.start_soon(RefreshAuth(endpoint, store).token)
+        await gate.arrived()
+        with monkeypatch.context() as child:
+            pid = os.getpid()
+            child.setattr(os, "getpid", lambda: pid + 1)
+            child.setattr(slot, "_inherited", slot._inherited)
+            slot._inherit()
+            loads = store.loads
+            group.start_soon(RefreshAuth(endpoint, store).token)
+            while store.loads < loads + 3 and len(endpoint.asked) == 1:
+                await anyio.lowlevel.checkpoint()
+        gate.release()
+    assert endpoint.asked == ["SECRET-r0"]

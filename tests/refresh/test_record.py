@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
 from httpx_refresh._refresh.pauses import Need
 from httpx_refresh._refresh.record import (
+    AskedClaims,
     BadText,
     Claim,
     Dead,
@@ -145,6 +146,7 @@ def test_a_claim_s_time_is_read_as_positive_and_at_most_five_minutes(
 _PAUSE = {"nonce": "p", "pause": 5.0, "until": 1005.0}
 _FAILED = {"message": "m", "outcome": "busy", "transient": True, "failures": 1, **_PAUSE}
 _REFUSALS = {"early": 1, "futile": 2, "kinds": ["k", 5], "generation": 7, **_PAUSE}
+_CLAIMS = {"tried": ["c", 5], "generation": 7, "count": 1, **_PAUSE}
 
 
 @pytest.mark.parametrize(
@@ -164,6 +166,11 @@ _REFUSALS = {"early": 1, "futile": 2, "kinds": ["k", 5], "generation": 7, **_PAU
         ("refusals", _REFUSALS, {"generation": True}),
         ("refusals", _REFUSALS, {"kinds": {}}),
         ("refusals", _REFUSALS, {"nonce": None}),
+        ("refusals", _REFUSALS, {"forbidden": "k"}),
+        ("claims", _CLAIMS, {"count": -1}),
+        ("claims", _CLAIMS, {"generation": None}),
+        ("claims", _CLAIMS, {"tried": "c"}),
+        ("claims", _CLAIMS, {"until": "x"}),
     ],
 )
 def test_a_pause_that_cannot_be_read_is_none_and_the_token_stays_readable(
@@ -175,10 +182,11 @@ def test_a_pause_that_cannot_be_read_is_none_and_the_token_stays_readable(
         assert record.token == Token("a")
         return record
 
-    assert getattr(read(note), name)
+    kept = "asked_claims" if name == "claims" else name
+    assert getattr(read(note), kept)
     values: list[Any] = [{**note, **odd}, 5, None, []]
     for broken in values:
-        assert not getattr(read(broken), name)
+        assert not getattr(read(broken), kept)
 
 
 def test_of_the_clients_that_were_refused_eight_are_read() -> None:
@@ -220,9 +228,23 @@ def test_what_is_written_is_read_back_whole() -> None:
         "dead": DEAD,
         "failed": (FAILED, FAILED._replace(client="c1")),
         "refusals": REFUSALS,
+        "issued": 900.5,
+        "purpose": "reports",
+        "asked_claims": AskedClaims(("c1", "c2"), 3, 2, PAUSE),
+        "others": {"later": 1},
     }
     record = written(**notes)
     assert record == Record(record.text, HELD, 3, **notes)
+    default = Record(None)
+    same = {
+        one.name
+        for one in fields(Record)
+        if getattr(record, one.name) == getattr(default, one.name)
+    }
+    assert same == {"revoked"}  # Beside that, no token stands.
+    assert written(None, revoked=5.5) == replace(
+        Record(None, None, 3, revoked=5.5), text=written(None, revoked=5.5).text
+    )
     claimed = written(
         redeeming=Claim("b", "n", 1.5, 300.0, held=True),
         failed=(FAILED._replace(client="c1", transient=True, outcome="refused"),),
@@ -414,6 +436,7 @@ def test_a_refusal_of_the_client_binds_those_with_the_same_credentials(
         (Need.REFUSED, 1, 0, 6.4, "spend"),
         (Need.REFUSED, 14, 0, 0.0, "spend"),
         (Need.REFUSED, 14, 0, 4.9, "soon"),
+        (Need.REFUSED, 14, 0, 6.0, "soon"),
         (Need.REFUSED, 14, 0, 6.2, "pass_on"),
         (Need.PROBE, 0, 1, 0.0, "spend"),
         (Need.PROBE, 0, 1, 0.1, "pass_on"),
@@ -482,6 +505,35 @@ def test_a_source_that_can_start_needs_no_text_and_goes_on_with_none_for_somethi
     view: View, facts: Facts, step: Step
 ) -> None:
     assert decide(view, stale=None, need=Need.RESULT, forced=False, facts=facts, now=1000.0) == step
+
+
+@pytest.mark.parametrize(
+    "view, step",
+    [
+        (_view(_AHEAD), "spend"),
+        (_view(_AHEAD, "standing", redeeming=CLAIM), "wait"),
+        # The token in use is good: for claims that no refresh brings, a person has to log in.
+        (_view(None), "pass_on"),
+        (_view(_A), "pass_on"),
+        (_view(_AHEAD, dead=DEAD), "pass_on"),
+    ],
+)
+def test_claims_are_refreshed_for_where_that_can_be_and_else_passed_on(
+    view: View, step: Step
+) -> None:
+    claims = '{"access_token": {}}'
+    options: dict[str, Any] = {"need": Need.CLAIMS, "forced": False, "facts": FACTS, "now": 1000.0}
+    assert decide(view, stale=_A, claims=claims, **options) == step
+
+
+def test_a_pause_for_claims_binds_those_who_ask_for_claims_and_nobody_else() -> None:
+    asked = AskedClaims((), 0, 1, PAUSE)
+    view = replace(_view(_AHEAD, asked_claims=asked), claims_for=0.1)
+    options: dict[str, Any] = {"forced": False, "facts": FACTS, "now": 1000.0}
+    assert decide(view, stale=_A, need=Need.CLAIMS, claims="{}", **options) == "pass_on"
+    assert decide(view, stale=_A, need=Need.RESULT, **options) == "spend"
+    view = replace(view, claims_for=0.0)
+    assert decide(view, stale=_A, need=Need.CLAIMS, claims="{}", **options) == "spend"
 
 
 def test_a_slot_in_which_no_token_was_yet_is_written_and_read() -> None:

@@ -6,8 +6,10 @@ import logging
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import anyio
 import httpx
@@ -19,6 +21,7 @@ from httpx_refresh._refresh.pauses import (
     Doubt,
     Need,
     after_acceptance,
+    after_claims,
     after_fruit,
     after_futile,
     after_refresh,
@@ -26,7 +29,7 @@ from httpx_refresh._refresh.pauses import (
     told,
     trouble_after,
 )
-from httpx_refresh._refresh.record import Pause, Refusals
+from httpx_refresh._refresh.record import AskedClaims, Pause, Refusals, write
 from httpx_refresh.testing import Gate
 from tests.fakes import Api, Endpoint, Store, loop_wall
 from tests.virtual_time import virtual_time
@@ -436,6 +439,25 @@ async def test_a_pod_that_adopts_a_token_learns_from_the_store_that_it_is_in_dou
     assert len(endpoint.asked) == asked
 
 
+@pytest.mark.parametrize("told", ["before it is used", "while it is used"])
+@pytest.mark.parametrize("futile, asked, status", [(1, 1, 200), (2, 0, 401)])
+@marked
+async def test_one_futile_refresh_elsewhere_leaves_a_token_the_benefit_of_the_doubt(
+    told: str, futile: int, asked: int, status: int
+) -> None:
+    """What was accepted before the doubt is not known, so the first refusal is an end; after two such refreshes not."""
+    endpoint, store, auth = service()
+    api = Paths(lambda _, token: token != "a0")
+    async with api.client(auth) as client:
+        if told == "while it is used":
+            await auth.token()
+        pause = Pause("p", 30.0, loop_wall() + 30.0)
+        refusals = Refusals(0, futile, (kind_of("GET", "https://b", "/"),), 0, pause)
+        store.text = write(replace(store.record, refusals=refusals), rev="v1")
+        assert (await client.get("/")).status_code == status
+    assert len(endpoint.asked) == asked
+
+
 @marked
 async def test_a_refresh_because_of_a_refusal_that_fails_raises_why() -> None:
     endpoint, _, auth = service()
@@ -625,6 +647,32 @@ def test_a_refresh_at_an_expiry_ends_what_is_known_of_early_ends() -> None:
     for before in (None, Refusals(2, 0, (), 3, _PAUSE)):
         for need in (Need.AHEAD, Need.RESULT):
             assert after_refresh(before, need, generation=4, now=1.0, nonce="n") is None
+
+
+@pytest.mark.parametrize(
+    "now, count, pause", [(400.0, 6, 0.05 * 1.5**4), (400.1, 1, 0.0), (100.0, 6, 0.05 * 1.5**4)]
+)
+def test_refreshes_with_claims_are_counted_until_five_minutes_go_by_without_one(
+    now: float, count: int, pause: float
+) -> None:
+    before = AskedClaims(("c",), 1, 5, Pause("p", 1.0, 100.0))
+    note = after_claims(before, "{}", before=1, generation=2, now=now, nonce="n")
+    assert (note.times, note.generation, len(note.tried)) == (count, 2, 1)
+    assert note.pause.seconds == pytest.approx(pause)
+    assert note.pause.until == now + note.pause.seconds
+
+
+def test_claims_that_were_refused_are_noted_beside_those_that_the_same_token_was_asked_for() -> (
+    None
+):
+    before = AskedClaims(("c",), 1, 1, Pause("p", 1.0, 100.0))
+    options: dict[str, Any] = {"now": 100.0, "nonce": "n"}
+    same = after_claims(before, "{}", before=1, generation=1, **options)
+    assert same.tried[1:] == ("c",)
+    assert after_claims(before, "{}", before=1, generation=2, **options).tried == same.tried[:1]
+    assert after_claims(before, "{}", before=2, generation=2, **options).tried == same.tried[:1]
+    first = after_claims(None, "{}", before=1, generation=1, **options)
+    assert first == AskedClaims(same.tried[:1], 1, 1, Pause("n", 0.0, 100.0))
 
 
 def test_futile_refreshes_pause_for_half_a_minute_to_five_and_fruit_ends_that() -> None:
