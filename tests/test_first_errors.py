@@ -114,7 +114,7 @@ async def test_a_waiter_sees_the_message_once_under_its_public_name() -> None:
 def test_every_error_has_its_public_name_and_can_be_pickled() -> None:
     errors = [
         one
-        for one in map(httpx_refresh.__dict__.get, httpx_refresh.__all__)
+        for one in (getattr(httpx_refresh, name) for name in httpx_refresh.__all__)
         if isinstance(one, type) and issubclass(one, Exception)
     ]
     assert len(errors) == 9

@@ -194,7 +194,7 @@ class RefreshAuth(AuthBase):
         if unauthorized not in ("raise", "return"):
             raise ValueError('unauthorized must be "raise" or "return"')
         self._returns = unauthorized == "return"
-        self._async_only = _async_only(source, store)
+        self._async_only = _async_only(source, store) is not None
         self._origins = _named_origins(source, origins, allow_http=allow_http)
         self._rule = checked_rule(
             getattr(source, "is_expired", None) if is_expired is None else is_expired
@@ -317,9 +317,9 @@ class RefreshAuth(AuthBase):
             RuntimeError: the store or the token endpoint's client belongs to one event loop, or the event loop of this
                 very thread is refreshing the token. Nothing was sent.
         """
-        if self._async_only is not None:
-            raise RuntimeError(self._async_only)
         session = self._session
+        if self._async_only:
+            raise RuntimeError(_async_only(session.source, session.slot.store))
         known = session.credential
         sent: tuple[Credential, Response] | None = None
         if (
@@ -574,8 +574,9 @@ class SyncCalls:
             self._run(self._auth.aclose)
 
     def _check(self) -> None:
-        if self._auth._async_only is not None:
-            raise RuntimeError(self._auth._async_only)
+        if self._auth._async_only:
+            session = self._auth._session
+            raise RuntimeError(_async_only(session.source, session.slot.store))
 
     def _run(self, call: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         self._check()

@@ -200,6 +200,7 @@ class Renewal:
         "_begun",
         "_claimed_since",
         "_failure",
+        "_hears",
         "_hold",
         "_observers",
         "_retries",
@@ -232,6 +233,7 @@ class Renewal:
         self.asked = False
         self.spending: Spending | None = None
         self._observers = observers
+        self._hears = observers.hears()
         self._trouble = trouble
         self._started = self._begun = math.inf
         self._beginnings = 0
@@ -340,7 +342,7 @@ class Renewal:
             if self._claimed_since is None:
                 self._claimed_since = host.monotonic()
         elif self._claimed_since is not None:
-            if self._observers.hears():
+            if self._hears:
                 from .events import ClaimWaited
 
                 self._observers.emit(ClaimWaited(duration=host.monotonic() - self._claimed_since))
@@ -477,7 +479,7 @@ class Renewal:
         if self._retries is None:
             self._retries = Backoff(self.slot.host, 0.25, 8.0)
         event: RefreshStarted | None = None
-        if observers.hears():
+        if self._hears:
             from .events import RefreshStarted
 
             reason = reason_of(flight, self.slot.host.wall())
@@ -530,7 +532,7 @@ class Renewal:
                 by_exchange=True,
                 seen_at=claimed_at,
             )
-        if mine and self._observers.hears():
+        if mine and self._hears:
             from .events import Refreshed
 
             elapsed = self.slot.host.monotonic() - self._started

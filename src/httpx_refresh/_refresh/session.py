@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 from anyio.lowlevel import RunVar
@@ -140,6 +140,29 @@ def ahead_of(
     return expires_at - host.jitter(lead, 0.9)
 
 
+class Lately(NamedTuple):
+    """What a session did lately, and need not or may not do again at once. All moments are monotonic.
+
+    Attributes:
+        probe_at: when a refusal may be worth a refresh again although nothing is accepted.
+        end_at: when an early end may be worth a refresh again.
+        look_at: when the store may be looked at again because of a refusal that is passed on.
+        ahead_at: when a refresh ahead of expiry may start again.
+        emptied_at: when the store was emptied here last. What was seen there before is not used any more.
+        told: the generation whose verdict was written into the store.
+    """
+
+    probe_at: float = -math.inf
+    end_at: float = -math.inf
+    look_at: float = -math.inf
+    ahead_at: float = -math.inf
+    emptied_at: float = -math.inf
+    told: int = -1
+
+
+_NOTHING_LATELY = Lately()
+
+
 class Session:
     """The refreshes of one token in one process. A request with a good token reads `credential`, and nothing else.
 
@@ -151,12 +174,8 @@ class Session:
         _unsaved: the spending whose token the store does not have yet. What it brought is the truth then.
         _doubt: which kinds of request were accepted and refused with `credential`; None where nothing is in doubt.
         _accepted: the kind of the first request that was accepted with `credential`; empty until then.
-        _probe_at: when (monotonic) a refusal may be worth a refresh again although nothing is accepted.
-        _end_at: when (monotonic) an early end may be worth a refresh again.
-        _look_at: when (monotonic) the store may be looked at again because of a refusal that is passed on.
-        _ahead_at: when (monotonic) a refresh ahead of expiry may start again.
-        _told: the generation whose verdict was written into the store.
-        _emptied_at: when (monotonic) the store was emptied here last. What was seen there before is not used any more.
+        _lately: what was done lately; one object for all sessions that have done nothing yet.
+        _observers_if_any: who is told; without callbacks it is made when it is first needed.
 
     Invariants: there is at most one flight for a loop in `_flights`: between the look and the registration in `_board`
     nothing is awaited, and the loop's lock is held. `credential` is never replaced by one of an earlier generation that
@@ -165,17 +184,13 @@ class Session:
 
     __slots__ = (
         "_accepted",
-        "_ahead_at",
         "_doubt",
-        "_emptied_at",
-        "_end_at",
         "_flights",
-        "_look_at",
-        "_observers",
+        "_label",
+        "_lately",
+        "_observers_if_any",
         "_on_unsaved",
-        "_probe_at",
         "_refresh_before",
-        "_told",
         "_trouble",
         "_unsaved",
         "credential",
@@ -200,11 +215,6 @@ class Session:
         self.facts = facts_of(source)
         self.slot = slot
         self.host = slot.host
-        self._observers = Observers(
-            observers, source=source, provider=self.facts.name, store=slot.store, label=label
-        )
-        if self._observers.listening:
-            slot.told = self.emit
         self.credential: Credential | None = None
         self.listening = False
         self._refresh_before = refresh_before
@@ -214,12 +224,36 @@ class Session:
         self._unsaved: Spending | None = None
         self._doubt: Doubt | None = None
         self._accepted = ""
-        self._probe_at = _LONG_AGO
-        self._end_at = _LONG_AGO
-        self._look_at = _LONG_AGO
-        self._ahead_at = _LONG_AGO
-        self._emptied_at = _LONG_AGO
-        self._told = -1
+        self._lately = _NOTHING_LATELY
+        self._label = label
+        self._observers_if_any: Observers | None = None
+        if observers:
+            self._observers_if_any = self._observers_of(observers)
+            slot.told = self.emit
+
+    def _observers_of(self, callbacks: Sequence[Observer]) -> Observers:
+        found = Observers(
+            callbacks,
+            source=self.source,
+            provider=self.facts.name,
+            store=self.slot.store,
+            label=self._label,
+        )
+        known = self.credential
+        found.generation = None if known is None else known.generation
+        return found
+
+    @property
+    def _observers(self) -> Observers:
+        found = self._observers_if_any
+        if found is None:  # Not made before: a process may have very many sessions.
+            found = self._observers_if_any = self._observers_of(())
+        return found
+
+    def _note(self, **done: Any) -> None:
+        """Note what was done, see `Lately`."""
+        with CHANGING:
+            self._lately = self._lately._replace(**done)
 
     @property
     def emit(self) -> Callable[[Event], None]:
@@ -255,7 +289,7 @@ class Session:
         """Whether there is something to do on `loop` for a credential that holds, see `renew_ahead`."""
         return known.renew_at == -math.inf or (
             self.host.wall() >= known.renew_at
-            and self.host.monotonic() >= self._ahead_at
+            and self.host.monotonic() >= self._lately.ahead_at
             and loop not in self._flights
         )
 
@@ -345,9 +379,10 @@ class Session:
         return None, False
 
     async def _replaying(self, credential: Credential) -> Credential:
+        observers = self._observers
         self.replaying(credential)
-        if self._observers.listening:
-            await self._observers.told()
+        if observers.listening:
+            await observers.told()
         return credential
 
     async def set_token(self, token: Token) -> None:
@@ -416,7 +451,7 @@ class Session:
                     raise self.slot.keeps_changing()
             with CHANGING:
                 self.credential = None
-                self._emptied_at = host.monotonic()
+                self._note(emptied_at=host.monotonic())
                 self._accepted, self.listening = "", False
             self._start_over()
 
@@ -451,7 +486,7 @@ class Session:
             self.emit(events.Saved())
         self._trouble = None
         self._doubt = None
-        self._probe_at = self._end_at = _LONG_AGO
+        self._note(probe_at=-math.inf, end_at=-math.inf)
 
     async def _to_the_end(self, work: Callable[[], Coroutine[Any, Any, None]], before: str) -> None:
         """Do `work` in a task that no caller owns, and wait for it; raise what it raises, without its frames.
@@ -535,7 +570,7 @@ class Session:
             if doubt is not None and after_refusal:
                 ended = not doubt.is_settled()
                 self._doubt = doubt = doubt.after_fruit(kind)
-                self._probe_at = _LONG_AGO
+                self._note(probe_at=-math.inf)
             self.listening = doubt is not None
             news = doubt is not None and doubt.accepted(kind, self.host.monotonic())
             forbidden = () if doubt is None else tuple(doubt.forbidden)
@@ -569,10 +604,10 @@ class Session:
         if began:
             from . import events
 
-            self._probe_at = self.host.monotonic() + FIRST_DOUBT
+            self._note(probe_at=self.host.monotonic() + FIRST_DOUBT)
             self.emit(events.DoubtBegan(pause=FIRST_DOUBT))
-        if self._told != credential.generation:
-            self._told = credential.generation
+        if self._lately.told != credential.generation:
+            self._note(told=credential.generation)
             self._tell(
                 credential,
                 lambda view: self._verdict(view, credential, kinds),
@@ -583,7 +618,7 @@ class Session:
 
         The moment of the first acceptance is not kept, for there is one with each token. It is taken for a recent one.
         """
-        return self.host.monotonic() if self._accepted else _LONG_AGO
+        return self.host.monotonic() if self._accepted else -math.inf
 
     def _vouched(self, view: View, generation: int, forbidden: tuple[str, ...]) -> Refusals | None:
         """Return what to note in the store about a token that is accepted while it is in doubt."""
@@ -620,9 +655,9 @@ class Session:
         with CHANGING:
             doubt = self._doubt
             verdict = "ended" if doubt is None else doubt.refused(kind(), now)
-            if verdict == "ended" and now >= self._end_at:
+            if verdict == "ended" and now >= self._lately.end_at:
                 return Need.REFUSED if doubt is None else Need.ENDED
-            if verdict == "probe" and now >= self._probe_at:
+            if verdict == "probe" and now >= self._lately.probe_at:
                 return Need.PROBE
             return Need.LOOK
 
@@ -630,9 +665,9 @@ class Session:
         """Whether to look at the store for another token; if so, not again soon."""
         now = self.host.monotonic()
         with CHANGING:
-            if now < self._look_at:
+            if now < self._lately.look_at:
                 return False
-            self._look_at = now + self.host.jitter(LOOK, 0.8)
+            self._note(look_at=now + self.host.jitter(LOOK, 0.8))
             return True
 
     def _learn(self, view: View) -> None:
@@ -653,9 +688,11 @@ class Session:
             if self._doubt is not None and refusals.generation == self._doubt.generation:
                 self._doubt.accepted_elsewhere(view.accepted_for, now)
             if refusals.futile:
-                self._probe_at = max(self._probe_at, now + pause)
-            self._end_at = now + early_left(refusals, pause)
-            self._look_at = now + self.host.jitter(LOOK, 0.8)
+                self._note(probe_at=max(self._lately.probe_at, now + pause))
+            self._note(
+                end_at=now + early_left(refusals, pause),
+                look_at=now + self.host.jitter(LOOK, 0.8),
+            )
 
     def _tell(self, credential: Credential, change: Callable[[View], Refusals | None]) -> None:
         """Write a verdict into the store, beside everything else; it stays in memory if the token is claimed, or gone.
@@ -752,8 +789,9 @@ class Session:
             else:
                 flight.join(need, claims)
             flight.waiters += 1
-            if self._observers.tracing:
-                self._observers.waiting(flight.links)
+            observers = self._observers_if_any
+            if observers is not None and observers.tracing:
+                observers.waiting(flight.links)
             while (landing := flight.landing) is None:
                 if blocked is not None and self.slot.loop_of(flight.behind) is blocked:
                     raise own_loop.WaitsForItself
@@ -951,7 +989,7 @@ class Session:
             seen_at: when (monotonic) it was seen in the store. What was put to use later is newer.
         """
         known = self.credential
-        if known is None and seen_at <= self._emptied_at:
+        if known is None and seen_at <= self._lately.emptied_at:
             return  # It has been revoked or forgotten since then.
         if known is not None and known.since >= seen_at:
             # A clock may be too coarse to tell the two moments apart: then the generation tells.
@@ -986,7 +1024,8 @@ class Session:
         )
         with CHANGING:
             self.credential = credential
-            self._observers.generation = generation
+            if self._observers_if_any is not None:
+                self._observers_if_any.generation = generation
             self._accepted = ""
             self.listening = True
             before = self._doubt
@@ -1006,7 +1045,7 @@ class Session:
                     self._doubt.forbidden |= before.forbidden
         if refusals is not None:
             if refusals.futile:
-                self._probe_at = self.host.monotonic() + view.refusals_for
+                self._note(probe_at=self.host.monotonic() + view.refusals_for)
             if issued and refusals.early >= MANY_EARLY_ENDS:
                 from . import events
 
@@ -1028,7 +1067,7 @@ class Session:
         pause = self.host.jitter(max(most, 0.2), 0.5)
         if trouble is not None:
             pause = max(pause, trouble.ask_at - now)
-        self._ahead_at = now + pause
+        self._note(ahead_at=now + pause)
 
     def _renew_at(self, token: Token, expires_at: float | None) -> float:
         return ahead_of(
@@ -1148,9 +1187,6 @@ _MOST_TELLINGS = 4
 
 _NEVER = 86_400.0
 """Seconds between two ticks for those who need none."""
-
-_LONG_AGO = -math.inf
-"""One object of it, since there may be very many sessions."""
 
 _TURNS = 0.1
 """So much of `refresh_timeout` goes by between two looks of those who wait at how long they have been waiting."""
