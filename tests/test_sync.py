@@ -1,4 +1,4 @@
-"""Sync clients: the same object, the same one refresh, on an event loop of the library's own."""
+"""Sync clients: the same object, the same one refresh, on an event loop of the library."""
 
 from __future__ import annotations
 

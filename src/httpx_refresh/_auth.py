@@ -116,7 +116,7 @@ class RefreshAuth(AuthBase):
             which it must not block: that of a request that asked for it, or the library's own (in a daemon thread) if
             that was a sync client's.
         on_event: called with what happens to the token, values of `httpx_refresh.events`; one callable, or several.
-            Each is called in a thread of the library's own, by one thread at a time and in order. What it raises is
+            Each is called in a thread of the library, by one thread at a time and in order. What it raises is
             logged once, and nobody waits for one that blocks.
         label: a name for this token, such as a tenant's. Events and log records carry it.
         allow_http: whether `origins` may name http origins besides loopback, for a network that you trust: a service

@@ -1,4 +1,4 @@
-"""Blocking calls in daemon threads of the library's own, for coroutines of any event loop.
+"""Blocking calls in daemon threads of the library, for coroutines of any event loop.
 
 Not anyio's worker threads: the application shares their limiter and may have taken all of its forty places, for
 instance with sync endpoints that wait for a token; and on asyncio they are no daemons, so that a call that hangs keeps

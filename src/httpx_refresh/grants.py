@@ -60,7 +60,7 @@ class HasToken(Protocol):
 Secret: TypeAlias = str | Token | HasToken | Callable[[], "str | Token | Awaitable[str | Token]"]
 """A token as text; or, where it is read again for each request: another `RefreshAuth`, or a callable, async or not.
 
-A callable that is not async is called in a thread of the library's, where it may read a file.
+A callable that is not async is called in a thread of the library, where it may read a file.
 """
 
 Words: TypeAlias = str | Iterable[str]
@@ -454,7 +454,7 @@ class Grant(EndpointSource):
         endpoint: asks.
         grant_type: the grant's name, a word or a URI.
         params: its parameters; or a callable, async or not, that returns them and is called for each request. Their
-            values count as secrets. One that is not async is called in a thread of the library's, and may read a file.
+            values count as secrets. One that is not async is called in a thread of the library, and may read a file.
         subject: whom or what the tokens are for, where a parameter says so, such as an account's id: it goes into what
             the stored text says of itself, and a token for another one is not adopted.
         repeatable: whether asking again is safe when an answer may have been lost.
@@ -578,7 +578,7 @@ def _text(value: str, name: str) -> str:
     if not value.strip():
         raise ValueError(f"{name} must not be empty; leave it out (None) instead")
     if not checked.is_sendable(value):
-        raise ValueError(f"{name} must be text that UTF-8 can carry")
+        raise ValueError(f"{name} must be text that can be encoded as UTF-8")
     return value
 
 
@@ -635,7 +635,7 @@ async def _read(source: Secret | None, name: str) -> str:
         if not value:
             raise _Unusable("it is empty")
         if not checked.is_sendable(value):
-            raise _Unusable("it is not text that UTF-8 can carry")
+            raise _Unusable("it is not text that can be encoded as UTF-8")
         return value
     except Exception as error:
         failure = _not_sent(error, name)

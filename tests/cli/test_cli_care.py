@@ -309,7 +309,7 @@ def test_revoke_without_anybody_to_ask_needs_to_be_told(
 ) -> None:
     result = run("revoke", *at)
     assert result.exit_code == Exit.USAGE
-    assert "say --yes" in result.stderr
+    assert "confirm with --yes" in result.stderr
     assert held()["access_token"] == logged_in.access_token
 
 
@@ -334,7 +334,7 @@ def test_where_nothing_can_be_revoked_the_slot_is_emptied_all_the_same(
 ) -> None:
     result = run("revoke", "--token-url", server.token_url, *at[2:], "--yes")
     assert result.exit_code == Exit.DONE, result.output
-    assert "is not known to revoke tokens" in result.stderr
+    assert "has no known revocation endpoint" in result.stderr
     assert "Not revoked, but emptied" in result.stdout
     assert not server.families[0].revoked
 

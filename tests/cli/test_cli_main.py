@@ -102,7 +102,7 @@ def test_a_key_is_not_written_over_what_is_there(run: Run, there: str) -> None:
         target.symlink_to("old.key" if there == "link" else "absent.key")
     result = run("generate-key", "--output", str(target))
     assert result.exit_code == Exit.USAGE
-    assert "is there already, and was left as it is" in result.stderr
+    assert "exists already, and was left as it is" in result.stderr
     assert Path("old.key").read_text() == "old"
     assert not Path("absent.key").exists()
 

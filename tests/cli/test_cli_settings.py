@@ -105,7 +105,7 @@ def test_a_configuration_file_has_a_table_for_each_slot() -> None:
         ('[books]\nport = "8080"', "port in .books. must be of type int"),
         ("[books]\nport = true", "port in .books. must be of type int"),
         ("[books]\nstore = 7", "store in .books. must be of type str"),
-        ('[books]\nprovider = "nobody"', "the provider 'nobody', who is unknown"),
+        ('[books]\nprovider = "nobody"', "the unknown provider 'nobody'"),
     ],
 )
 def test_a_configuration_file_that_is_wrong_says_where(text: str, words: str) -> None:

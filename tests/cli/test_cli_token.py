@@ -72,7 +72,7 @@ def test_an_empty_slot_of_a_service_waits_for_nobody(server: AuthorizationServer
     configure(server, client_secret="secret")
     result = run("status", "reports", "--config", "config.toml")
     assert result.exit_code == Exit.DONE
-    assert "one is asked for when it is needed" in result.output
+    assert "one is requested when it is needed" in result.output
 
 
 def test_a_login_for_a_service_says_what_to_do_instead(

@@ -32,7 +32,7 @@ def shown(*, terminal: bool, callers: int) -> tuple[int, str]:
 def test_the_demo_ends_with_the_score_of_both_sides(terminal: bool) -> None:
     code, output = shown(terminal=terminal, callers=20)
     assert code == 0, output
-    assert "All 13 sums are right." in output
+    assert "All 13 figures are as expected." in output
     rows = [line.split() for line in output.splitlines() if line.strip()][-4:]
     assert [row[-1] for row in rows] == ["httpx-refresh", "3", "0", "0"]
     # The recipe: two for the first expiry, and one for each call after that; five callers, twice.
@@ -94,7 +94,7 @@ def test_a_wrong_sum_is_named_and_makes_the_exit_code_1(monkeypatch: pytest.Monk
     code, output = shown(terminal=False, callers=4)
     assert code == 1
     assert "WRONG a sum: 3" in output
-    assert "Some sums are not right." in output
+    assert "Some figures are not as expected." in output
 
 
 def test_the_script_exits_with_the_code_of_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:

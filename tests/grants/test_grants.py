@@ -530,7 +530,7 @@ async def _needs_login() -> Token:
         (_raises, "FileNotFoundError: No such file or directory"),
         (lambda: " \n", "it is empty"),
         (lambda: 7, "it is int"),
-        (lambda: "SECRET\ud800", "not text that UTF-8 can carry"),
+        (lambda: "SECRET\ud800", "not text that can be encoded as UTF-8"),
         (_needs_login, "X holds no token. Log in."),
     ],
 )

@@ -1,1 +1,1 @@
-"""What is said to and read from the API: httpx and httpx2, origins, bodies, challenges. It knows no token store."""
+"""Requests to the API and its responses: httpx and httpx2, origins, bodies, challenges. It knows no token store."""

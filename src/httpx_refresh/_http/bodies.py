@@ -1,6 +1,6 @@
-"""Bodies that are read twice: a request's is sent again, whole or not at all; a response's is read ahead within bounds.
+"""Bodies that are read twice: a request's is sent again completely or not at all, a response's is read ahead in part.
 
-Knows nothing of tokens. What is read of a response is put back in front of the rest.
+The part of a response that was read is put back in front of the rest. This module knows nothing about tokens.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .libraries import (
 if TYPE_CHECKING:
     from .libraries import Request, Response
 
-# asyncio is imported where it is used: importing the library stays fast.
+# asyncio is imported where it is used, so that the library imports fast.
 
 READ_LIMIT = 65_536
-"""Bytes that are read of a response's body before the response is handed on."""
+"""Bytes of a response's body that are read before the response is returned."""
 
 READ_SECONDS = 2.0
-"""Seconds that reading them may take; with a sync client, seconds after which no further chunk is waited for."""
+"""Seconds that this reading may take. With a sync client: seconds after which no further chunk is waited for."""
 
 DISCARD_LIMIT = 1_048_576
-"""Bytes that are read and dropped of a body on HTTP/2: a stream that is closed earlier stalls its connection."""
+"""Bytes of an HTTP/2 body that are read and dropped: closing a stream earlier stalls its connection."""
 
 _GZIP_OR_ZLIB = 47
 _RAW_DEFLATE = -15
@@ -52,9 +52,9 @@ _SENT_ALREADY = (
 
 
 class _Recorded:
-    """What a body has given so far.
+    """The part of a body that has been sent so far.
 
-    Mutable: `_chunks`, up to `limit` bytes of it; `_size`, of all that it has given; `_rest`, what it has yet to give.
+    Mutable: `_chunks`, up to `limit` bytes of it; `_size`, the bytes of all of it; `_rest`, the part not yet sent.
     Invariant: `_chunks` is whole, or `_size` is more than the limit.
     """
 
@@ -68,16 +68,16 @@ class _Recorded:
 
     @property
     def replayable(self) -> bool:
-        """Whether all that was sent so far is still here."""
+        """Whether everything that was sent so far is still recorded."""
         return self._size <= self._limit
 
     def forget(self) -> None:
-        """Let go of what was recorded: the body is not sent again, because it was accepted, or because it broke."""
+        """Drop the recorded chunks: the body was accepted, or it broke, so it is not sent again."""
         self._chunks = []
         self._size = self._limit + 1
 
     def _recorded(self) -> list[bytes]:
-        """Return what a further pass begins with."""
+        """Return the chunks that a further pass begins with."""
         if not self.replayable:
             raise BodyNotReplayable(_SENT_ALREADY)
         return self._chunks
@@ -91,10 +91,10 @@ class _Recorded:
 
 
 class Recording(_Recorded, StreamBase):
-    """Passes a body through as it is sent, and keeps up to `limit` bytes of it to be sent again.
+    """Passes a body through while it is sent, and keeps up to `limit` bytes of it for a second pass.
 
-    A second pass yields what was recorded, and then what the body still has to give: an API that refuses a request
-    may do so before it took all of it. Past the limit nothing is kept, and a second pass is refused by `replayable`.
+    A second pass yields the recorded chunks and then the rest of the body, because an API may refuse a request before
+    it has read all of it. Past the limit nothing is kept, and `replayable` is False.
     """
 
     records: ClassVar[tuple[type, ...]] = ASYNC_STREAMS
@@ -105,15 +105,15 @@ class Recording(_Recorded, StreamBase):
         rest = self._rest
         if rest is None:
             rest = self._rest = self._body.__aiter__()
-        # Not `async for` over the body: this generator is abandoned where a connection breaks, and the body has
-        # to go on from there.
+        # Not `async for` over the body: this generator is abandoned if the connection breaks, and a second pass
+        # continues the body from there.
         while True:
             try:
                 chunk = await rest.__anext__()
             except StopAsyncIteration:
                 return
             except BaseException:
-                # A generator that raised has ended, and would pass for a body that is over.
+                # A generator that raised has ended, and would look like a complete body.
                 self.forget()
                 raise
             self._record(chunk)
@@ -125,7 +125,7 @@ class Recording(_Recorded, StreamBase):
 
 
 class BlockingRecording(_Recorded, BlockingStreamBase):
-    """The same, for a body that a sync client sends."""
+    """Does the same for a body that a sync client sends."""
 
     records: ClassVar[tuple[type, ...]] = BLOCKING_STREAMS
 
@@ -155,9 +155,9 @@ def record(
     limit: int,
     kind: type[Recording] | type[BlockingRecording] = Recording,
 ) -> Recording | BlockingRecording | None:
-    """See to it that the request can be sent again; None if it can be as it is.
+    """Make the request's body repeatable, and return its recording; None if the body is repeatable as it is.
 
-    Bytes, text, JSON and forms can, and so can a multipart body whose files can be sought. Everything else is
+    Bytes, text, JSON and forms are repeatable, and so is a multipart body whose files are seekable. Any other body is
     recorded while it is sent.
     """
     stream = request.stream
@@ -166,14 +166,14 @@ def record(
     if isinstance(stream, (Recording, BlockingRecording)):
         return stream
     if not isinstance(stream, kind.records):
-        return None  # The client says best that it cannot send this.
+        return None  # The client cannot send this, and raises its own error.
     recording = kind(stream, limit)
     request.stream = recording
     return recording
 
 
 def _is_seekable_multipart(stream: object) -> bool:
-    """Whether this is the library's multipart body, and each file of it can be read from its start again."""
+    """Whether this is the library's multipart body, and each of its files can be read from the start again."""
     fields = getattr(stream, "fields", None)
     if not isinstance(fields, list):
         return False
@@ -191,11 +191,11 @@ def _is_seekable_multipart(stream: object) -> bool:
 
 
 class _Held:
-    """A response's body that is read ahead of its reader: what was read comes first, and then the rest.
+    """A response's body that is read ahead of its reader, who gets the chunks that were read and then the rest.
 
-    Mutable state, all of it the response's reader's: `chunks`, which were read and not handed on yet; `ended`, whether
-    nothing comes after them; `_error`, what reading raised, which is raised again after them; `_is_closed`, whether
-    `_source`, the body as it came, was closed; `_started`, whether it was read ahead.
+    Mutable state, used by the response's reader alone: `chunks`, which were read ahead and not yielded yet; `ended`,
+    whether nothing comes after them; `_error`, an error of reading, which is raised after them; `_is_closed`, whether
+    `_source`, the original body, was closed; `_started`, whether it was read ahead.
     """
 
     def __init__(self, source: Any) -> None:
@@ -216,13 +216,13 @@ class _Held:
 
 
 class HeldBody(_Held, StreamBase):
-    """Such a body of an async client's response.
+    """A body that is read ahead, of an async client's response.
 
-    Invariant: from `read_ahead` on, and until `_idle` is set, a task of this object's own waits for the next chunk, and
-    nobody else touches `_rest`. That task is needed because a wait cannot be given up otherwise: a cancelled
-    `__anext__` ends the generators below it, and the rest would be lost.
+    Invariant: from `read_ahead` on, until `_idle` is set, a task of this object waits for the next chunk, and nothing
+    else uses `_rest`. The task is needed because a wait could not be given up otherwise: a cancelled `__anext__` ends
+    the generators below it, and the rest would be lost.
 
-    An iterator of its own and no async generator: one that is left half read needs no finalizer.
+    It is an iterator and not an async generator, so that a half-read one needs no finalizer.
     """
 
     def __init__(self, source: Any) -> None:
@@ -233,7 +233,7 @@ class HeldBody(_Held, StreamBase):
         self._idle = anyio.Event()
 
     async def read_ahead(self) -> None:
-        """Read until the body ends, or it is longer than `READ_LIMIT`, or `READ_SECONDS` are over.
+        """Read until the body ends, is longer than `READ_LIMIT`, or `READ_SECONDS` are over.
 
         A body that ended is closed, and its connection is free.
         """
@@ -276,7 +276,7 @@ class HeldBody(_Held, StreamBase):
         return await self._rest.__anext__()
 
     async def discard(self) -> None:
-        """Read on, and drop what comes: up to `DISCARD_LIMIT`, for at most `READ_SECONDS`."""
+        """Read on and drop the chunks: up to `DISCARD_LIMIT` bytes, for at most `READ_SECONDS`."""
         size = 0
         with anyio.move_on_after(READ_SECONDS):
             try:
@@ -284,11 +284,11 @@ class HeldBody(_Held, StreamBase):
                     size += len(await self.__anext__())
             except StopAsyncIteration:
                 self.ended = True
-            except Exception as error:  # Nobody asked for the rest.
+            except Exception as error:  # Nobody needs the rest.
                 self._error = error
 
     async def aclose(self) -> None:
-        """Close the body; what was read of it can still be had."""
+        """Close the body; the chunks that were read ahead are still yielded."""
         if not self._is_closed:
             self._is_closed = True
             try:
@@ -308,10 +308,10 @@ class HeldBody(_Held, StreamBase):
 
 
 class BlockingHeldBody(_Held, BlockingStreamBase):
-    """Such a body of a sync client's response. Its coroutines never suspend, and so need no event loop.
+    """A body that is read ahead, of a sync client's response. Its coroutines never suspend, so they need no event loop.
 
-    A read that blocks cannot be given up: another thread that reads a socket which is closed under it may read
-    somebody else's. So a wait for one chunk is bounded by the client's own read timeout, and by nothing else.
+    A blocking read cannot be given up: if its socket were closed meanwhile, the reading thread might read from another
+    socket with the same number. So only the client's own read timeout bounds the wait for one chunk.
     """
 
     def __init__(self, source: Any) -> None:
@@ -319,7 +319,7 @@ class BlockingHeldBody(_Held, BlockingStreamBase):
         self._rest: Iterator[bytes] = iter(source)
 
     async def read_ahead(self) -> None:
-        """Read until the body ends, or it is longer than `READ_LIMIT`, or `READ_SECONDS` are over after a chunk.
+        """Read until the body ends, is longer than `READ_LIMIT`, or `READ_SECONDS` are over after a chunk.
 
         A body that ended is closed, and its connection is free.
         """
@@ -356,28 +356,28 @@ class BlockingHeldBody(_Held, BlockingStreamBase):
         return next(self._rest)
 
     async def discard(self) -> None:
-        """Read on, and drop what comes: up to `DISCARD_LIMIT`, for about `READ_SECONDS`."""
+        """Read on and drop the chunks: up to `DISCARD_LIMIT` bytes, for about `READ_SECONDS`."""
         if self._error is None:
             self._read(DISCARD_LIMIT)
 
     async def aclose(self) -> None:
-        """Close the body; what was read of it can still be had."""
+        """Close the body; the chunks that were read ahead are still yielded."""
         self.close()
 
     def close(self) -> None:
-        """Close the body; what was read of it can still be had."""
+        """Close the body; the chunks that were read ahead are still yielded."""
         if not self._is_closed:
             self._is_closed = True
             self._source.close()
 
 
 async def read_ahead(response: Response) -> HeldBody | BlockingHeldBody | None:
-    """Read the beginning of a response's body, and put it back; a sync client's without suspending.
+    """Read the beginning of a response's body, and put it back. For a sync client this does not suspend.
 
     The connection is free afterwards if the body ended within the bounds. A second call does nothing.
 
     Returns:
-        None if somebody read the body before, as a hook of the client's may: it is used as it is.
+        None if the body was read before, for example by a hook of the client; it is used as it is.
     """
     if response.is_stream_consumed:
         return None
@@ -390,23 +390,23 @@ async def read_ahead(response: Response) -> HeldBody | BlockingHeldBody | None:
 
 
 async def short_body_of(response: Response) -> bytes | None:
-    """Return a response's body, unpacked; None if it is longer than `READ_LIMIT`, slow, broken, or cannot be had."""
+    """Return a response's body, decoded; None if it is longer than `READ_LIMIT`, slow, broken, or not available."""
     held = await read_ahead(response)
     if held is not None:
         plain = _unpacked(held, response)
         return plain if held.ended and _is_short(plain) else None
     try:
         content = response.content
-    except RuntimeError:  # Somebody read it and kept nothing: `ResponseNotRead`.
+    except RuntimeError:  # It was read and not kept: `ResponseNotRead`.
         return None
     return content if _is_short(content) else None
 
 
 async def give_up(response: Response) -> None:
-    """End a response that only the client itself reads, to keep it in the next one's history.
+    """End a response that only the client itself reads, to keep it in the next response's history.
 
-    What the client reads of it is bounded: where the body is not whole, or would become more than `READ_LIMIT` once
-    it is unpacked, a part of it stands in its place.
+    The client reads a bounded body: if the body is not complete, or would be longer than `READ_LIMIT` when decoded, a
+    part of it replaces it.
     """
     held = await read_ahead(response)
     if held is None:
@@ -435,8 +435,8 @@ async def read_some(chunks: AsyncIterator[bytes], most: int) -> tuple[list[bytes
     """Read until the body ends or more than `most` bytes are there; return them, and whether it ended.
 
     Args:
-        chunks: the body; what is left of it can be read afterwards.
-        most: bytes; the chunk that passes them is the last one that is read.
+        chunks: the body; the rest of it can be read afterwards.
+        most: bytes; the chunk that exceeds them is the last one that is read.
     """
     some: list[bytes] = []
     size = 0
@@ -451,34 +451,34 @@ async def read_some(chunks: AsyncIterator[bytes], most: int) -> tuple[list[bytes
 
 
 async def drain(chunks: AsyncIterator[bytes]) -> None:
-    """End a body that nobody will read on, before its response is closed.
+    """End a body that nobody will read further, before its response is closed.
 
-    A chain of async generators leads down to the socket, and on trio none of them may be left to the garbage
-    collector half way. Cancelled, the innermost ends where it waits for the network, and the others with it.
+    A chain of async generators leads down to the socket, and on trio none of them may be left unfinished to the garbage
+    collector. When cancelled, the innermost one ends where it waits for the network, and the others with it.
     """
     with anyio.CancelScope() as scope:
         scope.cancel()
         for _ in range(_BUFFERED):
             try:
                 await chunks.__anext__()
-            except Exception:  # It has ended, or it is broken, which is an end as well.
+            except Exception:  # It has ended or broken; either way there is no more.
                 break
     if isinstance(chunks, AsyncGenerator):
-        await chunks.aclose()  # Nothing to do, but for a body that has no end and no wait.
+        await chunks.aclose()  # Needed only for a body that neither ends nor waits.
 
 
 def unpacked(body: bytes, encoding: str, most: int) -> bytes | None:
-    """Undo a `Content-Encoding` (RFC 9110 §8.4.1), but make no more than `most` bytes and one.
+    """Decode a `Content-Encoding` (RFC 9110 §8.4.1), up to `most` bytes and one.
 
-    A client's own decoder knows no bound: some kilobytes of gzip become gigabytes.
+    A client's own decoder has no limit: some kilobytes of gzip can become gigabytes.
 
     Args:
-        body: as it came over the wire.
+        body: the body as it was received.
         encoding: the header field's value; empty if there was none.
-        most: bytes; a result that is longer was cut.
+        most: bytes; a longer result was cut.
 
     Returns:
-        None if the body cannot be unpacked.
+        None if the body cannot be decoded.
     """
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
@@ -494,7 +494,7 @@ def unpacked(body: bytes, encoding: str, most: int) -> bytes | None:
 
 
 def _spawn(run: Callable[[], Coroutine[Any, Any, None]], over: Callable[[], None]) -> None:
-    """Start `run` in a task that no caller owns; `over` is called once it ended, even if it never began."""
+    """Start `run` in a task that no caller owns; `over` is called when it has ended, even if it never began."""
     trio = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_task():
         trio.lowlevel.spawn_system_task(run)
@@ -507,5 +507,5 @@ def _spawn(run: Callable[[], Coroutine[Any, Any, None]], over: Callable[[], None
     task.add_done_callback(lambda _: over())
 
 
-# An event loop keeps no hold of its tasks.
+# An event loop keeps only weak references to its tasks.
 _running: set[object] = set()

@@ -1,6 +1,6 @@
-"""What a response says of the token that was sent: accepted, expired, or not enough. Decisions on plain values.
+"""The meaning of a response for the token that was sent: accepted, expired, or not enough. Decisions on plain values.
 
-Knows nothing of what follows from it.
+What follows from that is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ExpiryRule:
-    """Say which responses mean "the access token has expired" for an API that says it in the body.
+    """A rule for an API that reports an expired access token in the body of its responses.
 
-    A response with one of these statuses is looked into: at most 64 KiB of its body are read, for at most two
-    seconds, and are still there for a later reader of the response, streamed or not. A body that announces
-    more is not touched. One that announces no length reaches its reader once 64 KiB of it, or all of it, are there.
+    For a response with one of these statuses, at most 64 KiB of its body are read, for at most two seconds. They remain
+    available to a later reader of the response, streamed or not. A body that announces more is not read. A body that
+    announces no length reaches its reader once 64 KiB of it, or all of it, have arrived.
 
     Args:
-        body: gets the body's JSON value (None if it is not JSON, too long, too slow, or empty) and says whether it
-            means it. What it raises, the request raises.
-        statuses: the statuses that may mean it; responses with others are never looked into.
+        body: a function of the body's JSON value (None if it is not JSON, too long, too slow, or empty) that returns
+            whether the token has expired. The request raises what it raises.
+        statuses: the statuses that may mean it; the bodies of other responses are never read.
 
     Raises:
-        TypeError: `body` is async: it must answer at once.
+        TypeError: `body` is async; it must return at once.
     """
 
     body: Callable[[Any], bool]
@@ -44,7 +44,7 @@ class ExpiryRule:
 
 
 Rule: TypeAlias = "ExpiryRule | Callable[[Any], bool] | None"
-"""How an API refuses a token: None, by status 401 (RFC 6750 §3.1); a predicate on the response; or by its body."""
+"""How an API refuses a token. None: by status 401 (RFC 6750 §3.1); a predicate on the response; a rule on its body."""
 
 
 class Accepted:
@@ -54,24 +54,24 @@ class Accepted:
 
 
 class Expired:
-    """The API refused the token that was sent; another one may be accepted."""
+    """The API refused the token that was sent, and may accept another one."""
 
     __slots__ = ()
 
 
 Challenge: TypeAlias = Accepted | Expired | StepUp
-"""What a response says of the token. More kinds may come: who matches on it names each."""
+"""The meaning of a response for the token. More kinds may follow, so code that matches on it names each kind."""
 
-# One object of each kind: a response costs no allocation.
+# One object of each kind, so that a response costs no allocation.
 ACCEPTED = Accepted()
 EXPIRED = Expired()
 
 
 def checked_rule(rule: Rule) -> Rule:
-    """Return the rule, if it is a valid one.
+    """Return the rule if it is valid.
 
     Raises:
-        TypeError: it is none of the three kinds, or it is async: what it returns would always count as true.
+        TypeError: it is none of the three kinds, or it is async, so that its result would always be true.
     """
     if not (rule is None or isinstance(rule, ExpiryRule)):
         if not callable(rule):
@@ -81,7 +81,7 @@ def checked_rule(rule: Rule) -> Rule:
 
 
 def glance(status: int, rule: Rule) -> Challenge | None:
-    """Return what the status alone says of the token, as it does of nearly every response; None: it does not tell."""
+    """Return the meaning of a response by its status, which is enough for nearly every response; None if it is not."""
     if status == 401:
         return None
     if rule is None:
@@ -90,7 +90,7 @@ def glance(status: int, rule: Rule) -> Challenge | None:
 
 
 async def challenge_of(response: Response, rule: Rule) -> Challenge:
-    """Return what a response says of the token; its body is read as far as the rule asks for that."""
+    """Return the meaning of a response; its body is read only if the rule needs it."""
     status, headers = response.status_code, response.headers
     if status == 401 and (step_up := _step_up(headers)) is not None:
         return step_up
@@ -107,15 +107,15 @@ async def challenge_of(response: Response, rule: Rule) -> Challenge:
 def read(
     status: int, headers: Mapping[str, str], body: bytes | None, rule: ExpiryRule | None
 ) -> Challenge:
-    """Say what a response says of the token.
+    """Return the meaning of a response for the token.
 
-    A 401 that asks for another login (RFC 9470 §3) is told by the `error` of its challenge alone, whatever the rule
-    says: `scope` and `resource_metadata` stand on ordinary ones, too. A 403 is the caller's.
+    A 401 that requires another login (RFC 9470 §3) is recognised by the `error` of its challenge alone, whatever the
+    rule says, because ordinary challenges have `scope` and `resource_metadata`, too. A 403 is left to the caller.
 
     Args:
         status: the response's status.
         headers: its header fields, by names in lower case.
-        body: its body, unpacked; None if it is too long, or was not read.
+        body: its decoded body; None if it is too long, or was not read.
         rule: how the API refuses a token.
     """
     if status == 401 and (step_up := _step_up(headers)) is not None:
@@ -129,11 +129,11 @@ def read(
 
 
 def _step_up(headers: Mapping[str, str]) -> StepUp | None:
-    """Return the login that a 401 asks for."""
+    """Return the login that a 401 requires."""
     value = headers.get("www-authenticate")
     if value is None or "insufficient_" not in value:
         return None
-    # A client's header fields can be had one by one: junk in one of them spoils no other.
+    # The client's header fields are read one by one, so that an invalid one does not affect the others.
     one_by_one = getattr(headers, "get_list", None)
     return step_up_of(parse([value] if one_by_one is None else one_by_one("www-authenticate")))
 

@@ -1,7 +1,7 @@
-"""Which hosts may be asked where a document of others names them: public ones, or neighbours of the named server.
+"""Which hosts may get a request because a server's document names them: public ones, or neighbours of that server.
 
-Otherwise the author of such a document could let this process ask whatever it can reach: a service on this host or in
-the same network, or a cloud's metadata service. Knows nothing of what is asked.
+Otherwise the author of such a document could make this process send requests to anything it can reach: a service on
+this host or in the same network, or a cloud's metadata service.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from .libraries import URL, Request
 
 Place = Literal["public", "private", "link-local", "loopback"]
-"""Where an address leads: everywhere, into this network, to the next host, or to this host."""
+"""Where an address is: on the Internet, in a private network, on this link, or on this host."""
 
 # RFC 6052 §2.1: an IPv4 address in the last four bytes.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def place_of(address: str) -> Place | None:
-    """Return where an IP address leads; None for what is no address.
+    """Return where an IP address is; None for a text that is no address.
 
-    `127.1`, `0x7f.1` and `2130706433` are addresses, too: who connects reads them as inet_aton(3) does.
+    `127.1`, `0x7f.1` and `2130706433` are addresses, too, because clients read them as inet_aton(3) does.
     """
     try:
         ip: Any = ipaddress.ip_address(address)
@@ -48,18 +48,18 @@ def place_of(address: str) -> Place | None:
 
 
 def is_this_host(url: URL) -> bool:
-    """Return whether a URL leads to this machine, however it is written; names below `localhost` do (RFC 6761)."""
+    """Return whether a URL leads to this machine in any notation; names below `localhost` do (RFC 6761)."""
     host = _name_of(url.raw_host)
     return host == "localhost" or host.endswith(".localhost") or place_of(host) == "loopback"
 
 
 class Hosts:
-    """The hosts that may be asked beside a server that a person has named.
+    """The hosts that may get requests besides a server that a person has named.
 
-    That server's own host may be asked wherever it is. Others must be public, or in a place of the same kind.
+    That server's own host is always allowed. Other hosts must be public, or in a place of the same kind.
 
-    Mutable: `_home`, the places where that server was found. It only grows; a connection counts once a request is
-    about to be sent on it, so that its certificate has been checked.
+    Mutable: `_home`, the places where that server was found. It only grows. A connection counts once a request is
+    about to be sent on it, when its certificate has been checked.
 
     Args:
         home: the server's URL.
@@ -73,17 +73,17 @@ class Hosts:
         self._home: frozenset[Place] = frozenset() if place is None else frozenset({place})
 
     def check(self, url: URL) -> None:
-        """Raise ValueError if the host of a URL is an address, or `localhost`, that must not be asked."""
+        """Raise ValueError if the host of a URL is an address, or `localhost`, that is not allowed."""
         host = _name_of(url.raw_host)
         place: Place | None = "loopback" if host.endswith("localhost") else place_of(host)
         if host != self._host and not self._may_ask(place):
             raise ValueError(f"{host} is {_WORDS[place or 'private']}, where {self._host} is not")
 
     async def watch(self, request: Request) -> None:
-        """Let a request be sent only to an address that may be asked: an event hook of httpx's clients.
+        """Raise an error before a request is sent to an address that is not allowed; an event hook of httpx's clients.
 
-        A name is looked up when the connection is made, and may lead elsewhere each time; so the address is looked at
-        that the connection has been made to. A proxy's is its owner's choice.
+        A name may resolve to another address for each connection, so the address of the connection itself is checked.
+        A proxy's address is not checked: the proxy's owner has chosen it.
         """
         before = request.extensions.get("trace")
         connecting: str | None = None

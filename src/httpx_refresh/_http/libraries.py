@@ -1,4 +1,4 @@
-"""The HTTP libraries of this process: httpx, and httpx2 where it is installed. One object serves clients of both."""
+"""The HTTP libraries of this process: httpx, and httpx2 if it is installed. One auth object serves clients of both."""
 
 from __future__ import annotations
 
@@ -52,20 +52,20 @@ BYTE_STREAMS: tuple[type, ...] = _each("ByteStream")
 NOT_SENT: tuple[type[Exception], ...] = _each(
     "ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"
 )
-"""What a client raises before a byte of the request left."""
+"""The errors that a client raises before a byte of the request was sent."""
 
 REQUEST_ERRORS: tuple[type[Exception], ...] = _each("RequestError")
-"""Everything a client raises when an exchange fails."""
+"""All errors that a client raises when an exchange fails."""
 
 STATUS_ERRORS: tuple[type[Exception], ...] = _each("HTTPStatusError")
-"""What `raise_for_status` raises."""
+"""The errors that `raise_for_status` raises."""
 
 asking: ContextVar[type[Any] | None] = ContextVar("httpx_refresh_asking", default=None)
-"""The class of the request that asks for a token in this context: it tells whose client asks; None: none does."""
+"""The class of the request that needs a token in this context, which tells its library; None if there is none."""
 
 
 def library_asking() -> Any:
-    """Return the library whose client asks for a token in this context: httpx where none does."""
+    """Return the library whose client needs a token in this context; httpx if none does."""
     asked = asking.get()
     if asked is not None:
         for library in LIBRARIES:

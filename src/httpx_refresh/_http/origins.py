@@ -1,4 +1,4 @@
-"""Where a bearer token may go: scheme, host and port. Knows nothing of tokens."""
+"""The origins that a bearer token may be sent to: scheme, host and port."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 _CACHED = 1024
 
-# A WebSocket begins as an HTTP request (RFC 6455 §4.1): it is protected as that is.
+# A WebSocket begins as an HTTP request (RFC 6455 §4.1), so the same rules protect it.
 _HTTP_SCHEMES = {"wss": "https", "ws": "http"}
 
-# Letters, digits, hyphens and underscores (the names of containers have these), in labels that are not empty. Other
-# characters are read in one way by one parser and in another by the next.
+# Labels of letters, digits, hyphens and underscores (names of containers have these); no label is empty. Parsers
+# disagree about other characters.
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
-# The public suffix list names this domain to keep the cookies of Google's services apart. Every host below it is
-# served by Google, so a token that is meant for one reaches no stranger at another.
+# The public suffix list has this domain to keep the cookies of Google's services apart. Every host below it belongs to
+# Google, so a token that is sent to the wrong one still reaches no stranger.
 _ONE_OWNER = frozenset({"googleapis.com"})
 
 
 def is_secure(scheme: str, host: str, *, allow_http: bool = False) -> bool:
     """Return whether secrets may be sent over `scheme` to `host`: over https, and over http to loopback.
 
-    The whole library asks this function and no other (RFC 6749 §3.1 and §3.2, RFC 6750 §5.3).
+    The whole library uses this function for that decision (RFC 6749 §3.1 and §3.2, RFC 6750 §5.3).
 
     Args:
         scheme: a URL's scheme, in lower case; anything but `https` and `http` is not secure.
@@ -70,9 +70,9 @@ class Origin(NamedTuple):
     """Scheme, host and port (RFC 6454 §4)."""
 
     scheme: str
-    """`https` or `http`; those of WebSockets count as these."""
+    """`https` or `http`; `wss` and `ws` count as these."""
     host: str
-    """In ASCII, as it is sent: the two libraries decode international names differently, and encode them alike."""
+    """In ASCII, as it is sent: the two libraries encode international names alike, but decode them differently."""
     port: int | None
     """None stands for the scheme's own port."""
 
@@ -89,7 +89,7 @@ def origin_of(url: URL) -> Origin:
 class Origins:
     """The origins that a token may be sent to.
 
-    Immutable but for `_known`, a cache of answers, in which several threads may write the same answer.
+    Immutable except for `_known`, a cache of answers. Several threads may write the same answer to it.
 
     Args:
         allowed: origins such as `https://api.xero.com`, `https://*.example.com` (any subdomain, at any depth, not
@@ -97,7 +97,7 @@ class Origins:
         allow_http: whether `allowed` may name http origins besides loopback.
 
     Raises:
-        ValueError: something that is no origin, plain http to another host than loopback, or a wildcard for hosts of
+        ValueError: a text that is no origin, plain http to another host than loopback, or a wildcard for hosts of
             many owners.
     """
 
@@ -107,7 +107,7 @@ class Origins:
         self._known: dict[tuple[str, bytes, int | None], bool] = {}
         self._exact: frozenset[Origin] | None = None
         self._wildcards: tuple[Origin, ...] = ()
-        # Without names, http stays for loopback: nobody has said which host of a plain network is meant.
+        # Without named origins, http stays limited to loopback: nobody has said which other host is meant.
         self._allow_http = allow_http and allowed is not None
         if allowed is not None:
             parsed = [_parse(text, allow_http) for text in allowed]
@@ -163,11 +163,11 @@ class Origins:
 
 
 def compiled(origins: Iterable[str] | str | None, *, allow_http: bool = False) -> Origins:
-    """Return the `Origins` of these; equal ones are one object, however many tenants a process has.
+    """Return the `Origins` for these texts. Equal texts share one object, which saves memory with many tenants.
 
     Args:
-        origins: one or several; `"any"`: every https origin, and http to loopback. None: no origin at all, for
-            nobody has named one.
+        origins: one or several; `"any"`: every https origin, and http to loopback. None: no origin at all, because
+            none was named.
         allow_http: whether http origins may be named.
 
     Raises:
@@ -186,7 +186,7 @@ def _compiled(allowed: tuple[str, ...] | None, allow_http: bool) -> Origins:
 
 
 def _parse(text: str, allow_http: bool) -> tuple[Origin, bool]:
-    """Return the origin that `text` names, and whether it stands for the subdomains of its host."""
+    """Return the origin that `text` names, and whether it is a wildcard for the subdomains of its host."""
     if not isinstance(text, str):
         raise TypeError("origins must be strings")
     scheme, separator, rest = text.partition("://")
@@ -223,7 +223,7 @@ def _parse(text: str, allow_http: bool) -> tuple[Origin, bool]:
 
 
 def _is_host(host: str) -> bool:
-    """Return whether a host is an IP address or a name that every parser reads alike."""
+    """Return whether a host is an IP address or a name that all parsers read alike."""
     if _HOST_NAME.fullmatch(host):
         return True
     try:
@@ -233,9 +233,9 @@ def _is_host(host: str) -> bool:
 
 
 def _has_one_owner(domain: str) -> bool:
-    """Return whether all subdomains of a domain are one owner's, by the public suffix list.
+    """Return whether all subdomains of a domain belong to one owner, by the public suffix list.
 
-    Where the list does not know a top-level domain, every name directly below that domain has an owner of its own.
+    If the list does not have a top-level domain, every name directly below that domain counts as an owner's.
     """
     if domain in _ONE_OWNER:
         return True
@@ -243,13 +243,13 @@ def _has_one_owner(domain: str) -> bool:
         return False  # `*.0.0.1` would match an IP address.
     try:
         return not _public_suffixes().is_public(domain.encode().decode("idna"))
-    except UnicodeError:  # It begins like an encoded name and is none.
+    except UnicodeError:  # It begins like an encoded name, but is not one.
         return False
 
 
 @lru_cache(maxsize=1)
 def _public_suffixes() -> PublicSuffixList:
-    # Imported and read here, which takes a twentieth of a second: few programs name a wildcard.
+    # Imported and read here, because it takes a twentieth of a second and few programs use a wildcard.
     from publicsuffixlist import PublicSuffixList
 
     return PublicSuffixList(accept_encoded_idn=False)

@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 
 
 class Credential(Protocol):
-    """What is presented."""
+    """A credential that a request can carry."""
 
     @property
     def header(self) -> str:
-        """The value of the `Authorization` field, made once for each token."""
+        """The value of the `Authorization` field, computed once for each token."""
         ...
 
 
 class Presenter(Protocol):
-    """Puts a credential on requests, and knows it again: the one place that does."""
+    """Puts a credential on requests, and recognises it there. No other code does."""
 
     def present(self, request: Request, credential: Credential) -> None:
-        """Make `request` carry `credential`, instead of an earlier one."""
+        """Make `request` carry `credential` instead of an earlier one."""
         ...
 
     def was_presented(self, request: Request, credential: Credential, response: Response) -> bool:
@@ -32,18 +32,18 @@ class Presenter(Protocol):
 
 
 class Bearer:
-    """The `Authorization` field of a bearer token (RFC 6750 §2.1)."""
+    """Presents a bearer token in the `Authorization` field (RFC 6750 §2.1)."""
 
     __slots__ = ()
 
     def present(self, request: Request, credential: Credential) -> None:
-        """Write the field."""
+        """Set the field."""
         request.headers["Authorization"] = credential.header
 
     def was_presented(self, request: Request, credential: Credential, response: Response) -> bool:
-        """Return whether the field was on the request that was answered.
+        """Return whether the request that was answered had the field.
 
-        A redirect to another origin loses it: that origin never saw the token, and refuses no token of ours.
+        A redirect to another origin drops it: that origin never saw the token, so its 401 says nothing about it.
         """
         answered = response.request
         return answered is request or (

@@ -307,7 +307,7 @@ class PrivateKeyJWT:
     Args:
         key: PEM text or bytes; a JWK as a mapping or in JSON; a path (`pathlib.Path`) of a file with one of these; or
             a callable that returns one of all these. Files and callables are read before each token request, in a
-            thread of the library's.
+            thread of the library.
         algorithm: how it signs (RFC 7518 §3.1, RFC 9864).
         key_id: the `kid` that the server knows the key by; None: the JWK's own, if it has one.
         certificate: the key's certificate, and the chain above it, in PEM: text, bytes, a path or a callable.
@@ -382,7 +382,7 @@ class ClientAssertion:
 
     Args:
         source: a callable that returns an assertion, or an async one; it is called before each token request, the
-            former in a thread of the library's. Or a path of a file that holds one, such as the projected token of a
+            former in a thread of the library. Or a path of a file that holds one, such as the projected token of a
             Kubernetes service account, which is read as often.
         assertion_type: the `client_assertion_type`.
 

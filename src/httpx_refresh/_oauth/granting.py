@@ -1,6 +1,6 @@
-"""Asking a token endpoint with a grant that no person takes part in, and what its answer means (RFC 6749 §4.4, §4.5).
+"""Token requests for grants without a person, and the meaning of their answers (RFC 6749 §4.4, §4.5).
 
-No refresh token is spent by it. It knows neither what the grant is made of nor who keeps the token.
+They spend no refresh token. This module knows neither the contents of the grant nor the token's store.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from .client import FORM, Client
 from .clock import ahead_of
 
 CONSENT_REQUIRED = (Refusal(error="consent_required"), Refusal(error="interaction_required"))
-"""OpenID Connect Core 1.0 §3.1.2.6: nobody has agreed yet to what is asked for."""
+"""OpenID Connect Core 1.0 §3.1.2.6: nobody has yet consented to the request."""
 
 Form = Sequence[tuple[str, str]]
 
 
 class Granted(NamedTuple):
-    """What came of one request.
+    """The result of one request.
 
     Attributes:
-        came: the token, or what to raise.
-        ahead: seconds by which the server's clock is ahead of this host's, as the answer's `Date` says (RFC 9110
-            §6.6.1), to a second or two; None where it does not.
+        came: the token, or the error to raise.
+        ahead: seconds by which the server's clock is ahead of this host's, by the answer's `Date` (RFC 9110 §6.6.1),
+            to a second or two; None if the answer has none.
     """
 
     came: Token | ReauthorizationRequired | RefreshUnavailable | StepUpRequired
@@ -36,7 +36,7 @@ class Granted(NamedTuple):
 
     @property
     def refused(self) -> bool:
-        """Whether the server turned the request down."""
+        """Whether the server refused the request."""
         return isinstance(self.came, RefreshUnavailable) and self.came.outcome == "refused"
 
 
@@ -51,12 +51,12 @@ async def ask(
     """Make one token request.
 
     Args:
-        client: asks.
-        form: what is asked; a name may stand in it several times (RFC 8707 §2, `resource`).
-        secrets: what the server's words must not be shown with, should it repeat them.
-        rules: how to read the server's answers; `dead` are the refusals that mean that somebody has to agree
+        client: makes the request.
+        form: the parameters; a name may occur several times (RFC 8707 §2, `resource`).
+        secrets: texts that are removed from the server's messages, should it repeat them.
+        rules: how to read the server's answers; `dead` are the refusals that mean that somebody must consent
             first.
-        claims: what is asked for that an API wants the token to hold.
+        claims: the claims that an API requires the token to hold.
     """
     return await ask_with(
         client, urlencode(form), FORM, secrets=secrets, rules=rules, claims=claims
@@ -72,7 +72,7 @@ async def ask_with(
     rules: Rules,
     claims: Mapping[str, Any] | None = None,
 ) -> Granted:
-    """Make one request for a token whose body is no form, see `ask`."""
+    """Make one token request whose body is not a form (see `ask`)."""
     asked_at = time.time()
     answer = await client.post(body, content_type=content_type)
     if isinstance(answer, NoAnswer):

@@ -1,6 +1,6 @@
 """Private keys that sign JSON Web Tokens (RFC 7515, RFC 7518): read before each use, so that they can be rotated.
 
-cryptography reads keys and certificates, joserfc signs. Neither request nor claims are known here.
+cryptography reads keys and certificates, and joserfc signs. This module knows neither requests nor claims.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Algorithm = Literal[
     "Ed25519",
     "EdDSA",
 ]
-"""How a key signs (RFC 7518 §3.1, RFC 9864). `EdDSA` is the older name of `Ed25519` (RFC 8037 §3.1)."""
+"""The signature algorithm (RFC 7518 §3.1, RFC 9864). `EdDSA` is the older name of `Ed25519` (RFC 8037 §3.1)."""
 
 CertificateHeader = Literal["x5t#S256", "x5t", "x5c"]
-"""What of a certificate stands in the header: its SHA-256 or SHA-1 digest, or it and its chain (RFC 7515 §4.1.6-8)."""
+"""What the header holds of a certificate: its SHA-256 or SHA-1 digest, or it and its chain (RFC 7515 §4.1.6-8)."""
 
 KeyMaterial: TypeAlias = "str | bytes | Mapping[str, Any] | os.PathLike[str]"
-"""A private key: PEM, a JWK (RFC 7517), the JSON of a Google service account's key, or a path of a file with one."""
+"""A private key: PEM, a JWK (RFC 7517), the JSON key of a Google service account, or the path of a file with one."""
 
 KeySource: TypeAlias = "KeyMaterial | Callable[[], KeyMaterial]"
 """A private key, or a callable that returns one. A path and a callable are read before each use."""
@@ -47,7 +47,7 @@ _NAMES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """A key as it was read: joserfc's key, its thumbprint (RFC 7638), its `kid`, and what its certificate adds."""
+    """A key that was read: joserfc's key, its thumbprint (RFC 7638), its `kid`, and its certificate's header fields."""
 
     signer: Any = field(repr=False)
     thumbprint: str
@@ -56,27 +56,26 @@ class _Key:
 
 
 class SigningKey:
-    """Sign JSON Web Tokens with a private key.
+    """Signs JSON Web Tokens with a private key.
 
-    Mutable: `_last`, the key as it was read last, None before a callable's first. Threads that sign replace it as a
-    whole, and any of theirs is as good as another's.
+    Mutable: `_last`, the key that was read last; None before the first call of a callable. Threads that sign replace
+    it as a whole; it does not matter whose key is kept.
 
     Args:
-        key: PEM text or bytes; a JWK (RFC 7517) as a mapping or in JSON; what Google gives out as the key of a service
-            account, which holds a PEM and the key's name; a path (`os.PathLike`) of a file with one of these; or a
-            callable that returns one of all these. Files and callables are read before each use, in a thread of the
-            library's.
+        key: PEM text or bytes; a JWK (RFC 7517) as a mapping or in JSON; the JSON key of a Google service account,
+            which holds a PEM and the key's name; the path (`os.PathLike`) of a file with one of these; or a callable
+            that returns any of these. Files and callables are read before each use, in a thread of the library.
         algorithm: see `Algorithm`.
-        password: of an encrypted PEM; text, bytes, a path or a callable.
+        password: the password of an encrypted PEM: text, bytes, a path or a callable.
         key_id: the `kid` of the header; None: the JWK's own, if it has one.
-        certificate: the certificate of this key, and the chain above it if there is one, in PEM; text, bytes, a path
+        certificate: the certificate of this key, followed by its chain if there is one, in PEM: text, bytes, a path
             or a callable.
-        certificate_headers: what of it stands in the header of each token.
-        argument: what messages call `key`.
+        certificate_headers: what the header of each token holds of the certificate.
+        argument: the name of `key` in messages.
 
     Raises:
-        TypeError, ValueError: an argument is invalid: no key, one of another kind than the algorithm's, a wrong
-            password, a missing file, a certificate of another key. What a callable returns is looked at when it is
+        TypeError, ValueError: an argument is invalid: no key, a key of another kind than the algorithm's, a wrong
+            password, a missing file, a certificate of another key. The result of a callable is checked when it is
             needed.
     """
 
@@ -133,16 +132,16 @@ class SigningKey:
 
     @property
     def thumbprint(self) -> str | None:
-        """The thumbprint of the public key (RFC 7638) as it was read last; None if a callable was not called yet."""
+        """The thumbprint of the public key (RFC 7638) that was read last; None if a callable was not called yet."""
         return None if self._last is None else self._last.thumbprint
 
     @frameless
     async def sign(self, claims: Mapping[str, Any], *, headers: Mapping[str, Any] = {}) -> str:
-        """Return a signed token (RFC 7515 §3.1); the key is read and used in a thread of the library's.
+        """Return a signed token (RFC 7515 §3.1). The key is read and used in a thread of the library.
 
         Args:
-            claims: what it says; all of it, nothing is added.
-            headers: further parameters of its header, beside `alg`, `typ`, `kid` and the certificate's.
+            claims: all claims of the token; nothing is added.
+            headers: further header parameters besides `alg`, `typ`, `kid` and the certificate's.
 
         Raises:
             RefreshUnavailable: the key cannot be read or used now; its outcome is `not_sent`.
@@ -153,7 +152,7 @@ class SigningKey:
             raise not_sent(error, f"signing with {self._argument}") from None
 
     def sign_here(self, claims: Mapping[str, Any], headers: Mapping[str, Any]) -> str:
-        """Do as `sign` does, in this thread, which it may block.
+        """Return a signed token, as `sign` does, in this thread; the call may block.
 
         Raises:
             Unusable: the key cannot be read or used now.
@@ -169,7 +168,7 @@ class SigningKey:
         return jws.serialize_compact(header, text, key.signer, registry=_registry())
 
     def _read(self) -> _Key:
-        """Read the key, and try whether it can sign; one that stays the same is read once."""
+        """Read the key, and check that it can sign. A fixed key is read once."""
         last = self._last
         parts = (self._source, self._password, self._certificate)
         if last is not None and all(map(is_fixed, parts)):
@@ -182,7 +181,7 @@ class SigningKey:
         return key
 
     def _private(self) -> tuple[Any, str | None]:
-        """Return cryptography's private key, and its `kid` if it is a JWK with one."""
+        """Return cryptography's private key, and the `kid` of a JWK that has one."""
         value = read(self._source, self._argument)
         if isinstance(value, str):
             value = value.encode("utf-8", "replace")
@@ -190,7 +189,7 @@ class SigningKey:
             try:
                 value = json.loads(value)
             except (ValueError, RecursionError):
-                raise Unusable(f"{self._argument} is no JWK: it is not JSON") from None
+                raise Unusable(f"{self._argument} is not a JWK: it is not JSON") from None
         kid: str | None = None
         if isinstance(value, Mapping):
             if "kty" in value or not isinstance(value.get("private_key"), str):
@@ -234,9 +233,9 @@ def _base64url(value: bytes) -> str:
 
 
 def _registry() -> Any:
-    """Return joserfc's registry, in which every algorithm of ours is allowed, and any header.
+    """Return joserfc's registry, with all algorithms of this module and any header parameter allowed.
 
-    Its own `get_alg` warns of `EdDSA`, a name that most servers know yet and `Ed25519` not.
+    Its own `get_alg` warns about `EdDSA`, but most servers know that name and not yet `Ed25519`.
     """
     from joserfc.jws import JWSRegistry
 
@@ -251,7 +250,7 @@ def _registry() -> Any:
 
 
 def read_password(source: Any) -> bytes | None:
-    """Return a password as it is now, without the line end of a file.
+    """Return the current password, without the line end of a file.
 
     Raises:
         Unusable: it cannot be read, or is empty.
@@ -271,10 +270,10 @@ def read_password(source: Any) -> bytes | None:
 
 
 def private_key(pem: bytes, password: bytes | None, argument: str) -> Any:
-    """Return cryptography's private key of a PEM.
+    """Return cryptography's private key from a PEM.
 
     Raises:
-        Unusable: it is none, or the password is not its own.
+        Unusable: the PEM holds no private key, or the password is wrong.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import (
@@ -293,7 +292,9 @@ def private_key(pem: bytes, password: bytes | None, argument: str) -> Any:
     load = load_ssh_private_key if b"-----BEGIN OPENSSH" in pem else load_pem_private_key
     try:
         return load(pem, password)
-    except TypeError:  # cryptography: a password is missing, or was given for nothing.
+    except (
+        TypeError
+    ):  # cryptography raises it if a password is missing, or was given for an unencrypted key.
         raise Unusable(
             f"{argument} is not encrypted, and a password was given"
             if password is not None
@@ -321,16 +322,18 @@ def _from_jwk(jwk: dict[str, Any], argument: str) -> tuple[Any, str | None]:
     if "d" not in jwk:
         raise Unusable(f"{argument} must be a private key, and this JWK is a public one: no 'd'")
     try:
-        # Without what restricts its use: that is for those who choose among many keys.
+        # Without the fields that restrict its use: those are for choosing among several keys.
         bare = {name: value for name, value in jwk.items() if name in kind.value_registry}
         private = kind.import_key({"kty": jwk["kty"], **bare}).private_key
-    except Exception as error:  # Whatever joserfc and cryptography make of numbers that are no key.
+    except (
+        Exception
+    ) as error:  # joserfc and cryptography raise various errors for numbers that are no key.
         raise Unusable(f"{argument} is no JWK of a private key: {type(error).__name__}") from None
     return private, _name(jwk.get("kid"))
 
 
 def _signer(private: Any, algorithm: Algorithm, argument: str) -> Any:
-    """Return joserfc's key, if it is of the algorithm's kind."""
+    """Return joserfc's key if its kind is the algorithm's."""
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -363,10 +366,10 @@ def _signer(private: Any, algorithm: Algorithm, argument: str) -> Any:
 
 
 def read_certificates(source: Any, argument: str) -> list[Any]:
-    """Return the certificates of a PEM as it is now, the key's own first.
+    """Return the certificates of the current PEM; the key's own comes first.
 
     Raises:
-        Unusable: it holds none, or cannot be read.
+        Unusable: the PEM holds no certificate, or cannot be read.
     """
     from cryptography.x509 import load_pem_x509_certificates
 
@@ -383,7 +386,7 @@ def read_certificates(source: Any, argument: str) -> list[Any]:
 
 
 def check_pair(chain: list[Any], public: Any, certificate: str, key: str) -> None:
-    """Raise Unusable if the first certificate is not of this public key."""
+    """Raise Unusable if the first certificate is not for this public key."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     def encoded(one: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Secrets and keys that may be read again before each use: text, a file, or what a callable returns.
+"""Secrets and keys that may be read again before each use: text, a file, or the result of a callable.
 
-It knows no cryptography and no request.
+This module knows neither cryptography nor requests.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from .._errors import RefreshUnavailable, cause_of
 from .._threads import run_blocking
 
 MOST = 1_048_576
-"""Bytes that are read of a file."""
+"""Bytes that are read of a file at most."""
 
 Text: TypeAlias = "str | bytes | os.PathLike[str] | Callable[[], str | bytes | os.PathLike[str]]"
-"""Text; or a path of a file, or a callable that returns either, which are read before each use."""
+"""Text, the path of a file, or a callable that returns either. Files and callables are read before each use."""
 
 
 class Unusable(ValueError):
-    """An argument is of no use. The text names it, and shows nothing of it.
+    """An argument cannot be used. The message names it, and shows nothing of its value.
 
     Attributes:
-        caused_by: the type of the exception that says so, and the file and line that raised it.
+        caused_by: the type of the exception that caused this one, and the file and line that raised it.
     """
 
     def __init__(self, message: str, *, caused_by: str | None = None) -> None:
@@ -34,17 +34,17 @@ class Unusable(ValueError):
 
 
 def checked_source(source: Any, argument: str, kinds: tuple[type[Any], ...], words: str) -> Any:
-    """Return what an argument is read from, or raise TypeError.
+    """Return the source of an argument, or raise TypeError.
 
     Args:
         source: the argument.
         argument: its name.
-        kinds: what it may be, beside a path and a callable.
-        words: these in words.
+        kinds: the types that it may have besides a path and a callable.
+        words: these types in words.
     """
     if inspect.iscoroutinefunction(source):
         raise TypeError(
-            f"{argument} must not be an async callable: it is called in a thread of the library's, where it may block"
+            f"{argument} must not be an async callable: it is called in a thread of the library, where it may block"
         )
     if isinstance(source, type) or not (
         isinstance(source, (*kinds, os.PathLike)) or callable(source)
@@ -56,17 +56,17 @@ def checked_source(source: Any, argument: str, kinds: tuple[type[Any], ...], wor
 
 
 def is_called(source: Any) -> bool:
-    """Whether it is a callable: what it returns cannot be known before it is needed."""
+    """Whether the source is a callable, whose result is not known before it is needed."""
     return callable(source) and not isinstance(source, (os.PathLike, Mapping))
 
 
 def is_fixed(source: Any) -> bool:
-    """Whether it is the same each time."""
+    """Whether the source has the same value each time."""
     return not (is_called(source) or isinstance(source, os.PathLike))
 
 
 def read(source: Any, argument: str) -> Any:
-    """Return the argument's value as it is now; a file's is bytes. This blocks.
+    """Return the argument's current value; a file's is bytes. This call blocks.
 
     Raises:
         Unusable: the callable failed, or the file cannot be read.
@@ -81,7 +81,7 @@ def read(source: Any, argument: str) -> Any:
                 caused_by=cause_of(error),
             ) from None
         if inspect.iscoroutine(value):
-            value.close()  # It would warn that nobody awaited it.
+            value.close()  # Closed, because it would warn that it was never awaited.
             raise Unusable(f"the callable passed as {argument} is async, and must not be")
     if not isinstance(value, os.PathLike):
         return value
@@ -99,10 +99,10 @@ def read(source: Any, argument: str) -> Any:
 
 
 def read_text(source: Any, argument: str) -> str:
-    """Return the argument's value as it is now, as text; without the line end that editors put after a file's.
+    """Return the argument's current value as text, without the line end of a file.
 
     Raises:
-        Unusable: it is empty, or no text that UTF-8 can carry.
+        Unusable: it is empty, or cannot be encoded as UTF-8.
     """
     value = read(source, argument)
     try:
@@ -111,7 +111,7 @@ def read_text(source: Any, argument: str) -> str:
         elif isinstance(value, str):
             value.encode("utf-8")
     except UnicodeError:
-        raise Unusable(f"{argument} must be text that UTF-8 can carry") from None
+        raise Unusable(f"{argument} must be text that can be encoded as UTF-8") from None
     if not isinstance(value, str):
         raise Unusable(f"{argument} must be text, not {type(value).__name__}")
     if not is_fixed(source):
@@ -122,11 +122,11 @@ def read_text(source: Any, argument: str) -> str:
 
 
 def not_sent(error: Exception, doing: str) -> RefreshUnavailable:
-    """Return what to raise when a token request could not be made ready.
+    """Return the error to raise if a token request could not be prepared.
 
     Args:
-        error: why.
-        doing: what failed, in words.
+        error: the cause.
+        doing: the step that failed, in words.
     """
     if isinstance(error, Unusable):
         why, cause = str(error), error.caused_by
@@ -143,14 +143,14 @@ def not_sent(error: Exception, doing: str) -> RefreshUnavailable:
 class Secret:
     """A text that is read again before each use if it comes from a file or a callable.
 
-    Mutable: `last`, the text as it was read last, None before a callable's first; replaced as a whole.
+    Mutable: `last`, the text that was read last; None before the first call of a callable. It is replaced as a whole.
 
     Args:
         source: the text, a path, or a callable that returns either.
         argument: its name.
 
     Raises:
-        TypeError, ValueError: it is invalid: another type, an empty text, a missing file.
+        TypeError, ValueError: the source is invalid: another type, an empty text, a missing file.
     """
 
     __slots__ = ("_argument", "_source", "last")
@@ -169,7 +169,7 @@ class Secret:
         return f"Secret({self._argument})"
 
     async def get(self) -> str:
-        """Return the text as it is now; files and callables are read in a thread of the library's.
+        """Return the current text. Files and callables are read in a thread of the library.
 
         Raises:
             Unusable: it cannot be read now.

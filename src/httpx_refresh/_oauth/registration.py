@@ -1,6 +1,6 @@
-"""Register a client with an authorization server: OAuth 2.0 Dynamic Client Registration (RFC 7591).
+"""Client registration at an authorization server: OAuth 2.0 Dynamic Client Registration (RFC 7591).
 
-It knows no store: what becomes of a registration is the caller's.
+It knows no store: the caller keeps the registration.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .documents import Documents, list_of, text_of
 from .redaction import redacted
 
 METHODS = ("none", "client_secret_post", "client_secret_basic")
-"""How a client that registers itself can authenticate, the most fitting first.
+"""The methods by which a client that registers itself can authenticate, in order of preference.
 
-A program on a person's computer keeps no secret (RFC 8252 §8.5). With a secret, the form is read by everybody who
-takes the header, and there are servers that take the header only if the form repeats the client id.
+A program on a person's computer cannot keep a secret (RFC 8252 §8.5). With a secret, the form comes first: servers that
+accept the header accept the form, too, and some accept the header only if the form repeats the client id.
 """
 
 _MOST_ANSWER = 65_536
@@ -36,10 +36,10 @@ class Registration:
     Attributes:
         client_id: the client's identifier.
         client_secret: its secret, if it was given one.
-        method: how it authenticates, a name of RFC 7591 §2.
-        redirect_uris: where it may send people back to.
-        scope: what it may ask for; None if nobody says.
-        expires_at: when its secret ends, in epoch seconds; None: never.
+        method: how it authenticates, by a name of RFC 7591 §2.
+        redirect_uris: its redirect URIs.
+        scope: the scope that it may request; None if that is not known.
+        expires_at: when its secret expires, in epoch seconds; None: never.
     """
 
     client_id: str
@@ -50,12 +50,12 @@ class Registration:
     expires_at: float | None = None
 
     def fits(self, redirect_uri: str, scope: str, *, now: float) -> bool:
-        """Whether a login that ends at `redirect_uri` and asks for `scope` can be done with it.
+        """Whether a login with this redirect URI and scope is possible with the registration.
 
         Args:
-            redirect_uri: compared to the letter, as most servers do; their ports, too, although RFC 8252 §7.3 has it
-                otherwise.
-            scope: words with blanks between.
+            redirect_uri: compared as a whole, as most servers do, including the port, although RFC 8252 §7.3 allows
+                any port.
+            scope: words separated by spaces.
             now: epoch seconds.
         """
         if self.expires_at is not None and self.expires_at <= now:
@@ -65,7 +65,7 @@ class Registration:
         return redirect_uri in self.redirect_uris
 
     def note(self) -> dict[str, Any]:
-        """Return it as JSON can carry it."""
+        """Return it as a JSON value."""
         fields = {
             "client_id": self.client_id,
             "client_secret": self.client_secret,
@@ -78,7 +78,7 @@ class Registration:
 
     @classmethod
     def from_note(cls, note: object) -> Registration | None:
-        """Read what `note` wrote, or a registration response; None if it is no registration that can be used."""
+        """Read a value that `note` returned, or a registration response; None if it is no usable registration."""
         if not isinstance(note, dict):
             return None
         client_id, secret = text_of(note, "client_id"), text_of(note, "client_secret")
@@ -92,7 +92,7 @@ class Registration:
         if method not in METHODS or (method != "none" and secret is None):
             return None
         ends = note.get("client_secret_expires_at")
-        # RFC 7591 §3.2.1: 0 stands for a secret that does not end.
+        # RFC 7591 §3.2.1: 0 means that the secret does not expire.
         expires_at = float(ends) if type(ends) in (int, float) and ends and secret else None
         uris = tuple(list_of(note, "redirect_uris"))
         return cls(client_id, secret, method, uris, text_of(note, "scope"), expires_at)
@@ -101,7 +101,7 @@ class Registration:
 def application_type_of(redirect_uri: str) -> str:
     """Return the `application_type` of a client (OpenID Connect Dynamic Client Registration 1.0 §2).
 
-    A program that awaits the browser on its own computer, or at a scheme of its own, is a native one.
+    A program is native if its redirect URI is on the person's computer or has a scheme of its own.
     """
     url = httpx.URL(redirect_uri)
     return "web" if url.scheme in ("http", "https") and not is_loopback(url.host) else "native"
@@ -110,7 +110,7 @@ def application_type_of(redirect_uri: str) -> str:
 def client_metadata(
     redirect_uri: str, *, client_name: str, scope: str, method: str
 ) -> dict[str, Any]:
-    """Return what a client says of itself when it registers (RFC 7591 §2)."""
+    """Return the metadata of a client that registers (RFC 7591 §2)."""
     said: dict[str, Any] = {
         "client_name": client_name,
         "redirect_uris": [redirect_uri],
@@ -123,12 +123,12 @@ def client_metadata(
 
 
 def method_for(supported: list[str]) -> str:
-    """Return how a client is to authenticate at a server that supports these methods (RFC 8414 §2).
+    """Return the method by which a client authenticates at a server that supports these methods (RFC 8414 §2).
 
     Raises:
-        ValueError: in none that needs no key.
+        ValueError: the server supports no method that works without a key.
     """
-    # Where nothing is said, it is client_secret_basic.
+    # The default is client_secret_basic.
     found = next((one for one in METHODS if one in (supported or METHODS[2:])), None)
     if found is None:
         raise ValueError(
@@ -145,12 +145,12 @@ async def register(
 
     Args:
         url: the registration endpoint.
-        metadata: what the client says of itself.
-        documents: asks.
-        name: what messages call the server.
+        metadata: the client's metadata.
+        documents: makes the request.
+        name: the server's name in messages.
 
     Raises:
-        LoginFailed: the server did not register it, or as something that cannot be used.
+        LoginFailed: the server did not register the client, or the registration cannot be used.
     """
     headers = {
         "Accept": "application/json",
@@ -169,7 +169,9 @@ async def register(
     if answer.status not in (200, 201):
         raise _refused(answer, fields, name)
     asked = metadata["token_endpoint_auth_method"]
-    if asked != "none":  # The answer should hold all of it; what is missing is as it was asked for.
+    if (
+        asked != "none"
+    ):  # The answer should hold all metadata; for missing fields the requested values apply.
         fields = {"token_endpoint_auth_method": asked, **fields}
     registration = Registration.from_note(fields)
     if registration is None:
@@ -179,7 +181,7 @@ async def register(
             "pass its client_id (--client-id)."
         )
     (wanted,) = metadata["redirect_uris"]
-    # RFC 7591 §3.2.1: a server may replace the values that were asked for.
+    # RFC 7591 §3.2.1: a server may replace the requested values.
     uris = registration.redirect_uris or (wanted,)
     if wanted not in uris:
         raise LoginFailed(

@@ -249,7 +249,7 @@ def refusals(name: str, value: Iterable[Refusal]) -> tuple[Refusal, ...]:
 
 
 def is_sendable(text: str) -> bool:
-    """Whether UTF-8 can carry a text: JSON may hold half a surrogate pair, which it cannot."""
+    """Whether a text can be encoded as UTF-8; JSON may hold half of a surrogate pair, which cannot."""
     return not any("\ud800" <= one <= "\udfff" for one in text)
 
 
@@ -262,7 +262,7 @@ def params(value: Mapping[str, str] | None, what: str = "params") -> dict[str, s
         if name in _RESERVED:
             raise ValueError(f"{what} must not hold {name!r}: the token request says it by itself")
         if not is_sendable(name + text):
-            raise ValueError(f"{what} must be text that UTF-8 can carry")
+            raise ValueError(f"{what} must be text that can be encoded as UTF-8")
     return value
 
 

@@ -86,7 +86,7 @@ def checked_observers(on_event: object) -> tuple[Observer, ...]:
         for function in (one, type(one).__call__):
             if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
                 raise TypeError(
-                    "on_event must not be a coroutine function: it is called in a thread of the library's own. To "
+                    "on_event must not be a coroutine function: it is called in a thread of the library. To "
                     "await something, hand the event to your event loop with loop.call_soon_threadsafe"
                 )
         found.append(one)

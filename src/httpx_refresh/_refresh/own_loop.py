@@ -1,4 +1,4 @@
-"""The event loop of callers who have none: it runs in a daemon thread of the library's own. It knows no token.
+"""The event loop of callers who have none: it runs in a daemon thread of the library. It knows no token.
 
 It is made when it is first needed, and made again in a forked child; a fork waits until it is between two steps. When
 the interpreter ends, what runs on it is told so, as at the end of `asyncio.run`, and is waited for.

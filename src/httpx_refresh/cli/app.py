@@ -70,9 +70,9 @@ app: typer.Typer = typer.Typer(
     "failed; 7 the provider refuses this client; 130 interrupted.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    # A traceback with the values of variables would show tokens.
+    # A traceback that shows the values of variables would show tokens.
     pretty_exceptions_enable=False,
-    # Boxes and colours are for people; a pipe gets plain text.
+    # Boxes and colours are for terminals; a pipe gets plain text.
     rich_markup_mode="rich" if sys.stdout.isatty() else None,
 )
 
@@ -88,11 +88,11 @@ def _options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Show the version, and end."
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,
 ) -> None:
-    """Options of all commands."""
+    """Handle the options of all commands."""
 
 
 @app.command()
@@ -131,12 +131,12 @@ def login(
     register: Register = False,
     timeout: Timeout = 300.0,
 ) -> None:
-    """Log in, and put the first token into the store.
+    """Log in, and save the first token in the store.
 
-    A browser opens; the store is tried before that. Over ssh use --no-browser: it prints the address, and takes the
-    address that the browser ended at.
+    The command checks the store, then opens a browser. Over ssh use --no-browser: it prints the address, and asks for
+    the address that the browser ended at.
 
-    An API that wants a stronger login says what it wants: --scope, --claims, --acr-values and --max-age ask for it.
+    If an API requires a stronger login, request it with --scope, --claims, --acr-values and --max-age.
     """
     with reporting():
         asked = asked_for(claims, acr_values, max_age)
@@ -152,10 +152,12 @@ def status(
     config: Config = None,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="One JSON object for each slot, a line each, for scripts."),
+        typer.Option(
+            "--json", help="Print one JSON object for each slot, one on each line, for scripts."
+        ),
     ] = False,
 ) -> None:
-    """Show what a slot holds: its state, generation and times, never a token. Without a name: all slots, in a table."""
+    """Show a slot: its state, generation and times, never a token. Without a name show a table of all slots."""
     with reporting():
         if name is None and context.params["store"] is None:
             slots = all_settings_of(context, "show")
@@ -187,9 +189,9 @@ def refresh(
     token_url: TokenUrl = None,
     domain: Domain = None,
 ) -> None:
-    """Refresh the token now, whether it is still good or not.
+    """Refresh the token now, even if it is still valid.
 
-    A refresh that a service has begun is shared, not repeated.
+    If a service has already begun a refresh, the command shares it.
     """
     with reporting():
         run(partial(care.refresh, settings_of(context)))
@@ -218,9 +220,9 @@ def token(
     domain: Domain = None,
     scope: Scope = None,
 ) -> None:
-    """Get a service's token into its store, without a person; a good one is left as it is.
+    """Request a service's token, without a person, and save it in its store. A valid token is kept.
 
-    The token is not shown.
+    The command does not show the token.
     """
     with reporting():
         run(partial(care.obtain, settings_of(context)))
@@ -256,7 +258,7 @@ def revoke(
         if yes:
             return True
         if not at_terminal():
-            raise Problem("nobody is here to be asked: say --yes")
+            raise Problem("nobody can be asked here; confirm with --yes")
         return typer.confirm(visible(question), err=True)
 
     with reporting():
@@ -270,12 +272,12 @@ def watch(
     store: Store = None,
     encrypt_key_file: KeyFile = None,
     config: Config = None,
-    interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 1.0,
+    interval: Annotated[float, typer.Option(help="Seconds between two checks.", min=0.1)] = 1.0,
     changes: Annotated[
         int | None, typer.Option(help="Stop after this many lines.", min=1, show_default=False)
     ] = None,
 ) -> None:
-    """Follow a slot live: a line for each refresh, claim, failure and login."""
+    """Follow a slot: print a line for each refresh, claim, failure and login."""
     with reporting():
         run(partial(care.watch, settings_of(context), interval=interval, changes=changes))
 
@@ -319,7 +321,7 @@ def keep_alive(
 ) -> None:
     """Refresh the slots whose refresh token would expire unused (Xero 60 days, QuickBooks 100, Salesforce 30).
 
-    Made for cron: prints one line for each slot with a problem, and returns the exit code of the worst.
+    Run it from cron: it prints one line for each slot with a problem, and exits with the code of the worst.
     """
     with reporting():
         slots = all_settings_of(context, "keep alive")
@@ -334,12 +336,14 @@ def list_providers(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PROVIDER]", help="One of them; all if not given.", show_default=False
+            metavar="[PROVIDER]",
+            help="The name of a provider; all if not given.",
+            show_default=False,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, for scripts.")] = False,
 ) -> None:
-    """List the providers that are known by name, with rotation, grace, lifetimes, quirks and sources."""
+    """List the known providers with their rotation, grace, lifetimes, quirks and sources."""
     with reporting():
         facts.show(name, as_json=as_json)
 
@@ -352,12 +356,12 @@ def generate_key(
             "--output",
             "-o",
             metavar="FILE",
-            help="Write it to a new file that only you may read.",
+            help="Write the key to a new file that only you may read.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Make a new key for --encrypt-key-file."""
+    """Generate a new key for --encrypt-key-file."""
     with reporting():
         try:
             from ..stores.encrypted import generate_key

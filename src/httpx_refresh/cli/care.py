@@ -1,4 +1,4 @@
-"""The daily care of slots: status, refresh, revoke, watch, keep-alive."""
+"""The commands that maintain slots: status, token, refresh, revoke, watch, keep-alive."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _DAY = 86_400.0
 _STYLES = {"good": "green", "due": "yellow"}
 
 REFRESH_TIMEOUT = 20.0
-"""Seconds; `RefreshAuth`'s own default."""
+"""Seconds; the default of `RefreshAuth`."""
 
 
 async def status(settings: Settings, *, as_json: bool) -> Exit:
-    """Print what a slot holds; return 0 if a token can be had without a person."""
+    """Print the contents of a slot; return 0 if a token is available without a person."""
     slot = open_slot(settings)
     record = await slot.read()
     now = time.time()
@@ -48,7 +48,7 @@ async def status(settings: Settings, *, as_json: bool) -> Exit:
         found = [("provider", settings.provider or "not named"), ("store", about["store"])]
         found += lines(about, now)
         if settings.grant is not None and about["state"] in NEEDS_LOGIN:
-            found[2] = ("state", "no good token; one is asked for when it is needed")
+            found[2] = ("state", "no valid token; one is requested when it is needed")
         width = max(len(name) for name, _ in found)
         for name, value in found:
             style = _STYLES.get(about["state"], "red") if name == "state" else ""
@@ -58,14 +58,14 @@ async def status(settings: Settings, *, as_json: bool) -> Exit:
 
 
 async def obtain(settings: Settings) -> None:
-    """See that a service's slot holds a good token: one is asked for if there is none."""
+    """Make sure that a service's slot holds a valid token; request one if it does not."""
     if settings.grant is None:
         raise Problem(
             f"{settings.label} names no grant, so a person logs in for it: `httpx-refresh login`. A service's table of "
             f"the configuration file says grant = {' or '.join(map(repr, GRANTS))}"
         )
     source, slot = await settings.source(), await prepare(settings)
-    # No origins: the commands send no request to the API.
+    # No origins, because the commands send no request to the API.
     async with RefreshAuth(source, slot.store, origins=(), refresh_timeout=REFRESH_TIMEOUT) as auth:
         token = await auth.token()
     until = "" if token.expires_at is None else f"; it holds until {moment(token.expires_at)}"
@@ -73,7 +73,7 @@ async def obtain(settings: Settings) -> None:
 
 
 async def status_of_all(slots: Sequence[Settings], *, as_json: bool) -> Exit:
-    """Print a table of all slots, a row each; return the worst exit code."""
+    """Print a table with a row for each slot; return the worst exit code."""
     worst, rows = Exit.DONE, [("name", "state", "access token", "refresh token", "store")]
     for settings in slots:
         now = time.time()
@@ -99,10 +99,10 @@ async def status_of_all(slots: Sequence[Settings], *, as_json: bool) -> Exit:
 
 
 async def refresh(settings: Settings) -> None:
-    """Refresh now, through the same code as every service: with a claim; a refresh that is under way is shared."""
+    """Refresh now by the same code as every service, with a claim. A refresh that is under way is shared."""
     source = await settings.source()
     slot = open_slot(settings)
-    # No origins: the commands send no request to the API.
+    # No origins, because the commands send no request to the API.
     async with RefreshAuth(source, slot.store, origins=(), refresh_timeout=REFRESH_TIMEOUT) as auth:
         token = await auth.refresh()
     record = await slot.read()
@@ -124,10 +124,10 @@ def revoke(settings: Settings, *, confirm: Callable[[str], bool]) -> None:
     can_revoke = run(partial(_can_revoke, source, record.token))
     if not can_revoke:
         warn(
-            f"{source.name} is not known to revoke tokens: the slot is emptied, and the token stays good until it "
+            f"{source.name} has no known revocation endpoint: the slot is emptied, and the token stays valid until it "
             "expires."
         )
-    # Asked while no event loop runs: Ctrl-C is to end the question at once.
+    # Asked while no event loop runs, so that Ctrl-C ends the question at once.
     if not confirm(f"Revoke the token in {slot.store!r}? Everybody who uses it must log in again."):
         raise Problem("nothing was revoked", Exit.DONE)
     revoked = run(partial(_revoke, source, slot, at_source=can_revoke))
@@ -145,8 +145,8 @@ async def _can_revoke(source: TokenEndpoint | Server, token: Token) -> bool:
 
 
 async def _revoke(source: TokenEndpoint | Server, slot: Slot, *, at_source: bool) -> bool:
-    """Empty the slot; return whether the provider has revoked what was in it."""
-    # No origins: the commands send no request to the API.
+    """Empty the slot; return whether the provider has revoked its token."""
+    # No origins, because the commands send no request to the API.
     auth = RefreshAuth(source, slot.store, origins=(), refresh_timeout=REFRESH_TIMEOUT)
     if at_source:
         return await auth.revoke()
@@ -161,7 +161,7 @@ async def watch(
     changes: int | None = None,
     sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
 ) -> None:
-    """Print a line for each change of a slot, until interrupted, or until there were so many `changes`."""
+    """Print a line for each change of a slot, until it is interrupted, or after this many `changes`."""
     slot = open_slot(settings)
     tell(f"Watching {slot.store!r} every {interval:g} s. Ctrl-C ends it.")
     seen, printed = "", 0
@@ -199,9 +199,9 @@ async def keep_alive(slots: Sequence[Settings], *, within: float | None, verbose
     """Refresh the slots whose refresh token would expire unused; return the worst exit code.
 
     Args:
-        slots: the slots to look after.
-        within: seconds; a refresh token that has no longer to live is refreshed. None: half its lifetime.
-        verbose: whether to print what went well, too; cron mails all that is printed.
+        slots: the slots to check.
+        within: seconds; a refresh token that expires within this time is refreshed. None: half its lifetime.
+        verbose: whether to print successes, too; cron mails everything that is printed.
     """
     worst = Exit.DONE
     for settings in slots:
@@ -216,13 +216,13 @@ async def keep_alive(slots: Sequence[Settings], *, within: float | None, verbose
     return worst
 
 
-# A person is needed first; what passes by itself comes last.
+# From the worst on: first those that need a person, last those that pass by themselves.
 _GRAVITY = (Exit.DONE, Exit.TRY_LATER, Exit.STORE, Exit.REFUSED, Exit.USAGE, Exit.LOG_IN)
 
 
 async def _keep_alive(settings: Settings, within: float | None) -> str:
     if settings.grant is not None:
-        return "a service's, which needs no keeping alive"
+        return "a service's token, which need not be kept alive"
     slot = open_slot(settings)
     record = await slot.read()
     now = time.time()
@@ -232,7 +232,7 @@ async def _keep_alive(settings: Settings, within: float | None) -> str:
         assumed = ", as is assumed" if idle.assumed else ""
         return f"not due; its refresh token lives until {moment(idle.dies_at)}{assumed}"
     source = await settings.source()
-    # No origins: the commands send no request to the API.
+    # No origins, because the commands send no request to the API.
     async with RefreshAuth(source, slot.store, origins=(), refresh_timeout=REFRESH_TIMEOUT) as auth:
         await auth.refresh()
     return "refreshed"
@@ -243,6 +243,6 @@ def _refreshable(record: Record, slot: Slot, now: float) -> Token:
     state = state_of(token, dead=record.is_dead(), revoked=bool(record.revoked), now=now)
     if token is None or token.refresh_token is None or state in NEEDS_LOGIN:
         raise ReauthorizationRequired(
-            f"{slot.store!r} holds nothing that could be refreshed ({state}). Log in."
+            f"{slot.store!r} holds no token that can be refreshed ({state}). Log in."
         )
     return token

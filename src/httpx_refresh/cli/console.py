@@ -1,4 +1,4 @@
-"""What a person reads and is asked, and what a script gets: words, and the exit code."""
+"""Output for people and scripts, questions, and exit codes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Exit(enum.IntEnum):
 
 
 class Problem(Exception):
-    """Something that ends the command with a line and an exit code."""
+    """An error that ends the command with a message and an exit code."""
 
     def __init__(self, message: str, code: Exit = Exit.USAGE) -> None:
         super().__init__(message)
@@ -64,10 +64,10 @@ class Problem(Exception):
 
 
 def visible(text: str) -> str:
-    """Return `text` with what a terminal would obey, or not show, written as JSON escapes it: in one line.
+    """Return `text` as one line, with control characters and invisible characters as JSON escapes.
 
-    Scopes, a `realmId`, device codes, the names of hosts that refresh, and what a server says are others' words: ESC
-    moves the cursor, U+202E turns the line around, a newline begins one that this program never wrote.
+    Scopes, a `realmId`, device codes, host names and servers' messages come from others: ESC could move the cursor,
+    U+202E reverse the line, and a newline begin a line that looks like this program's.
     """
     return "".join(one if one.isprintable() else _escape(ord(one)) for one in text)
 
@@ -78,16 +78,16 @@ def _escape(code: int) -> str:
 
 def say(text: str, style: str = "") -> None:
     """Print a line of the result: to standard output, in colour on a terminal only."""
-    # Made each time: NO_COLOR and the streams are asked for as they are now.
+    # Made for each line, so that the current NO_COLOR and streams apply.
     Console(highlight=False).print(Text(visible(text), style), soft_wrap=True)
 
 
 def tell(text: str, style: str = "") -> None:
-    """Print a line about what happens: to standard error, so that a pipe gets the results only."""
+    """Print a progress line to standard error, so that a pipe gets the results only."""
     console = Console(stderr=True, highlight=False)
     text = visible(text)
     if console.is_terminal:
-        # Words stay whole, and so does an address that is longer than the line.
+        # Words are not broken, and neither is an address that is longer than the line.
         text = textwrap.fill(text, console.width, break_long_words=False, break_on_hyphens=False)
     console.print(Text(text, style), soft_wrap=True)
 
@@ -98,38 +98,38 @@ def warn(text: str) -> None:
 
 
 def others_may_read_output() -> bool:
-    """Whether standard output is a file that others than its owner may read."""
+    """Whether standard output is a file that other users may read."""
     try:
         mode = os.fstat(sys.stdout.fileno()).st_mode
-    except (OSError, ValueError):  # Something else stands in its place.
+    except (OSError, ValueError):  # Another object replaces it.
         return False
     return stat.S_ISREG(mode) and bool(stat.S_IMODE(mode) & 0o077)
 
 
 def write_private(path: str, text: str) -> None:
-    """Write a new file that only its owner may read; what is there already, a link too, is left as it is."""
+    """Write a new file that only its owner may read. An existing file or link is left as it is."""
     target = Path(path).expanduser()
     try:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "w", encoding="ascii") as file:
             file.write(text)
     except FileExistsError:
-        raise Problem(f"{path!r} is there already, and was left as it is") from None
+        raise Problem(f"{path!r} exists already, and was left as it is") from None
     except OSError as error:
         raise Problem(f"{path!r} cannot be written: {error.strerror}") from None
 
 
 def at_terminal() -> bool:
-    """Whether there is a person who can be asked."""
+    """Whether a person can be asked."""
     return sys.stdin.isatty()
 
 
 def ask_hidden(prompt: str, *, timeout: float | None = None) -> str:
-    """Read a line that is not to be seen: without echo from a terminal, as it comes from a pipe.
+    """Read a line without echo from a terminal, or from a pipe.
 
     Args:
         prompt: the question.
-        timeout: seconds to wait for the line; without end if not given, or where the system knows no such timer.
+        timeout: seconds to wait for the line. There is no limit if it is not given, or if the system has no timer.
 
     Raises:
         LoginFailed: no line came in time.
@@ -144,7 +144,7 @@ def ask_hidden(prompt: str, *, timeout: float | None = None) -> str:
 
 @contextmanager
 def _alarm(timeout: float | None) -> Iterator[None]:
-    """Raise out of a call that blocks this thread, once so many seconds are over."""
+    """Interrupt a call that blocks this thread after this many seconds."""
     set_timer = getattr(signal, "setitimer", None)  # not there on Windows
     if timeout is None or set_timer is None:
         yield
@@ -154,8 +154,8 @@ def _alarm(timeout: float | None) -> Iterator[None]:
         raise LoginFailed("Nobody answered in time (--timeout). Nothing has changed.")
 
     before = signal.signal(signal.SIGALRM, ring)
-    # A timer of 0 would be none. It rings again each second: an exception that is raised where others are caught, or in
-    # a weak reference's callback, goes nowhere.
+    # A timer of 0 would be off. It fires again each second, because an exception that it raises may be swallowed, for
+    # example in a weak reference's callback.
     set_timer(signal.ITIMER_REAL, max(timeout, 0.001), 1.0)
     try:
         yield
@@ -165,7 +165,7 @@ def _alarm(timeout: float | None) -> Iterator[None]:
 
 
 def moment(epoch: float) -> str:
-    """Write a moment for people, in UTC."""
+    """Return a time for people to read, in UTC."""
     try:
         return datetime.fromtimestamp(epoch, timezone.utc).isoformat(" ", "seconds")
     except (OverflowError, OSError, ValueError):
@@ -173,7 +173,7 @@ def moment(epoch: float) -> str:
 
 
 def exit_code(error: Exception) -> Exit:
-    """Return the exit code that says what kind of failure this is."""
+    """Return the exit code for this kind of failure."""
     if isinstance(error, Problem):
         return error.code
     if isinstance(error, ReauthorizationRequired):
@@ -190,15 +190,15 @@ def exit_code(error: Exception) -> Exit:
 
 
 def run(function: Callable[[], Awaitable[_T]]) -> _T:
-    """Run a command's coroutine function on asyncio, the event loop of all stores."""
+    """Run a command's coroutine function on asyncio, which all stores support."""
     return anyio.run(_to_its_end, function, backend_options={"loop_factory": _new_loop})
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """Make an event loop that looks names up in threads which nobody has to wait for.
+    """Make an event loop that resolves host names in threads which need not be waited for.
 
-    Its own executor's threads are waited for where the loop ends, and where the process does: a name server that does
-    not answer would hold a command up for long after its `--timeout`.
+    The loop and the process wait for the threads of the loop's own executor when they end, so a name server that does
+    not answer would delay a command long past its `--timeout`.
     """
     loop = asyncio.new_event_loop()
     loop.getaddrinfo = _looked_up  # type: ignore[method-assign]  # on purpose
@@ -214,8 +214,8 @@ async def _to_its_end(function: Callable[[], Awaitable[_T]]) -> _T:
     try:
         return await function()
     finally:
-        # A connection of aiosqlite that could not be opened is ended behind our back: its thread still tells the
-        # event loop so, and would die with a traceback if that was gone.
+        # The thread of an aiosqlite connection that could not be opened still calls the event loop when it ends, and
+        # would print a traceback if the loop was closed.
         await anyio.to_thread.run_sync(_join_drivers)
 
 
@@ -225,7 +225,7 @@ def _join_drivers() -> None:
 
 
 class _Terminal(logging.Handler):
-    """Prints the library's warnings as lines of this program, so that they hold no control characters either."""
+    """Prints the library's warnings as lines of this program, without control characters."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tell(record.getMessage(), "yellow")
@@ -233,10 +233,10 @@ class _Terminal(logging.Handler):
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """End with a line and an exit code where something fails that has a message for the person.
+    """End the command with a message and an exit code if an error with a message for people is raised.
 
-    Its frames hold tokens and settings, so they are let go of: `typer.Exit` is raised in its context. Anything else is
-    a mistake of this program's, and shows its traceback. Meanwhile the library's warnings are printed.
+    The frames of such an error hold tokens and settings, so it is dropped, and `typer.Exit` is raised instead. Any
+    other exception is a bug of this program, and shows its traceback. The library's warnings are printed meanwhile.
     """
     logger, terminal = logging.getLogger("httpx_refresh"), _Terminal(logging.WARNING)
     logger.addHandler(terminal)

@@ -1,7 +1,7 @@
-"""The demo: a pasted `asyncio.Lock` recipe and this library, side by side on one server, and the score.
+"""The demo: an `asyncio.Lock` recipe and this library side by side at one server, and their results.
 
-Each side has one grant and two processes. The story is the same for both: a token ends early under 200 callers, the
-caller that refreshes is cancelled, a second process joins, and one process is killed while it refreshes.
+Each side has one grant and two processes, and plays the same scenes: a token ends early under 200 callers, the caller
+that refreshes is cancelled, a second process joins, and one process is killed while it refreshes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from rich.text import Text
 from ..testing import Answer, ApiEvent, FamilyEvent, Gate, RunningServer, TokenEvent, running_server
 
 GRACE = "until_used"
-# Seconds, the default. The story does not wait for it: the lock of a killed process ends with that.
+# Seconds, the default. The demo does not wait that long: the lock of a killed process ends with the process.
 REFRESH_TIMEOUT = 20.0
-PATIENCE = 120.0  # seconds for one step of the story, on a slow machine
+PATIENCE = 120.0  # seconds for one step of the demo, on a slow machine
 
 SCENES = (
     "The token ends early under {first} callers. The caller that refreshes is cancelled.",
@@ -39,9 +39,9 @@ SCENES = (
 
 
 class Worker:
-    """A process of callers, and what it says.
+    """A process of callers, and its reports.
 
-    Mutable: `seen`, what its users saw in this scene so far; `logged`, the warnings of this library.
+    Mutable: `seen`, the results that its users saw in this scene so far; `logged`, the warnings of this library.
     """
 
     def __init__(self, process: Process) -> None:
@@ -62,7 +62,7 @@ class Worker:
         return worker
 
     async def do(self, command: str, count: int = 1) -> dict[str, Any]:
-        """Give a command, and return what the process says when it is done."""
+        """Send a command, and return the process's report when it is done."""
         self._write({"command": command, "count": count})
         return await self._done()
 
@@ -71,7 +71,7 @@ class Worker:
         self._process.kill()
 
     async def stop(self) -> None:
-        """End the process, if it still runs, and wait for it."""
+        """End the process if it still runs, and wait for it."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -101,10 +101,10 @@ class Worker:
 
 @dataclass
 class Side:
-    """One of the two: its grant at the server, its processes, and what its users saw.
+    """One of the two sides: its grant at the server, its processes, and its results.
 
-    Mutable: all of it, by the story. `scenes` holds what the users saw, one `Counter` for each scene that was played;
-    `refreshes` the token requests that the server counted in each.
+    The story changes all of it. `scenes` holds one `Counter` of the users' results for each scene that was played;
+    `refreshes` holds the token requests that the server counted in each.
     """
 
     title: str
@@ -120,19 +120,19 @@ class Side:
 
     @property
     def seen(self) -> Counter[str]:
-        """What the users saw in all scenes."""
+        """The users' results in all scenes."""
         return sum(self.scenes, Counter())
 
     @property
     def generation(self) -> int:
-        """The generation of the token in the file, as this library notes it."""
+        """The generation of the token in the file, by this library's note."""
         notes: dict[str, int] = json.loads(self.path.read_text()).get("httpx_refresh", {})
         return notes.get("generation", 0)
 
 
 @dataclass
 class Story:
-    """What is played, and how far. Mutable: `started`, when the token ended first (monotonic), and the sides."""
+    """The scenes and their progress. Mutable: `started`, when the first token ended (monotonic), and the sides."""
 
     server: RunningServer
     recipe: Side
@@ -146,20 +146,20 @@ class Story:
 
     @property
     def second_callers(self) -> int:
-        """How many callers the second process has."""
+        """The number of callers of the second process."""
         return max(1, self.callers // 4)
 
     @property
     def sides(self) -> tuple[Side, Side]:
-        """Both, as they are shown."""
+        """Both sides, in the order of the screen."""
         return self.recipe, self.ours
 
     def scene(self, number: int) -> str:
-        """Say what happens in a scene."""
+        """Return a description of a scene."""
         return SCENES[number].format(first=self.callers, second=self.second_callers)
 
     async def play(self) -> None:
-        """Play the story."""
+        """Play all scenes."""
         async with AsyncExitStack() as stack:
             await asyncio.gather(*(self._start(side, stack) for side in self.sides))
             await self._both(self._warm_up)
@@ -174,7 +174,7 @@ class Story:
             self.ended = self.clock()
 
     def clock(self) -> float:
-        """Return the seconds since the token ended first, or from that to the end of the story."""
+        """Return the seconds since the first token ended, or from then to the end of the story."""
         if self.ended:
             return self.ended
         return time.monotonic() - self.started if self.started else 0.0
@@ -223,7 +223,7 @@ class Story:
         await self._both(lambda side: self._call(side, 1))
 
     async def _expire(self) -> Gate:
-        """End every access token; token requests that come now are answered when the gate opens."""
+        """Expire every access token. Later token requests are answered when the gate opens."""
         gate = Gate()
         await self._ask(lambda: self.server.behave(token=Answer(gate=gate)))
         await self._ask(self.server.expire)
@@ -238,7 +238,7 @@ class Story:
             await asyncio.sleep(0.02)
 
     async def _call(self, side: Side, number: int) -> None:
-        """Have every caller of one process make a call, and take down what they see as they see it."""
+        """Let every caller of one process make a call, and record each result when it comes."""
         worker, before = side.workers[number], side.scenes[-1]
         worker.seen = Counter()
         callers = self.second_callers if number else self.callers
@@ -271,13 +271,13 @@ class Story:
         await asyncio.gather(*(play(side) for side in self.sides))
 
     async def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Ask the server, in a thread: it is steered by a sync client."""
+        """Call the server's controls in a thread, because their client is sync."""
         return await asyncio.to_thread(function, *arguments)
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """A figure that has to be right, and whether it is."""
+    """A figure, its expected value, and whether they agree."""
 
     name: str
     figure: object
@@ -285,7 +285,7 @@ class Sum:
 
 
 def sums(story: Story) -> list[Sum]:
-    """Return every sum that the exit code depends on."""
+    """Return all figures that the exit code depends on."""
     recipe, ours = story.sides
     calls = story.callers + 2 * story.second_callers
     found = [
@@ -302,7 +302,7 @@ def sums(story: Story) -> list[Sum]:
     return [
         *found,
         Sum(f"{ours.title}: calls with status 200", good, good == calls),
-        # The third is of two requests: that of the killed process, and that of the one which went on.
+        # The third scene has two requests: the killed process's, and that of the process which went on.
         Sum(f"{ours.title}: refreshes, by scene", ours.refreshes, ours.refreshes == [1, 0, 2]),
         Sum(f"{ours.title}: the grant was lost", ours.lost, not ours.lost),
         Sum(f"{ours.title}: generation in the file", ours.generation, ours.generation == 2),
@@ -321,7 +321,7 @@ def _kinds(seen: Counter[str]) -> str:
 
 
 def described(side: Side, scene: int) -> Text:
-    """Say what the users of one side saw in one scene so far."""
+    """Return the users' results of one side in one scene so far, in words."""
     if scene >= len(side.scenes):
         return Text("")
     seen = side.scenes[scene]
@@ -335,7 +335,7 @@ def described(side: Side, scene: int) -> Text:
 
 
 def screen(story: Story) -> Table:
-    """Draw both sides as far as the story went."""
+    """Draw both sides with their results so far."""
     table = Table(title=f"{story.clock():.1f} s since the expiry", title_justify="left")
     table.add_column("what happens, and what the users see")
     for side in story.sides:
@@ -347,7 +347,7 @@ def screen(story: Story) -> Table:
 
 
 def score(story: Story) -> Table:
-    """Draw the last lines."""
+    """Draw the final score."""
     table = Table(show_header=True, box=None, pad_edge=False)
     table.add_column("score", style="bold")
     for side in story.sides:
@@ -359,7 +359,7 @@ def score(story: Story) -> Table:
 
 
 async def show(story: Story, console: Console) -> None:
-    """Play the story; on a terminal, draw it meanwhile."""
+    """Play the story; draw its progress on a terminal."""
     if not console.is_terminal:
         await story.play()
         return
@@ -368,7 +368,7 @@ async def show(story: Story, console: Console) -> None:
 
 
 def demo(console: Console, *, callers: int = 200) -> int:
-    """Play the demo on `console`, and return the exit code: 0 if all sums are right, else 1."""
+    """Play the demo on `console`; return exit code 0 if all figures are as expected, else 1."""
     live = console.is_terminal
     console.print(
         f"{callers} callers, two processes and one grant on each side, and one server. It ends the grant if a refresh "
@@ -409,9 +409,9 @@ def demo(console: Console, *, callers: int = 200) -> int:
             console.print(f"{side.title}: {_kinds(side.seen)}")
     right = all(one.right for one in found)
     console.print(
-        f"[green]All {len(found)} sums are right.[/]"
+        f"[green]All {len(found)} figures are as expected.[/]"
         if right
-        else "[red]Some sums are not right.[/]"
+        else "[red]Some figures are not as expected.[/]"
     )
     console.print(f"{story.ended:.1f} s from the first expiry to the last answer.\n")
     console.print(score(story))

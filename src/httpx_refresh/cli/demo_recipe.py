@@ -1,7 +1,7 @@
-"""The recipe that the demo compares with: an `asyncio.Lock` around the refresh, as it is often pasted.
+"""The recipe that the demo compares with: an `asyncio.Lock` around the refresh, as in many projects.
 
-It is a good one of its kind: it compares the tokens before it refreshes, and it saves the new one. Read it beside its
-score; use `RefreshAuth` instead.
+It is a good one of its kind: it compares the tokens before it refreshes, and it saves the new one. The demo's score
+shows what it lacks; use `RefreshAuth` instead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class LockedAuth(httpx.Auth):
 
     def __init__(self, token_url: str, client_id: str, client_secret: str, path: Path) -> None:
         self._token_url = token_url
-        # No connection is kept: the server closes one that was idle for five seconds.
+        # No connection is kept, because the server closes connections that were idle for five seconds.
         limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.AsyncClient(
             auth=(client_id, client_secret), limits=limits, timeout=60, trust_env=False
@@ -31,7 +31,7 @@ class LockedAuth(httpx.Auth):
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Send `request`, and once more with a new token if the API refuses it."""
+        """Send `request`, and send it again with a new token if the API refuses it."""
         used = self._token["access_token"]
         request.headers["Authorization"] = f"Bearer {used}"
         response = yield request

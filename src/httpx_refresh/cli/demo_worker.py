@@ -25,7 +25,7 @@ CONNECTIONS = 20
 
 
 def auth_of(setup: dict[str, Any]) -> httpx.Auth:
-    """Make the auth that this process is to use."""
+    """Return the auth that this process uses."""
     path = Path(setup["path"])
     client = (setup["token_url"], setup["client_id"], setup["client_secret"])
     if setup["recipe"]:
@@ -46,7 +46,7 @@ def report(**facts: Any) -> None:
 
 
 class Reporter(logging.Handler):
-    """Reports what the library logs."""
+    """Reports the library's log records."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Report one record."""
@@ -54,7 +54,7 @@ class Reporter(logging.Handler):
 
 
 class Callers:
-    """The callers of this process. Mutable: `_one`, the caller that can be cancelled, and `_seen`, what users saw."""
+    """The callers of this process. Mutable: `_one`, the caller that can be cancelled; `_seen`, the users' results."""
 
     def __init__(self, client: httpx.AsyncClient, url: str) -> None:
         self._client = client
@@ -63,7 +63,7 @@ class Callers:
         self._seen: Counter[str] = Counter()
 
     async def do(self, command: str, count: int = 1) -> None:
-        """Obey one command: `call`, `start one` or `cancel one`."""
+        """Run one command: `call`, `start one` or `cancel one`."""
         if command == "call":
             await self._call(count)
         elif command == "start one":
@@ -96,7 +96,7 @@ async def main() -> None:
     setup = json.loads(await asyncio.to_thread(sys.stdin.readline))
     logger = logging.getLogger("httpx_refresh")
     logger.addHandler(Reporter(logging.WARNING))
-    # The server closes what was idle for five seconds: a connection that both end at once is an error.
+    # The server closes connections that were idle for five seconds. If a request is sent just then, it fails.
     limits = httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=2.0)
     async with httpx.AsyncClient(
         auth=auth_of(setup), limits=limits, timeout=60, trust_env=False

@@ -1,4 +1,4 @@
-"""What the extra `cli` brings; without it the command line says so, and does not start."""
+"""The imports of the extra `cli`. Without it the command line ends with a message."""
 
 from __future__ import annotations
 

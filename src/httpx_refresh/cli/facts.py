@@ -1,4 +1,4 @@
-"""providers: what is known of each."""
+"""The command `providers`: facts about each provider."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .settings import PRESETS
 
 
 def show(name: str | None, *, as_json: bool) -> None:
-    """Print what is known of a provider, or a line for each of them.
+    """Print the facts about a provider, or a line for each provider.
 
     Args:
-        name: the preset's name, as the command line or Python spells it; None: all.
-        as_json: an object for one, an array for all.
+        name: the preset's name, as spelled on the command line or in Python; None: all.
+        as_json: whether to print JSON: an object for one, an array for all.
     """
     presets = table.sorted_presets()
     spelled = {one.name: one.name.replace("_", "-") for one in presets}

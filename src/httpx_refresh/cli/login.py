@@ -1,4 +1,4 @@
-"""`httpx-refresh login`: from a person in front of a browser to a token in a slot."""
+"""The command `httpx-refresh login`: a person logs in, and the token is saved in a slot."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class How:
-    """In which way the person logs in, and what is asked for beside the scope.
+    """The way of the login, and what it requests besides the scope.
 
-    `timeout` is in seconds, and bounds the whole login; `register`: register again at an MCP server's issuer.
+    `timeout` is in seconds and limits the whole login; `register`: register again at an MCP server's issuer.
     """
 
     device: bool
@@ -46,7 +46,7 @@ class How:
 
 
 def asked_for(claims: str | None, acr_values: str | None, max_age: int | None) -> dict[str, str]:
-    """Return what a login has to ask for that an API wanted, by the parameters' names (RFC 9470 §4)."""
+    """Return the parameters of a login that an API requires (RFC 9470 §4)."""
     if claims is not None and claims_of(claims) is None:
         raise Problem(
             "--claims must be a JSON object, such as a StepUpRequired error's params hold"
@@ -60,7 +60,7 @@ def asked_for(claims: str | None, acr_values: str | None, max_age: int | None) -
 
 
 class _Deadline:
-    """The moment at which a login is given up, whatever it waits for: the network, the store, the person."""
+    """The time at which a login is given up, whether it waits for the network, the store or the person."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
@@ -68,28 +68,28 @@ class _Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds until then."""
+        """The seconds that are left."""
         return max(0.0, self._ends_at - time.monotonic())
 
     async def bound(self, what: Callable[[], Awaitable[_T]], late: str, *, grace: float = 0) -> _T:
-        """Return what `what` does; raise `LoginFailed` that says `late` if it takes longer than there is time.
+        """Return the result of `what`; raise `LoginFailed` if it takes longer than the time that is left.
 
         Args:
-            what: is cancelled when the time is up.
-            late: what did not happen.
-            grace: seconds that there are at least.
+            what: a call, which is cancelled when the time is up.
+            late: what did not happen, for the message.
+            grace: seconds that the call gets at least.
         """
         with anyio.move_on_after(max(self.left, grace)):
             return await what()
         raise self.passed(late)
 
     def passed(self, late: str, advice: str = "Start the login again.") -> LoginFailed:
-        """Make the error of what was not done in time."""
+        """Return the error for a step that took too long."""
         return LoginFailed(f"{late} within {self._timeout:g} s (--timeout). {advice}")
 
 
 class _Request(Protocol):
-    """A login that was begun: the browser goes to `url`, and brings `state` back."""
+    """A login that has begun: the browser goes to `url`, and comes back with `state`."""
 
     @property
     def url(self) -> str: ...
@@ -98,12 +98,12 @@ class _Request(Protocol):
 
 
 class _Where(Protocol):
-    """Where a person logs in with a browser; each takes back only what it has begun."""
+    """A server where a person logs in with a browser. Each finishes only logins that it has begun."""
 
     name: str
 
     async def places(self) -> list[Place]:
-        """Return where the browser may be awaited, the best place first."""
+        """Return the places that the browser may return to, the best one first."""
         ...
 
     async def begin(self, redirect_uri: str) -> _Request:
@@ -111,12 +111,12 @@ class _Where(Protocol):
         ...
 
     async def finish(self, redirect: str, request: Any) -> Token:
-        """Exchange what the browser brought back for a token."""
+        """Exchange the redirect's parameters for a token."""
         ...
 
 
 class _AtEndpoint:
-    """At an authorization server whose endpoints are known."""
+    """A login at an authorization server whose endpoints are known."""
 
     def __init__(
         self, endpoint: TokenEndpoint, settings: Settings, asked: Mapping[str, str]
@@ -142,7 +142,7 @@ class _AtEndpoint:
 
 
 class _AtServer:
-    """At the issuer of an MCP server's tokens."""
+    """A login at the issuer of an MCP server's tokens."""
 
     def __init__(self, server: Server, settings: Settings, store: TokenStore, how: How) -> None:
         self.name = server.name
@@ -155,7 +155,7 @@ class _AtServer:
         chosen = place_of(self._settings.redirect_uri, self._settings.port)
         if self._settings.redirect_uri is not None or self._settings.port is not None:
             return [chosen]
-        # Most servers compare the port, too: on the port of the last login, no client is registered again.
+        # Most servers compare the port, too. On the port of the last login, no new registration is needed.
         before = await self._server.registered_redirect_uris(self._store)
         return [*(place_of(uri, None) for uri in before if _is_loopback(uri)), chosen]
 
@@ -184,7 +184,7 @@ def _is_loopback(uri: str) -> bool:
 
 
 def log_in(settings: Settings, how: How) -> None:
-    """Log in and save the token; whatever fails, the token that was there stays."""
+    """Log in and save the token. If anything fails, the earlier token stays."""
     if settings.grant is not None:
         raise Problem(
             f"{settings.label} is a service (grant {settings.grant}): nobody logs in for it. `httpx-refresh token "
@@ -204,7 +204,7 @@ def log_in(settings: Settings, how: How) -> None:
     deadline = _Deadline(how.timeout)
     source, slot = run(partial(_prepare, settings, deadline))
     _clear_environment(settings)
-    # No origins: a login sends no request to the API.
+    # No origins, because a login sends no request to the API.
     auth = RefreshAuth(source, slot.store, origins=())
     where: _Where
     if isinstance(source, Server):
@@ -212,7 +212,7 @@ def log_in(settings: Settings, how: How) -> None:
     else:
         where = _AtEndpoint(source, settings, how.asked)
     if how.paste:
-        # Asked for while no event loop runs: Ctrl-C is to end the question at once.
+        # Asked while no event loop runs, so that Ctrl-C ends the question at once.
         redirect_uri = _unawaited(settings)
         request = run(partial(_begun, where, redirect_uri, deadline))
         redirect = _ask_for_redirect(request, redirect_uri, deadline)
@@ -234,7 +234,7 @@ def log_in(settings: Settings, how: How) -> None:
 
 
 async def _prepare(settings: Settings, deadline: _Deadline) -> tuple[TokenEndpoint | Server, Slot]:
-    """Find out what can be found out before a person is asked for anything."""
+    """Check everything that can be checked before a person is asked for anything."""
     source = await deadline.bound(
         settings.login_place, "The provider did not say where its endpoints are"
     )
@@ -245,9 +245,9 @@ async def _prepare(settings: Settings, deadline: _Deadline) -> tuple[TokenEndpoi
 
 
 def _clear_environment(settings: Settings) -> None:
-    """Take this program's settings out of the environment, which the browser and all it starts inherit.
+    """Remove this program's settings from the environment, which the browser inherits.
 
-    They have been read by now: a secret, a store's password.
+    They have been read by now, and may hold a secret or a store's password.
     """
     for name in list(os.environ):
         if name.startswith("HTTPX_REFRESH_") or name == settings.client_secret_env:
@@ -264,7 +264,7 @@ async def _redeem(where: _Where, auth: RefreshAuth, redirect: str, request: _Req
 
 
 async def _save(auth: RefreshAuth, token: Token) -> Token:
-    # Nobody else has this token: it is saved, though the time may be up. A store's calls end by themselves.
+    # Nobody else has this token, so it is saved even if the time is up. A store's calls are limited anyway.
     with anyio.CancelScope(shield=True):
         await auth.set_token(token)
     return token
@@ -287,11 +287,11 @@ async def _with_browser(where: _Where, auth: RefreshAuth, deadline: _Deadline) -
         async def begin() -> None:
             tell(f"Opening a browser at {where.name}. If none opens, go to this address yourself:")
             say(request.url)
-            # A browser for terminals returns when it is left. Nobody waits for it, not even at the end.
+            # A text browser returns only when it is closed. Nothing waits for it, not even at the end.
             threading.Thread(target=webbrowser.open, args=(request.url,), daemon=True).start()
 
         async def complete(redirect: str) -> None:
-            # Saved before the person is told so.
+            # Saved before the page tells the person so.
             tokens.append(await _redeem(where, auth, redirect, request))
 
         await server.serve(begin, complete, state=request.state, timeout=deadline.left)
@@ -306,7 +306,7 @@ async def _with_browser(where: _Where, auth: RefreshAuth, deadline: _Deadline) -
 
 
 async def _listening(stack: AsyncExitStack, places: list[Place]) -> Loopback:
-    """Return a server that listens at the first of these places that is free."""
+    """Return a server that listens at the first free one of these places."""
     *better, last = places
     for place in better:
         with suppress(Problem):
@@ -315,7 +315,7 @@ async def _listening(stack: AsyncExitStack, places: list[Place]) -> Loopback:
 
 
 def _unawaited(settings: Settings) -> str:
-    """Return the redirect URI of a login whose browser nobody awaits."""
+    """Return the redirect URI of a login whose browser does not return to this program."""
     if settings.redirect_uri is not None:
         return settings.redirect_uri
     port = "" if settings.port is None else f":{settings.port}"

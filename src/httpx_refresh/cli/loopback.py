@@ -1,8 +1,8 @@
-"""The loopback server: receives the redirect of one login (RFC 8252 §7.3), answers with a page, and stops.
+"""The loopback server: it receives the redirect of one login (RFC 8252 §7.3), answers with a page, and stops.
 
-Any program on this machine, and every page that a browser on it has open, can send requests here. So what
-ends the login is a request that brings its `state`, which only the provider and this browser have seen. Knows nothing
-of tokens.
+Any program on this machine, and every page that is open in a browser on it, can send requests here. So only a request
+with the login's `state`, which the provider and this browser alone have seen, ends the login. The server knows nothing
+about tokens.
 """
 
 from __future__ import annotations
@@ -29,15 +29,13 @@ from .console import Exit, Problem, warn
 _REQUEST_TIMEOUT = 10.0  # seconds for a browser to send its request
 _MOST = 65_536  # bytes of a request's head
 _MOST_WAITING = 32  # connections that have not sent their request yet; a browser opens a few
-_ACCEPT_PAUSE = (
-    0.1  # seconds until the next try, where the system has no descriptor for a connection
-)
+_ACCEPT_PAUSE = 0.1  # seconds until the next try if the system has no descriptor for a connection
 GRACE = 1.0
-"""Seconds that a code which came at the last moment may take to be redeemed."""
+"""Seconds that the exchange of a code may take if the code arrives at the last moment."""
 
 
 class Place(NamedTuple):
-    """Where the browser is sent back to."""
+    """The place that the browser is sent back to."""
 
     port: int
     path: str
@@ -45,7 +43,7 @@ class Place(NamedTuple):
 
 
 def place_of(redirect_uri: str | None, port: int | None) -> Place:
-    """Return where to listen: as the redirect URI has it, on `port`, or on a free one (0)."""
+    """Return where to listen: at the redirect URI, on `port`, or on a free port (0)."""
     if redirect_uri is None:
         return Place(port or 0, "/callback", "127.0.0.1")
     try:
@@ -66,21 +64,21 @@ def place_of(redirect_uri: str | None, port: int | None) -> Place:
 
 
 class Loopback:
-    """Listens on the loopback interface for the one redirect of one login.
+    """Listens on the loopback interface for the redirect of one login.
 
         async with Loopback(place) as server:
             ...                     # begin a login that ends at server.redirect_uri
             await server.serve(open_browser, redeem, state=state, timeout=300)
 
-    It answers its own path only, takes one redirect, and is closed when the block ends. Where the redirect URI says
-    `localhost` it listens on both loopback addresses: a browser tries [::1] first, and must not find another user's
-    server there (RFC 8252 §8.3).
+    It answers its own path only, accepts one redirect, and is closed when the block ends. If the redirect URI has the
+    host `localhost`, it listens on both loopback addresses: a browser tries [::1] first, and must not find another
+    user's server there (RFC 8252 §8.3).
 
-    `taken` becomes True when the redirect is there, and never False again: a second one is turned away. `_error` is
-    what came of it, set before `_answered`, which says that the browser has its page. `_state` and `_complete` are
-    those of the login that is served, and do not change while it is. `_waiting` holds a scope for each connection
-    that has not sent its request yet, the oldest first: past a limit the oldest is closed, so that a program
-    that opens many does not use up the descriptors of this process.
+    `taken` becomes True when the redirect has arrived, and stays True: a second one is rejected. `_error` is its
+    result, set before `_answered`, which tells that the browser has its page. `_state` and `_complete` belong to the
+    login that is served, and do not change meanwhile. `_waiting` holds a scope for each connection that has not sent
+    its request yet, the oldest first. Past a limit the oldest is closed, so that a program which opens many does not
+    use up the descriptors of this process.
     """
 
     def __init__(self, place: Place) -> None:
@@ -120,18 +118,18 @@ class Loopback:
         state: str,
         timeout: float,
     ) -> None:
-        """Call `begin`, wait for the redirect, hand it to `complete`, and show the browser what came of it.
+        """Call `begin`, wait for the redirect, pass it to `complete`, and show the result in the browser.
 
-        Returns when that is done, or cancelled because the time is up: `taken` says whether the redirect came.
+        It returns when that is done or the time is up; `taken` tells whether the redirect came.
 
         Args:
-            begin: sends the browser on its way.
-            complete: is given the redirect, which brings the right `state`.
-            state: what the redirect must bring (RFC 6749 §10.12); requests without it are turned away.
-            timeout: seconds until nobody is waited for any more.
+            begin: opens the browser.
+            complete: gets the redirect, whose `state` has been checked.
+            state: the state that the redirect must have (RFC 6749 §10.12); requests without it are rejected.
+            timeout: seconds to wait for the redirect.
 
         Raises:
-            RefreshAuthError: what `complete` raised; the browser was told.
+            RefreshAuthError: the error of `complete`; the browser has shown it.
         """
         self._state = state.encode()
         self._complete = complete
@@ -141,7 +139,7 @@ class Loopback:
             tasks.start_soon(begin)
             with anyio.move_on_after(timeout):
                 await self._answered.wait()
-            if self.taken:  # It came at the last moment; its end is near.
+            if self.taken:  # It came at the last moment, and ends soon.
                 with anyio.move_on_after(GRACE):
                     await self._answered.wait()
             tasks.cancel_scope.cancel()
@@ -150,10 +148,10 @@ class Loopback:
 
     async def _accept(
         self,
-        listener: Any,  # a SocketListener, which the type of a MultiListener does not say
+        listener: Any,  # a SocketListener; the type of a MultiListener does not tell
         tasks: anyio.abc.TaskGroup,
     ) -> None:
-        # Not the listener's own `serve`: it ends, and the login with it, at the first connection that cannot be had.
+        # Not the listener's own `serve`: that ends, and the login with it, at the first connection that fails.
         while True:
             try:
                 stream = await listener.accept()
@@ -165,7 +163,7 @@ class Loopback:
     async def _request(
         self, stream: anyio.abc.ByteStream
     ) -> tuple[h11.Connection, h11.Request] | None:
-        """Read a connection's request; None if it brings none. Browsers open some ahead of time, and leave them."""
+        """Read a connection's request; None if there is none. Browsers open connections that they do not use."""
         if len(self._waiting) >= _MOST_WAITING:
             oldest = next(iter(self._waiting))
             del self._waiting[oldest]
@@ -179,7 +177,7 @@ class Loopback:
                     self._waiting.pop(scope, None)
         except (TimeoutError, anyio.BrokenResourceError, h11.ProtocolError):
             return None
-        return None  # Given up for a newer one.
+        return None  # Closed in favour of a newer connection.
 
     async def _handle(self, stream: anyio.abc.ByteStream) -> None:
         async with stream:
@@ -189,17 +187,17 @@ class Loopback:
             connection, head = request
             mine = self._refusal(head)
             status, body = mine or await self._redirected(head.target.decode("ascii", "replace"))
-            # The window may be closed by now; the login counts all the same.
+            # The window may be closed by now; the login is valid all the same.
             with suppress(anyio.BrokenResourceError):
                 await _write(stream, connection, status, body, head.method)
             if mine is None:
                 self._answered.set()
 
     def _refusal(self, head: h11.Request) -> tuple[int, bytes] | None:
-        """Return what to answer if this is not the redirect."""
+        """Return the response to a request that is not the redirect; None for the redirect."""
         target = head.target.decode("ascii", "replace")
         headers = {name: value.decode("latin-1") for name, value in head.headers}
-        # Another name that leads here belongs to another site (DNS rebinding).
+        # Another host name that leads here belongs to another site (DNS rebinding).
         if headers.get(b"host", "").lower() not in self._hosts:
             return 421, _page("Not here", "This address is for one login only.", good=False)
         if target.partition("?")[0] != self._place.path:
@@ -217,12 +215,12 @@ class Loopback:
                 self._warned = True
                 warn(
                     "A request came that is not the answer to this login: its state is another one, or missing "
-                    "(RFC 9700 §4.7). It may belong to an earlier login, or a web page has sent it. It was turned "
-                    "away, and the login waits on."
+                    "(RFC 9700 §4.7). It may belong to an earlier login, or a web page has sent it. It was "
+                    "rejected, and the login still waits."
                 )
             return 400, _page(
                 "Not this login",
-                "This is not the answer to the login that waits here: its state is another one, or missing. It may "
+                "This is not the answer to the login that waits here: it has another state, or none. It may "
                 "belong to an earlier login. Go to the address that the command line has printed.",
                 good=False,
             )
@@ -236,7 +234,7 @@ class Loopback:
         return len(found) == 1 and secrets.compare_digest(found[0].encode(), self._state)
 
     async def _redirected(self, target: str) -> tuple[int, bytes]:
-        # Between the look at it and this there is no await: one redirect only.
+        # There is no await between the check of `taken` and this, so only one redirect is accepted.
         self.taken = True
         try:
             await self._complete(target)
@@ -249,14 +247,14 @@ class Loopback:
 
 
 def _addresses(host: str) -> list[str]:
-    """Return the addresses that `host` may lead a browser to, of those that this machine has."""
+    """Return the addresses of this machine that a browser may connect to for `host`."""
     if host != "localhost":
         return [host]
     return ["127.0.0.1", "::1"] if _has_ipv6_loopback() else ["127.0.0.1"]
 
 
 def _has_ipv6_loopback() -> bool:
-    """Whether [::1] is an address of this machine: where it is not, nobody can listen there."""
+    """Whether [::1] is an address of this machine, so that one can listen there."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
@@ -267,7 +265,7 @@ def _has_ipv6_loopback() -> bool:
 
 async def _listen(address: str, port: int) -> MultiListener[anyio.abc.SocketStream]:
     try:
-        # Tried first with a socket that is closed where this fails: anyio 4.7 leaves its own open then.
+        # First tried with a socket that is closed on failure, because anyio 4.7 leaves its own open.
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         socket.create_server((address, port), family=family).close()
         return await anyio.create_tcp_listener(local_host=address, local_port=port)
@@ -339,7 +337,7 @@ _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode(
 _HEADERS = (
     (b"content-type", b"text/html; charset=utf-8"),
     (b"cache-control", b"no-store"),
-    # The address holds the code: it must not reach anybody as a Referer.
+    # The address holds the code, so it must not be sent as a Referer.
     (b"referrer-policy", b"no-referrer"),
     (
         b"content-security-policy",
@@ -351,7 +349,7 @@ _HEADERS = (
 
 
 def _page(title: str, text: str, *, good: bool) -> bytes:
-    """Write the page: a sign, a title, a sentence. It loads nothing, and runs nothing."""
+    """Return the page: a sign, a title and a sentence. It loads nothing and runs no script."""
     title, text = html.escape(title), html.escape(text)
     return (
         f'<!doctype html><html lang="en"{"" if good else " class=wrong"}><head><meta charset="utf-8">'

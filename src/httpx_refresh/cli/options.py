@@ -1,4 +1,4 @@
-"""The options that the commands share, and the settings that a person chose by them."""
+"""The options that the commands share, and the settings that they make."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def _option(*names: str, help: str, panel: str, env: str | None = None, **more: 
 
 
 class Hidden:
-    """What a person chose that is a secret, or may hold one: its repr does not show it.
+    """An option's value that is or may hold a secret; its repr does not show it.
 
-    The frames of the command line's framework hold all that was chosen, and error trackers send reprs.
+    The frames of the command-line framework hold all values, and error trackers send their reprs.
     """
 
     __slots__ = ("text",)
@@ -159,7 +159,7 @@ McpUrl = Annotated[
     str | None,
     _option(
         "--mcp",
-        help="An MCP server's address: who issues its tokens is found out, and the client registers itself.",
+        help="An MCP server's address. The command finds the issuer of its tokens, and registers the client there.",
         panel=_SERVER,
         env="MCP",
     ),
@@ -167,7 +167,7 @@ McpUrl = Annotated[
 ClientName = Annotated[
     str | None,
     typer.Option(
-        help="With --mcp: what people are shown when they are asked for their consent.",
+        help="With --mcp: the client's name on the consent page.",
         show_default=False,
     ),
 ]
@@ -225,14 +225,14 @@ GrantName = Annotated[
 Claims = Annotated[
     str | None,
     typer.Option(
-        help="Claims that an API asked for, as JSON (OpenID Connect Core §5.5).",
+        help="Claims that an API requires, as JSON (OpenID Connect Core §5.5).",
         show_default=False,
     ),
 ]
 AcrValues = Annotated[
     str | None,
     typer.Option(
-        help="How strong the login has to be, words with blanks between (RFC 9470).",
+        help="The required strength of the login: words separated by spaces (RFC 9470).",
         show_default=False,
     ),
 ]
@@ -240,14 +240,14 @@ MaxAge = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="How many seconds ago the person may have logged in at most (RFC 9470).",
+        help="The greatest number of seconds since the person logged in (RFC 9470).",
         show_default=False,
     ),
 ]
 Scope = Annotated[
     str | None,
     typer.Option(
-        help="What the token may do, words with blanks between.",
+        help="What the token may do: words separated by spaces.",
         envvar="HTTPX_REFRESH_SCOPE",
         show_default=False,
     ),
@@ -264,7 +264,7 @@ Port = Annotated[
 RedirectUri = Annotated[
     str | None,
     typer.Option(
-        help="The redirect URI as registered, if it is another than http://127.0.0.1:PORT/callback.",
+        help="The registered redirect URI, if it is not http://127.0.0.1:PORT/callback.",
         show_default=False,
     ),
 ]
@@ -278,7 +278,7 @@ Pkce = Annotated[
     bool | None,
     typer.Option(
         "--pkce/--no-pkce",
-        help="Without PKCE only where a server does not know it.",
+        help="Use --no-pkce only if the server does not support PKCE.",
         show_default=False,
     ),
 ]
@@ -286,7 +286,7 @@ Timeout = Annotated[float, typer.Option(help="Seconds after which the login is g
 
 
 def settings_of(context: typer.Context) -> Settings:
-    """Put the settings of one slot together."""
+    """Return the settings of one slot."""
     given, chosen = context.params, _chosen(context)
     tables = read_config(given["config"])
     settings = resolve(given["name"], chosen, tables)
@@ -297,7 +297,7 @@ def settings_of(context: typer.Context) -> Settings:
 
 
 def all_settings_of(context: typer.Context, what: str) -> list[Settings]:
-    """Put the settings of many slots together; `what` says what is not to be done if there is none."""
+    """Return the settings of many slots; `what` is the task for the message if there is none."""
     named = context.params["names"] if "names" in context.params else [context.params["name"]]
     names, chosen = [name for name in named or [] if name is not None], _chosen(context)
     tables = read_config(context.params["config"])
@@ -322,7 +322,7 @@ def _ask_secret(settings: Settings) -> str:
 
 
 def _chosen(context: typer.Context) -> dict[str, Any]:
-    """Return the settings among a command's parameters; warn where a secret stands on the command line."""
+    """Return the settings among a command's parameters. Warn of a secret on the command line."""
     given = context.params
     for option in ("client_secret", "store"):
         source = context.get_parameter_source(option)

@@ -1,4 +1,4 @@
-"""Where a command's settings come from: its options and the environment first, then the configuration file."""
+"""A command's settings: from its options and the environment first, then from the configuration file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .extra import TOML
 
 
 def _spelled(name: str) -> str:
-    """Return a provider's name as this command line spells it."""
+    """Return a provider's name as spelled on this command line."""
     name = name.lower().replace("_", "-")
     return "2ba" if name == "twoba" else name
 
@@ -33,7 +33,7 @@ PRESETS: dict[str, providers.Preset] = {
     _spelled(name): preset for name, preset in providers.PRESETS.items()
 }
 
-# Some providers have a host or a tenant for each customer: what their presets call its name.
+# Some providers have a host or a tenant for each customer: the argument of their presets for it.
 _HOUSES = ("domain", "tenant", "country", "dc", "realm", "host")
 
 
@@ -41,7 +41,7 @@ def _house(preset: providers.Preset) -> str | None:
     return next((name for name in _HOUSES if name in preset.parameters), None)
 
 
-# What an endpoint is told beside its client, by the name of the setting.
+# The arguments of an endpoint besides its client, by the name of the setting.
 _OVERRIDES = {
     "token_url": "url",
     "authorization_url": "authorization_endpoint",
@@ -51,10 +51,10 @@ _OVERRIDES = {
 }
 
 
-# The methods that show a certificate (RFC 8705 §2): to a client they are one.
+# The methods that present a certificate (RFC 8705 §2). For a client they are the same.
 _TLS_METHODS = ("tls_client_auth", "self_signed_tls_client_auth")
 
-# What is said of the client's key beside its file.
+# The settings of the client's key besides its file.
 _KEY_SETTINGS = (
     "client_key_password_env",
     "client_key_password_file",
@@ -65,9 +65,9 @@ _KEY_SETTINGS = (
 
 
 GRANTS = ("client_credentials", "jwt-bearer", "token-exchange")
-"""The grants of services that a slot may have, besides those of vendors' own, which have `params`."""
+"""The grants of services that a slot may have, besides vendors' own grants, which have `params`."""
 
-# Presets of services: what each makes is no endpoint, and has its grant.
+# Presets of services: each makes a source with its own grant, and not an endpoint.
 _SERVICES = {"google-service-account": "jwt-bearer", "github-installation": "installation"}
 
 NO_CLIENT_ID = (
@@ -89,7 +89,7 @@ _EXCHANGE_SETTINGS = (
     "requested_token_type",
 )
 
-# What a grant may be told besides the scope; a vendor's own is told `params` and a subject.
+# The settings of each grant besides the scope. A vendor's own grant has `params` and a subject.
 _GRANT_SETTINGS: dict[str, tuple[str, ...]] = {
     "client_credentials": ("audience", "resource", "params"),
     "jwt-bearer": ("audience", "subject", "params"),
@@ -104,7 +104,7 @@ _ALL_GRANT_SETTINGS = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is known of one slot: who gives its token, to whom, and where it is kept."""
+    """The settings of one slot: its provider, its client and its store."""
 
     name: str | None = None
     provider: str | None = None
@@ -149,11 +149,11 @@ class Settings:
 
     @property
     def label(self) -> str:
-        """What messages call this slot."""
+        """The name of this slot in messages."""
         return self.name or self.provider or self.mcp or self.issuer or self.store or "the slot"
 
     def secret(self) -> str | None:
-        """Return the client's secret, from wherever it is kept."""
+        """Return the client's secret from the place where it is kept."""
         if self.client_secret is not None:
             return self.client_secret
         if self.client_secret_env is not None:
@@ -168,7 +168,7 @@ class Settings:
         return None
 
     def client_auth(self) -> ClientAuth | str | None:
-        """Return how the client authenticates: with its key if there is one, else by a method's name."""
+        """Return how the client authenticates: with its key if it has one, else by a method's name."""
         if self.client_key_file is None:
             stray = [name for name in _KEY_SETTINGS if getattr(self, name) is not None]
             if stray:
@@ -197,7 +197,7 @@ class Settings:
         return MutualTLS(certificate, key, self._key_password())
 
     def _key_password(self) -> str | Path | None:
-        """Return the password of the client's key, or where it is kept."""
+        """Return the password of the client's key, or the place where it is kept."""
         if self.client_key_password_env is not None:
             if self.client_key_password_env not in os.environ:
                 raise Problem(f"the environment variable {self.client_key_password_env} is not set")
@@ -207,7 +207,7 @@ class Settings:
         return _path(self.client_key_password_file)
 
     def overrides(self) -> dict[str, Any]:
-        """Return the arguments of the endpoint beside its provider's facts."""
+        """Return the arguments of the endpoint besides its provider's facts."""
         chosen = {_OVERRIDES[name]: getattr(self, name) for name in _OVERRIDES}
         return {name: value for name, value in chosen.items() if value is not None}
 
@@ -238,7 +238,7 @@ class Settings:
         return given
 
     def check_login(self) -> None:
-        """Raise one `Problem` that names all that a login needs and that was not given."""
+        """Raise one `Problem` that names all missing settings of a login."""
         missing = []
         if self.mcp is None:
             if not self.client_id:
@@ -253,7 +253,7 @@ class Settings:
             raise Problem("; ".join(missing))
 
     async def login_place(self) -> TokenEndpoint | Server:
-        """Return where a person logs in; ask the issuer where it is, if only that is known."""
+        """Return the server where a person logs in. Discover its endpoints if only the issuer is known."""
         return await self.endpoint() if self.mcp is None else self._server(self.mcp)
 
     def _server(self, url: str) -> Server:
@@ -275,7 +275,7 @@ class Settings:
             raise Problem(str(error)) from None
 
     async def endpoint(self) -> TokenEndpoint:
-        """Make the endpoint; ask the issuer where it is, if only that is known."""
+        """Make the endpoint. Discover its address if only the issuer is known."""
         if not self.client_id:
             raise Problem(NO_CLIENT_ID)
         overrides = {**self.overrides(), **self._parameters()}
@@ -295,7 +295,7 @@ class Settings:
         )
 
     async def source(self) -> TokenEndpoint | EndpointSource | Server:
-        """Make what gives this slot's tokens: a service's grant if one is named, else the endpoint of a login."""
+        """Make the source of this slot's tokens: a service's grant if one is named, else a login's endpoint."""
         self._check_grant()
         if self.grant is None:
             return await self.login_place()
@@ -325,7 +325,7 @@ class Settings:
             raise Problem(str(error)) from None
 
     def _check_grant(self) -> None:
-        """Raise a `Problem` about a setting that is not for this grant."""
+        """Raise a `Problem` if a setting does not belong to this grant."""
         if self.grant is not None and self.grant not in _GRANT_SETTINGS and self.params is None:
             raise Problem(
                 f"the grant {self.grant!r} is not one of {', '.join(GRANTS)}; one of a vendor's own has a table "
@@ -345,14 +345,14 @@ class Settings:
             raise Problem(f"{stray[0]} {meant}, and this is {self.grant}")
 
     def _read_params(self) -> dict[str, str]:
-        """Return the further parameters as they are now: text, or what `env` and `file` name."""
+        """Return the current further parameters: texts, or the values that `env` and `file` name."""
         return {
             name: value if isinstance(value, str) else _read_place(value, f"params.{name}")
             for name, value in (self.params or {}).items()
         }
 
     def _service(self) -> EndpointSource:
-        """Make the source of a preset of services."""
+        """Make the source of a service's preset."""
         if self.client_key_file is None:
             raise Problem(f"{self.provider} needs client_key_file")
         warn_of_readers(self.client_key_file, "the key of a service")
@@ -384,7 +384,7 @@ class Settings:
         )
 
     def _token_of(self, name: str) -> str | None:
-        """Return a token as it is now; None if none is named."""
+        """Return a token's current value; None if none is named."""
         places = {kind: getattr(self, f"{name}_{kind}") for kind in ("env", "file")}
         given = {kind: place for kind, place in places.items() if place is not None}
         if not given:
@@ -431,13 +431,13 @@ class Settings:
         return None
 
     def refresh_token_lifetime(self) -> float | None:
-        """Return the seconds after which the provider's refresh tokens expire unused, where that is known."""
+        """Return the seconds after which the provider's unused refresh tokens expire, if that is known."""
         preset = self.preset()
         return None if preset is None else preset.provider.idle_lifetime
 
 
 def _read_place(place: Mapping[str, str], what: str) -> str:
-    """Return the text that a variable or a file holds; `what` is what messages call it."""
+    """Return the text in a variable or a file; `what` is its name in messages."""
     if "env" in place:
         if place["env"] not in os.environ:
             raise Problem(f"the environment variable {place['env']} is not set")
@@ -450,7 +450,7 @@ def _path(path: str | None) -> Path | None:
 
 
 def read_text(path: str, what: str) -> str:
-    """Read a small file that the person named."""
+    """Return the text of a small file that the person named."""
     try:
         return Path(path).expanduser().read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -460,27 +460,27 @@ def read_text(path: str, what: str) -> str:
 
 
 def warn_of_readers(path: str, what: str) -> None:
-    """Warn if others than its owner may read a file that holds a secret."""
+    """Warn if other users may read a file that holds a secret."""
     if _mode(path) & 0o077:
         warn(f"{path} holds {what}, and others may read it: chmod 600 {path}")
 
 
 def _mode(path: str) -> int:
-    """Return the permissions of a regular file; 0 for what is none, and where the system has no such thing."""
+    """Return the permissions of a regular file; 0 for anything else, and on systems without permissions."""
     try:
         mode = Path(path).expanduser().stat().st_mode
-    except OSError:  # Who reads it says why.
+    except OSError:  # Reading the file raises the error.
         return 0
     return stat.S_IMODE(mode) if stat.S_ISREG(mode) and os.name == "posix" else 0
 
 
 def default_config() -> Path:
-    """Return where the configuration file is if none is named: never the working directory, which may be anybody's."""
+    """Return the default path of the configuration file. It is never in the working directory, which others may own."""
     return Path(typer.get_app_dir("httpx-refresh"), "config.toml")
 
 
 def read_config(path: str | None) -> dict[str, Settings]:
-    """Read the configuration file: a table for each slot."""
+    """Read the configuration file, which has a table for each slot."""
     if path is None:
         if not default_config().exists():
             return {}
@@ -538,16 +538,16 @@ def _read_table(name: str, table: Any, path: str) -> Settings:
     if provider in PRESETS:
         return replace(settings, provider=provider)
     if settings.provider is not None:
-        raise Problem(f"{path}: [{name}] names the provider {settings.provider!r}, who is unknown")
+        raise Problem(f"{path}: [{name}] names the unknown provider {settings.provider!r}")
     return settings
 
 
 def has_password(url: str) -> bool:
-    """Whether a store's URL holds a password, before the host or in the query as drivers read it there."""
+    """Whether a store's URL holds a password, before the host or in the query, where drivers accept it, too."""
     try:
         parts = urlsplit(url)
         fields = parse_qsl(parts.query)
-    except ValueError:  # Who opens it says so.
+    except ValueError:  # Opening the store raises the error.
         return True
     return bool(parts.password) or any("passw" in name.lower() for name, _ in fields)
 
@@ -555,7 +555,7 @@ def has_password(url: str) -> bool:
 def resolve(
     name: str | None, chosen: Mapping[str, Any], config: Mapping[str, Settings]
 ) -> Settings:
-    """Return the settings of the slot `name`; what was chosen on the command line takes precedence."""
+    """Return the settings of the slot `name`; options of the command line take precedence."""
     given = {key: value for key, value in chosen.items() if value is not None}
     if name is None:
         return Settings(**given)

@@ -1,7 +1,7 @@
-"""The slot that a command works on: opened, tried, described.
+"""The slot that a command works on: how it is opened, checked and described.
 
-`state_of`, `is_to_be_used` and `refresh_token_expires_at` are what the commands ask of a stored token: pure functions
-of plain values. A slot is where a store keeps the text of one token.
+A slot is the place where a store keeps the text of one token. `state_of`, `is_to_be_used` and
+`refresh_token_expires_at` judge a stored token; they are pure functions of plain values.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .._refresh.record import Claim
     from ..stores.base import TokenStore
 
-# Token responses tell the refresh token's own lifetime by one of these: Intuit's name, and GitHub's.
+# Token responses give the lifetime of the refresh token in one of these fields: Intuit's name, and GitHub's.
 _REFRESH_TOKEN_LIFETIME = ("x_refresh_token_expires_in", "refresh_token_expires_in")
 
 
@@ -34,7 +34,7 @@ _STORE_TIMEOUT = 20.0  # seconds; half of it is how long one call of a store may
 
 
 def open_slot(settings: Settings, *, allow_plaintext: bool = False) -> Slot:
-    """Return the slot that the settings name; nothing is connected to yet."""
+    """Return the slot that the settings name, without connecting to its store."""
     if settings.store is None:
         raise Problem(NO_STORE)
     keys = _keys(settings.encrypt_key_file)
@@ -65,24 +65,24 @@ def _open(url: str, **options: Any) -> TokenStore:
 
 
 async def prepare(settings: Settings) -> Slot:
-    """Open the slot for a login: make its table if there is none, read it, and try whether it can be written.
+    """Prepare the slot for a login: make its table if there is none, read it, and check that it can be written.
 
-    What it holds stays as it is, to the byte, until the person has logged in: an empty slot is still empty after a
-    login that was given up, and a plain text in an encrypted store, which anybody may have put there, is not encrypted.
-    The write that is tried is one that loses. A store may take that and still refuse the one that wins; then the token
-    is not saved, and the login says so.
+    The contents of the slot stay unchanged until the person has logged in. An empty slot is still empty after a login
+    that was given up, and a plain text in an encrypted store, which anybody may have put there, is not encrypted. The
+    check is a swap that loses. A store may accept that and still refuse a swap that wins; then the token is not saved,
+    and the login reports it.
 
     Raises:
         StoreError: the slot cannot be read or written.
     """
     slot = open_slot(settings, allow_plaintext=True)
-    # Below the encryption, which compares texts before it writes any.
+    # Checked below the encryption, which compares texts before it writes.
     inner = _open(settings.store or "")
     create_table = getattr(inner, "create_table", None)
     if create_table is not None:
         try:
             await create_table()
-        except Exception as error:  # A database's own error, whatever its class.
+        except Exception as error:  # Any error of the database.
             raise StoreError(
                 f"{slot.store!r}: its table could not be made ({type(error).__name__}). Nothing was sent. Repair the "
                 "store, then log in."
@@ -102,7 +102,7 @@ def _may_write_beside(path: str) -> bool:
 
 
 def obtained_at(token: Token) -> float | None:
-    """Return when the token endpoint gave this token, in epoch seconds, where that can be told."""
+    """Return when the token was issued, in epoch seconds; None if that is not known."""
     life = lifetime(token.extra)
     if token.expires_at is not None and life is not None:
         return token.expires_at - life
@@ -112,7 +112,7 @@ def obtained_at(token: Token) -> float | None:
 
 
 def refresh_token_expires_at(token: Token, idle_lifetime: float | None) -> float | None:
-    """Return when the refresh token expires if it is not used, in epoch seconds; None if that is not known."""
+    """Return when an unused refresh token expires, in epoch seconds; None if that is not known."""
     since = obtained_at(token)
     if since is None or token.refresh_token is None:
         return None
@@ -125,10 +125,10 @@ State = Literal["good", "due", "expired", "dead", "revoked", "empty"]
 
 
 def state_of(token: Token | None, *, dead: bool, revoked: bool, now: float) -> State:
-    """Say what a stored token is good for.
+    """Return the state of a stored token in words.
 
     Args:
-        token: what is stored; None where nothing is.
+        token: the stored token; None if there is none.
         dead: whether the server has refused this refresh token for good.
         revoked: whether the token that was stored was revoked (RFC 7009).
         now: epoch seconds.
@@ -155,29 +155,29 @@ STATES: dict[State, str] = {
 
 
 def is_to_be_used(dies_at: float, *, lifetime: float, within: float | None, now: float) -> bool:
-    """Whether a refresh token that nobody uses should be used now, before it expires unused.
+    """Whether an unused refresh token should be used now, before it expires.
 
     Args:
         dies_at: when it expires, in epoch seconds.
-        lifetime: seconds that it lives when it is not used.
-        within: seconds; a token that has no longer to live is used. None: half its lifetime.
+        lifetime: seconds that it lives without use.
+        within: seconds; a token that expires within this time is used. None: half its lifetime.
         now: epoch seconds.
     """
     return dies_at - now <= (lifetime / 2 if within is None else within)
 
 
 _UNKNOWN_LIFETIME = 30 * 86_400.0
-"""Seconds: half of Salesforce's, which is the shortest that is known, where nothing is known."""
+"""Seconds to assume if the lifetime is not known: that of Salesforce, the shortest known one."""
 
 
 @dataclass(frozen=True)
 class Idle:
-    """How long a refresh token lives if nobody uses it. What `status`, `watch` and `keep-alive` know of that.
+    """The remaining life of an unused refresh token, for `status`, `watch` and `keep-alive`.
 
     Attributes:
-        dies_at: when it expires then, in epoch seconds; None if that is not known.
-        assumed: neither the token nor its provider tells the lifetime: 30 days are assumed.
-        due: it must be used now, so that it does not expire.
+        dies_at: when it expires, in epoch seconds; None if that is not known.
+        assumed: whether 30 days are assumed, because neither the token nor its provider tells the lifetime.
+        due: whether it must be used now, so that it does not expire.
     """
 
     dies_at: float | None
@@ -188,13 +188,13 @@ class Idle:
 def idle_of(
     token: Token, settings: Settings, *, now: float, within: float | None = None
 ) -> Idle | None:
-    """Say what becomes of a stored refresh token that nobody uses; None where there is none.
+    """Return the remaining life of an unused refresh token; None if there is no refresh token.
 
     Args:
-        token: what is stored.
-        settings: whose refresh tokens they are.
+        token: the stored token.
+        settings: the settings of its slot.
         now: epoch seconds.
-        within: seconds; a token that has no longer to live is due. None: half its lifetime.
+        within: seconds; a token that expires within this time is due. None: half its lifetime.
     """
     if token.refresh_token is None:
         return None
@@ -202,13 +202,13 @@ def idle_of(
     dies_at = refresh_token_expires_at(token, _UNKNOWN_LIFETIME) if told is None else told
     since = obtained_at(token)
     if dies_at is None or since is None:
-        return Idle(None, assumed=False, due=True)  # Nobody knows: once too often does no harm.
+        return Idle(None, assumed=False, due=True)  # Not known; a refresh too many does no harm.
     due = is_to_be_used(dies_at, lifetime=dies_at - since, within=within, now=now)
     return Idle(dies_at, told is None, due)
 
 
 def describe(record: Record, settings: Settings, now: float) -> dict[str, Any]:
-    """Say what a slot holds, without a token: what `status --json` prints."""
+    """Return the contents of a slot without its token, as `status --json` prints them."""
     token = record.token
     dead = record.dead if record.is_dead() else None
     idle = None if token is None else idle_of(token, settings, now=now)
@@ -247,7 +247,7 @@ def _claim(claim: Claim | None) -> dict[str, Any] | None:
 
 
 def lines(about: dict[str, Any], now: float) -> list[tuple[str, str]]:
-    """Write what `describe` says for people: a name and its value for each line."""
+    """Return the result of `describe` for people: a name and a value on each line."""
     found = [("state", STATES[about["state"]]), ("generation", str(about["generation"]))]
     if about["expires_at"] is not None:
         found.append(("access token", _until(about["expires_at"], now)))
@@ -279,7 +279,7 @@ def lines(about: dict[str, Any], now: float) -> list[tuple[str, str]]:
 
 
 def until(about: dict[str, Any], now: float) -> tuple[str, str]:
-    """Say in a few words how long the access token and the refresh token of a slot live."""
+    """Return in a few words how long the access token and the refresh token of a slot live."""
 
     def words(moment: float | None) -> str:
         return "" if moment is None else _until(moment, now).partition(",")[0]
