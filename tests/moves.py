@@ -18,6 +18,7 @@ import httpx
 import httpx_refresh
 from httpx_refresh import MemoryStore, RefreshAuth, Token, TokenEndpoint
 from httpx_refresh.testing import AuthorizationServer
+from tests.virtual_time import VirtualTimeLoop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,6 +87,15 @@ class Recorder:
             self._seen.add(frame)
 
 
+def run() -> list[Step]:
+    """Return the steps of one request, in virtual time: on a slow machine timers would add steps of their own."""
+    loop = VirtualTimeLoop()
+    try:
+        return loop.run_until_complete(walk())
+    finally:
+        loop.close()
+
+
 async def walk() -> list[Step]:
     """Let one request be refused, refreshed and sent again, and return the steps inside the library."""
     server = AuthorizationServer()
@@ -116,7 +126,7 @@ async def walk() -> list[Step]:
 
 
 def main() -> None:
-    steps = asyncio.run(walk())
+    steps = run()
     for step in steps:
         print(f"{step.file:30}{'' if step.first else '… '}{step.function}")
     for name, count in asdict(figures(steps)).items():

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ MOVES_BETWEEN_ROOMS = 52
 
 
 def test_one_refreshed_request_is_a_way_of_so_many_moves() -> None:
-    found = figures(asyncio.run(moves.walk()))
+    found = figures(moves.run())
     assert found.calls > found.functions > found.files > found.rooms > 3
     assert found.moves <= MOVES
     assert found.moves_between_rooms <= MOVES_BETWEEN_ROOMS
