@@ -1,4 +1,4 @@
-"""What every test can use: the event loops it runs on, and the servers it runs against."""
+"""The event loops that tests run on, and the servers that they run against."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.kinds", "tests.services"]
 
-# How many examples are tried of each property: `--hypothesis-profile`. They are always the same, but
-# for `endless`, which tries millions in all, for hours, and needs `-o faulthandler_timeout=0` for that.
+# `--hypothesis-profile` sets how many examples are tried of each property. They are always the same, except
+# for `endless`, which tries millions in all, takes hours, and needs `-o faulthandler_timeout=0`.
 _PROPERTIES: dict[str, Any] = {
     "database": None,
     "deadline": None,
@@ -33,7 +33,7 @@ settings.load_profile("quick")
 
 Backend = tuple[str, dict[str, Any]]
 
-# A shell's background jobs ignore Ctrl-C, and so would this process, and those that it starts.
+# A shell's background jobs ignore SIGINT. Then this process and its children would ignore it, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # pragma: no cover - only in a background job
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -47,7 +47,7 @@ def _loop(task_factory: Any) -> asyncio.AbstractEventLoop:
 # New in Python 3.12: a task's first step runs as the task is made.
 _EAGER = getattr(asyncio, "eager_task_factory", None)
 
-# anyio's name of the backend, and its options. Those in virtual time are asked for by a test.
+# anyio's name of the backend, and its options. Tests request those in virtual time.
 _BACKENDS: dict[str, Callable[[], Backend]] = {
     "asyncio": lambda: ("asyncio", {"loop_factory": partial(_loop, None)}),
     "asyncio+eager": lambda: ("asyncio", {"loop_factory": partial(_loop, _EAGER)}),
@@ -68,5 +68,5 @@ _BACKENDS: dict[str, Callable[[], Backend]] = {
     ],
 )
 def anyio_backend(request: pytest.FixtureRequest) -> Backend:
-    """The event loop of an async test; `@virtual_time` names others than these parameters."""
+    """The event loop of an async test; `@virtual_time` sets others."""
     return _BACKENDS[request.param]()

@@ -1,4 +1,4 @@
-"""A token endpoint, a store and a clock that do what a test says, and the words tests share."""
+"""A token endpoint, a store and a clock that tests control, and helpers that tests share."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def loop_wall() -> float:
 
 
 class Endpoint:
-    """Rotates as a strict server does: it commits when the request arrives, and takes no token twice.
+    """Rotates as a strict server does: it commits when the request arrives, and accepts no token twice.
 
-    `script` holds what is raised instead of an answer, one a request; `always` what is raised by every other.
+    `script` holds exceptions to raise instead of answers, one for each request; `always` is raised by all others.
     All its tokens hold "SECRET".
     """
 
@@ -76,7 +76,7 @@ class Endpoint:
         return Token(f"SECRET-a{number}", f"SECRET-r{number}", expires_at, extra=extra)
 
     def text(self, *, expires_in: float | None = None, **notes: Any) -> str:
-        """What a store holds after a login; `expires_in` counts from now."""
+        """Return the text of a store after a login; `expires_in` counts from now."""
         fields: dict[str, Any] = {
             "access_token": self.current.access_token,
             "refresh_token": self.current.refresh_token,
@@ -118,7 +118,7 @@ async def refreshing(auth: RefreshAuth, endpoint: Endpoint) -> AsyncIterator[Tas
 
 
 class Api:
-    """Accepts the access tokens that it is told to; `seen` holds what each request carried."""
+    """Accepts the access tokens that `accepts` picks; `seen` holds each request's token."""
 
     def __init__(self, accepts: Callable[[str], bool] = lambda _: True) -> None:
         self.accepts = accepts
@@ -157,10 +157,10 @@ def results(record: Record) -> bool:
 
 
 class Store:
-    """A slot in memory that takes its time, fails and waits where it is told to, and keeps the book.
+    """A slot in memory that suspends at each call, fails and waits where a test says, and records its calls.
 
-    Of the writes that `fails` picks, none is done; of those that `loses` picks, only the answer is lost. Those that
-    `holds` picks wait at `gate` once they are done, those that `delays` picks before.
+    Writes that `fails` picks are not done. For those that `loses` picks only the answer is lost. Those that `holds`
+    picks wait at `gate` after they are done, those that `delays` picks before.
     """
 
     def __init__(self, text: str | None) -> None:
@@ -207,7 +207,7 @@ class Store:
 
 
 def endpoint_of(server: AuthorizationServer, **options: Any) -> TokenEndpoint:
-    """Ask that server for tokens, without sockets; they may go to any port that it listens on."""
+    """Return an endpoint at that server, without sockets; its tokens may go to any port of the server."""
     options.setdefault("origins", "any")
     client = httpx.AsyncClient(transport=server.transport())
     return TokenEndpoint(
@@ -216,7 +216,7 @@ def endpoint_of(server: AuthorizationServer, **options: Any) -> TokenEndpoint:
 
 
 def client_of(server: AuthorizationServer, http: Any = httpx, **options: Any) -> Any:
-    """Make a client of either library whose every request goes to that server's API."""
+    """Return a client of either library that sends every request to that server's API."""
     most = options.pop("max_connections", None)
     make = server.transport if http is httpx else server.transport2
     base = options.pop("base_url", server.api_url)
@@ -224,7 +224,7 @@ def client_of(server: AuthorizationServer, http: Any = httpx, **options: Any) ->
 
 
 def auth_of(server: AuthorizationServer, store: Any = None, **options: Any) -> RefreshAuth:
-    """Log in at that server, and keep the token in `store` (memory) from then on."""
+    """Log in at that server, save the token in `store` (by default in memory), and return the auth object."""
     if store is None:
         store = MemoryStore(json.dumps(server.login()))
     return RefreshAuth(endpoint_of(server), store, **options)

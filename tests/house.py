@@ -1,4 +1,4 @@
-"""The rules of the house, as functions on plain text: what stands where, who may import whom."""
+"""The rules of the code's structure, as functions on plain text: where things are, and which imports are allowed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SIDEWAYS = (
     (r"_errors\.py", r"_challenges\.py"),
 )
 
-# Who knows less than the floors allow: the importer, what it may import, and why no more.
+# Stricter rules than the floors': the importer, what it may import, and the reason.
 _NARROW = (
     (r"stores/", r"stores/|(_token|_errors|_threads)\.py", "a store knows only texts and errors"),
     (r"testing/", r"testing/|stores/base\.py", "testing shares no code with what it tests"),
@@ -57,7 +57,7 @@ def read_map(text: str) -> list[str]:
 
 
 def broken_rules(on_the_map: Sequence[str], sources: Sources) -> list[str]:
-    """Say each rule of the house that `sources` breaks, given the modules on the map."""
+    """Return the rules that `sources` breaks, given the modules on the map."""
     broken = [f"{path} is not on the map" for path in sources if path not in on_the_map]
     broken += [f"{path} is on the map and not there" for path in on_the_map if path not in sources]
     broken += [
@@ -85,8 +85,8 @@ def broken_rules(on_the_map: Sequence[str], sources: Sources) -> list[str]:
 def read_imports(sources: Sources) -> dict[str, set[str]]:
     """Map each module to the modules of the package that it imports, wherever the import stands.
 
-    Imports inside functions and under `if TYPE_CHECKING:` count: who reads the one needs the other.
-    That importing a module runs the `__init__` of its package does not count.
+    Imports inside functions and under `if TYPE_CHECKING:` count, because a reader of the one module needs the other.
+    The `__init__` of a package, which runs when one of its modules is imported, does not count.
     """
     modules = {module_of(path): path for path in sources}
     return {path: set(_imports(path, text, modules)) for path, text in sources.items()}

@@ -1,6 +1,6 @@
-"""What kind of test each is, how much of the long kinds is run, and what the last lines say of it.
+"""The kind of each test, the sizes of the long kinds, and the summary in the last lines.
 
-A test without a kind is quick and needs nothing. `--worlds` and `--rounds` are the sizes of two kinds.
+A test without a kind is quick and needs nothing. `--worlds` and `--rounds` set the sizes of two kinds.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 KINDS = ("services", "processes", "simulation", "browser", "packaging", "loops", "size")
 
-# Event loops that differ from asyncio's own in when a task takes its steps. The protocol's tests need them always.
+# Event loops that run a task's steps at other moments than asyncio's own. The protocol's tests always use them.
 _OTHER_LOOPS = {"asyncio+eager", "asyncio+uvloop", "trio"}
 _PROTOCOL = {"refresh", "test_auth_flow.py", "test_backends.py", "test_threads.py"}
 
 # Tests in these folders are of the kind that the folder is named after.
 _FOLDERS = {"processes", "simulation", "browser"}
 
-# A test is of the kind `services` if it uses one of these fixtures, or has its name in a parameter.
+# A test is of the kind `services` if it uses one of these fixtures, or has the name of one in a parameter.
 _SERVERS = {"redis_url", "redis_cluster_url", "postgres_url", "mariadb_url", "oidc_provider"}
 
 _OUTCOMES = ("passed", "failed", "error", "skipped")
@@ -64,7 +64,7 @@ def _words(item: pytest.Item) -> Iterable[str]:
 
 
 def parts(rounds: int, most: int = 5) -> list[int]:
-    """Divide so many rounds into tests of at most five, each with processes of its own."""
+    """Divide the rounds into tests of at most five, each with processes of its own."""
     return [min(most, rounds - begun) for begun in range(0, rounds, most)]
 
 
@@ -76,7 +76,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def worlds(request: pytest.FixtureRequest) -> int:
-    """So many simulated worlds."""
+    """The number of simulated worlds."""
     count: int = request.config.getoption("worlds")
     return count
 
@@ -96,7 +96,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)  # it is pytest-xdist's
 def pytest_testnodedown(node: Any) -> None:
-    # Every worker collects everything, so one of them speaks for all. One that crashed has no output.
+    # Every worker collects everything, so one of them reports for all. A crashed worker has no output.
     deselected: dict[str, int] = getattr(node, "workeroutput", {}).get("deselected", {})
     node.config.stash[_deselected] = Counter[str](deselected)
 
@@ -123,7 +123,7 @@ def pytest_terminal_summary(
 
 
 def say(counts: dict[str, Counter[str]], sizes: dict[str, str]) -> list[str]:
-    """Say of each kind that was met what became of its tests."""
+    """Print the outcomes of the tests of each kind that was collected."""
     lines = []
     for kind in KINDS:
         found = [f"{count[kind]} {outcome}" for outcome, count in counts.items() if count[kind]]

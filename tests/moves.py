@@ -1,7 +1,7 @@
-"""How far a reader of the code goes with one request that is refused, refreshed and sent again.
+"""Count the steps through the code of one request that is refused, refreshed and sent again.
 
-`python -m tests.moves` prints the way and the figures. Counted is the library, without its test server: a call,
-or a coroutine that goes on, is one step, and a step in another file than the step before is a move.
+`python -m tests.moves` prints the steps and the figures. Only the library counts, without its test server: a call,
+or a coroutine that is resumed, is one step, and a step in another file than the step before is a move.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ API = "https://api.test"
 
 @dataclass(frozen=True)
 class Step:
-    """One function, as it is entered; `first` if it is called, and not a coroutine that goes on."""
+    """One entry into a function; `first` if it is a call and not a resumed coroutine."""
 
     file: str
     function: str
@@ -48,7 +48,7 @@ class Figures:
 
 
 def figures(steps: Sequence[Step]) -> Figures:
-    """Count what is in a way through the house."""
+    """Count the steps, moves and files."""
     calls = [step for step in steps if step.first]
     files = [step.file for step in steps]
     rooms = [file.partition("/")[0] for file in files]
@@ -67,7 +67,7 @@ def _changes(places: Sequence[str]) -> int:
 
 
 class Recorder:
-    """What `sys.setprofile` calls: it notes the steps inside the library, in their order."""
+    """The function for `sys.setprofile`: it records the steps inside the library in order."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
@@ -97,7 +97,7 @@ def run() -> list[Step]:
 
 
 async def walk() -> list[Step]:
-    """Let one request be refused, refreshed and sent again, and return the steps inside the library."""
+    """Make a request that is refused, refreshed and sent again, and return the steps inside the library."""
     server = AuthorizationServer()
     transport = server.transport()
     async with httpx.AsyncClient(transport=transport) as token_client:
@@ -107,12 +107,12 @@ async def walk() -> list[Step]:
         auth = RefreshAuth(endpoint, MemoryStore(), origins=[server.issuer])
         async with auth, httpx.AsyncClient(transport=transport, auth=auth) as client:
             await auth.set_token(Token.from_response(server.login()))
-            # The first request reads the store, and what is made once is made: the way is every other's.
+            # The first request reads the store and makes what is made once, so the next one is like all others.
             await client.get(f"{server.api_url}/ping")
             for _ in range(9):
                 await asyncio.sleep(
                     0
-                )  # Tasks of what went before end: they are no part of the way.
+                )  # Tasks of the earlier request end here, so that they are not counted.
             server.expire_access_tokens()
             recorder = Recorder()
             sys.setprofile(recorder)

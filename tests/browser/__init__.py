@@ -1,4 +1,4 @@
-"""A real browser, and a real provider for it to log in at."""
+"""Logins with a real browser at a real provider."""
 
 import pytest
 

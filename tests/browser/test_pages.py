@@ -1,4 +1,4 @@
-"""The documentation as a browser shows it, on a wide screen and on a telephone."""
+"""The documentation in a browser, on a wide screen and on a telephone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.test_docs import ROOT
 
 SIZES = [(1280, 900, False), (360, 740, True)]
 
-# What stands beyond the right edge, and can be scrolled to in no box of its own.
+# The elements beyond the right edge that no scrollable box contains.
 LOOK = """
 const beyond = element => {
   if (element.getBoundingClientRect().right <= innerWidth + 1) return false;

@@ -1,4 +1,4 @@
-"""A server on a socket, a browser that does as it is told, and the command line beside them."""
+"""A server on a socket, a browser that a test controls, and the command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Run = Callable[..., "Result"]
 def serving(server: AuthorizationServer) -> Iterator[None]:
     """Serve `server` on a port of its own, in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        # Connections are taken from here on: nobody has to wait until the thread has begun.
+        # The socket accepts connections from here on, so nobody has to wait for the thread.
         server.issuer = f"http://127.0.0.1:{listener.getsockname()[1]}"
         config = uvicorn.Config(server.app, lifespan="off", log_level="error", ws="none")
         web = uvicorn.Server(config)
@@ -51,7 +51,7 @@ def server() -> Iterator[AuthorizationServer]:
 
 @pytest.fixture(autouse=True)
 def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Nothing of this machine's settings is seen, nothing is left on it, and files are their owner's only."""
+    """Hide this machine's settings, leave nothing on it, and make files readable by their owner only."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -86,9 +86,9 @@ def at(server: AuthorizationServer) -> list[str]:
 
 
 class Browser:
-    """A person's browser: it goes where it is sent, and keeps what it sees.
+    """A person's browser: it follows redirects, and keeps the pages that it got.
 
-    `change` may change the address that it is sent to before it goes there, and the one it is sent back to.
+    `change` may change each address before the browser goes there: the login's, and the redirect's.
     """
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class Browser:
 
     @property
     def pages(self) -> list[httpx.Response]:
-        """What it has ended on, once it has: the command may be done before."""
+        """Return the final page. Wait for it, because the command may be done before."""
         with self._seen:
             self._seen.wait_for(lambda: len(self._pages) == len(self.opened), timeout=120)
             return self._pages
@@ -124,7 +124,7 @@ def browser(monkeypatch: pytest.MonkeyPatch) -> Browser:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port that nobody listens on just now."""
+    """Return a port that is free at this moment."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port

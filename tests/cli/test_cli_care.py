@@ -34,7 +34,7 @@ def write(token: Token, generation: int, /, **notes: Any) -> str:
 
 
 def put(token: Token, generation: int = 0, /, **notes: Any) -> None:
-    """Put a token into the slot."""
+    """Write a token into the slot."""
     Path("token.json").write_text(write(token, generation, **notes))
 
 
@@ -45,7 +45,7 @@ def held() -> dict[str, Any]:
 
 @pytest.fixture
 def logged_in(server: AuthorizationServer) -> Token:
-    """A token of the server's, in the slot."""
+    """Put a token from the server into the slot, and return it."""
     token = Token.from_response(server.login())
     put(token, 4)
     return token
@@ -198,7 +198,7 @@ def test_status_watch_and_keep_alive_agree_about_what_is_due(
     assert about["refresh_token_due"] is due
     assert ("is due" in run("watch", "xero", *slot, "--changes", "1").stdout) is due
     kept = run("keep-alive", "xero", *slot, "--verbose")
-    # Where it is due, only the client is wanting.
+    # For a slot that is due only the client is missing.
     assert ("not due" in kept.stdout) is not due
     assert ("no client id" in kept.stderr) is due
 
@@ -352,14 +352,14 @@ def test_a_dead_token_is_not_sent_to_be_revoked(
 async def test_revoke_waits_for_a_refresh_and_gives_back_what_that_brings(
     server: AuthorizationServer, logged_in: Token
 ) -> None:
-    """The refresh has put its claim there, and ends while the revocation waits for it."""
+    """The refresh has written its claim, and ends while the revocation waits for it."""
     claimed = write(logged_in, 4, redeeming=Claim("pod", "nonce", time.time(), 20.0))
     endpoint = TokenEndpoint(
         server.token_url, "client", "secret", revocation_endpoint=f"{server.issuer}/revoke"
     )
 
     class Refreshing(MemoryStore):
-        """Another process's refresh ends as soon as its claim was seen."""
+        """End another process's refresh as soon as its claim was seen."""
 
         async def load(self) -> str | None:
             seen = await super().load()
@@ -429,7 +429,7 @@ def test_watch_ends_after_so_many_lines(run: Run) -> None:
 
 
 def config(server: AuthorizationServer, *tables: str) -> None:
-    """A configuration file with a slot for each of `tables`, all of one server."""
+    """Write a configuration file with a slot for each of `tables`, all at one server."""
     text = "".join(
         f'[{table}]\nprovider = "xero"\ntoken_url = "{server.token_url}"\nclient_id = "client"\n'
         f'client_secret_file = "secret.txt"\nstore = "file:{table}.json"\n'
@@ -440,7 +440,7 @@ def config(server: AuthorizationServer, *tables: str) -> None:
 
 
 def aged(server: AuthorizationServer, days: float) -> Token:
-    """A token that was last refreshed so many days ago."""
+    """Return a token that was last refreshed this many days ago."""
     response = server.login()
     then = time.time() - days * DAY
     return Token.from_response({**response, "expires_at": then + response["expires_in"]})

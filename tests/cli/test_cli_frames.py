@@ -1,4 +1,4 @@
-"""What a command ends with holds no secret: not in a local variable of a frame of the library, nor of its framework."""
+"""The exception that ends a command holds no secret in a local variable, of the library's frames or its framework's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOT_OURS = ("/tests/", "typer/testing.py")  # they know the environment that a t
 
 
 def held_by(error: BaseException) -> str:
-    """All that the frames of an exception and of its causes hold, as an error tracker would send it."""
+    """Return the contents of the frames of an exception and of its causes, as an error tracker would send them."""
     return " ".join(
         expanded(dict(frame.f_locals))
         for one in chain(error)

@@ -182,7 +182,7 @@ def test_a_person_who_denies_is_believed(
 
 
 def out_of_time(monkeypatch: pytest.MonkeyPatch, *, looks: int) -> None:
-    """The time of the next login is up when its deadline is looked at for the next time after so many looks."""
+    """End the time of the next login when its deadline has been checked this many times."""
     moments = iter([0.0] * (1 + looks))
     clock = SimpleNamespace(monotonic=lambda: next(moments, 1e9))
     monkeypatch.setattr(login, "time", clock)
@@ -269,10 +269,10 @@ def test_a_server_that_never_answers_does_not_hold_a_login_up(
     monkeypatch: pytest.MonkeyPatch,
     path: str,
 ) -> None:
-    """A connection to it stands, and nothing ever comes."""
+    """A server that accepts connections and never answers."""
 
     def open_browser(url: str) -> None:
-        with suppress(httpx.TransportError):  # Nobody is left to answer it.
+        with suppress(httpx.TransportError):  # Nobody can answer it any more.
             browser.open(url)
 
     monkeypatch.setattr(webbrowser, "open", open_browser)
@@ -290,7 +290,7 @@ def test_a_server_that_never_answers_does_not_hold_a_login_up(
         took = time.monotonic() - began
     assert result.exit_code == Exit.LOGIN_FAILED, result.output
     assert "within 0.2 s (--timeout)" in result.stderr
-    # Far from the half of a minute that a client waits by itself.
+    # Far less than the half minute that a client waits by default.
     assert took < 5
     the_old_token_is_kept()
 
@@ -366,7 +366,7 @@ def test_a_directory_that_may_not_be_written_is_found_out_before_the_browser_ope
 ) -> None:
     asked: list[tuple[Path, int]] = []
 
-    def access(path: Path, mode: int) -> bool:  # Of root nothing is kept back.
+    def access(path: Path, mode: int) -> bool:  # Root may write anywhere.
         asked.append((path, mode))
         return False
 
@@ -383,7 +383,7 @@ def test_a_directory_that_may_not_be_written_is_found_out_before_the_browser_ope
 def test_a_login_that_is_not_finished_leaves_a_slot_as_it_was(
     run: Run, at: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the byte and the inode: it was not written, not even with the same text."""
+    """The file keeps its bytes and its inode, so it was not written at all."""
     written: list[str] = []
     replace = FileStore.replace
 
@@ -416,7 +416,7 @@ def test_a_login_that_is_not_finished_leaves_an_empty_slot_empty(
 def test_a_login_that_is_not_finished_does_not_encrypt_what_somebody_put_there(
     run: Run, at: list[str], browser: Browser
 ) -> None:
-    """Whoever can write to the store, and has no key, puts a token there; a login must not make it the service's."""
+    """Somebody who can write to the store, without a key, puts a token there. A login must not encrypt it."""
     Path("keys.txt").write_text(run("generate-key").stdout)
     planted = '{"access_token": "PLANTED", "refresh_token": "PLANTED"}'
     Path("token.json").write_text(planted)
@@ -455,7 +455,7 @@ def test_the_browser_inherits_no_setting_of_this_program(
         assert result.exit_code == Exit.DONE, result.output
         assert inherited["SOMETHING_ELSE"] == "kept"
         assert [name for name in inherited if name.startswith("HTTPX_REFRESH_")] == []
-    assert "OWN_SECRET" in inherited  # It was no setting of the second login.
+    assert "OWN_SECRET" in inherited  # It was not a setting of the second login.
 
 
 def test_a_login_makes_the_table_that_it_needs_and_encrypts_what_it_writes(
@@ -484,7 +484,7 @@ def test_a_login_takes_a_plain_slot_over_to_encryption(
 def where_it_ends(
     server: AuthorizationServer, monkeypatch: pytest.MonkeyPatch, redirect_uri: str
 ) -> str:
-    """The address that a person's browser ends at, anywhere, for the login that comes next."""
+    """Return the address at which a browser on any machine ends the next login."""
     known = SimpleNamespace(
         token_urlsafe=lambda size: "x" * size, compare_digest=secrets.compare_digest
     )
@@ -562,13 +562,13 @@ def test_at_a_terminal_what_is_pasted_is_not_shown(monkeypatch: pytest.MonkeyPat
 def test_a_question_that_nobody_answers_ends_with_the_time_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A terminal, or a pipe, that stays open and brings nothing."""
+    """A terminal or a pipe that stays open without input."""
     reading, writing = os.pipe()
     with open(reading) as silent, open(writing, "w"):
         monkeypatch.setattr(sys, "stdin", silent)
         with pytest.raises(LoginFailed, match="Nobody answered in time"):
             ask_hidden("Paste: ", timeout=0)
-    # What the alarm was for before is as it was.
+    # The alarm has its earlier handler and time again.
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
@@ -638,7 +638,7 @@ def test_what_others_say_does_not_reach_the_terminal_as_it_is(
 def test_a_device_login_shows_a_code_and_waits_for_the_person(
     run: Run, at: list[str], server: AuthorizationServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The person decides while the device waits; its wait of five seconds is cut short."""
+    """The person decides while the device waits. The wait of five seconds is shortened."""
     server.consent = "ask"
 
     async def person(seconds: float) -> None:
@@ -720,8 +720,8 @@ def test_ctrl_c_ends_the_question_at_once(at: list[str], tmp_path: Path) -> None
             line = process.stderr.readline()
             assert line, f"it ended: {said}"
             said += line
-        # Its stdin stays open: what ends the question is the signal, and not the end of its input. A signal that comes
-        # while the interpreter is where an exception goes nowhere (a weak reference's callback) is lost: press again.
+        # Its stdin stays open, so the signal ends the question, and not the end of the input. The exception of a signal
+        # may be swallowed (in a weak reference's callback), so the signal is sent again.
         while process.poll() is None:
             process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):

@@ -25,7 +25,7 @@ FREE = Place(0, "/callback", "127.0.0.1")
 
 
 class Login:
-    """What `serve` is given: it begins, waits at `gate` if there is one, and fails with `error` if there is one."""
+    """The arguments of `serve`: it begins, waits at `gate` if there is one, and fails with `error` if there is one."""
 
     def __init__(
         self, *, gate: anyio.Event | None = None, error: LoginFailed | None = None
@@ -52,7 +52,7 @@ class Login:
 async def serving(
     login: Login, *, timeout: float = 60, place: Place = FREE
 ) -> AsyncIterator[tuple[str, list[str]]]:
-    """Serve one login; give its redirect URI, and a list that tells once how it ended."""
+    """Serve one login; yield its redirect URI, and a list that gets its result."""
     ended: list[str] = []
     async with Loopback(place) as server, anyio.create_task_group() as tasks:
 
@@ -179,7 +179,7 @@ async def test_whoever_opens_many_connections_keeps_no_browser_out() -> None:
         opened = [await anyio.connect_tcp("127.0.0.1", port) for _ in range(3 * 32)]
         for stream in opened:
             await stream.send(b"GET /callback")
-        # The first are given up for the last.
+        # The oldest connections are closed for the newest.
         for stream in opened[:64]:
             with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
                 await stream.receive()
@@ -267,7 +267,7 @@ async def test_what_went_wrong_is_on_the_page_and_is_raised() -> None:
 async def test_a_request_without_the_state_of_this_login_does_not_end_it(
     query: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As a page sends one that has an image with this address."""
+    """Send a request as a web page does that has an image with this address."""
     login = Login()
     async with serving(login) as (uri, ended), client() as browser:
         pages = [await browser.get(f"{uri}?{query}") for _ in range(2)]
@@ -277,7 +277,7 @@ async def test_a_request_without_the_state_of_this_login_does_not_end_it(
     assert "Not this login" in pages[0].text
     assert login.redirects == ["/callback?code=b&state=STATE"]
     assert ended == ["taken"]
-    # Told once: a page can send any number of them.
+    # Reported once, because a page can send any number of them.
     assert capsys.readouterr().err.count("is not the answer to this login") == 1
 
 
@@ -314,20 +314,20 @@ async def test_localhost_is_listened_for_on_both_its_addresses() -> None:
 @has_ipv6
 @pytest.mark.parametrize("address", ["::1", "127.0.0.1"])
 async def test_localhost_that_somebody_else_holds_in_part_is_not_used(address: str) -> None:
-    """A browser would go to [::1] first, and show the code to whoever listens there."""
+    """A browser would go to [::1] first, and send the code to another program that listens there."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, 0), family=family) as other:
         port = other.getsockname()[1]
         with pytest.raises(Problem, match=f"port {port} of {address} is in use") as caught:
             await Loopback(Place(port, "/callback", "localhost")).__aenter__()
     assert caught.value.code == Exit.LOGIN_FAILED
-    # anyio before 4.11 leaves a socket that could not be bound to the collector.
+    # anyio before 4.11 leaves a socket that could not be bound to the garbage collector.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         caught.value.__context__ = None
         del caught
         gc.collect()
-    # What was taken before that is free again.
+    # The addresses that were opened before are free again.
     for one, its_family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)):
         socket.create_server((one, port), family=its_family).close()
 
@@ -354,7 +354,7 @@ async def test_an_address_that_cannot_be_listened_on_is_a_problem(
 
 
 async def test_a_redirect_at_the_last_moment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time is up while the code is redeemed; the test says when."""
+    """The time is up while the code is exchanged, at a moment that the test chooses."""
     patience, grace = anyio.CancelScope(), anyio.CancelScope()
     scopes = iter([patience, grace])
     monkeypatch.setattr("anyio.move_on_after", lambda timeout: next(scopes))

@@ -149,7 +149,7 @@ def test_what_a_terminal_would_obey_is_shown_as_an_escape() -> None:
     assert console.visible("\x1b[31m\r\n\u2028\U000e0001\ud800") == (
         r"\u001b[31m\u000d\u000a\u2028\U000e0001\ud800"
     )
-    # What `status --json` prints stays the same JSON.
+    # The output of `status --json` is still the same JSON.
     assert json.loads(console.visible(json.dumps({"scope": "\x7f"}))) == {"scope": "\x7f"}
 
 

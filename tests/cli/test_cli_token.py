@@ -1,4 +1,4 @@
-"""`httpx-refresh token`: a service's token, which nobody logs in for."""
+"""`httpx-refresh token`: a service's token, without a login."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def toml(value: Any) -> str:
-    """Write a value as TOML has it in a line."""
+    """Return a value as TOML in one line."""
     if not isinstance(value, dict):
         return json.dumps(value)
     return "{" + ", ".join(f"{name} = {toml(one)}" for name, one in value.items()) + "}"

@@ -1,4 +1,4 @@
-"""The demo plays both sides against one server in a process of its own, and its exit code is honest."""
+"""The demo plays both sides against one server in its own process; its exit code tells whether all figures hold."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_demo_ends_with_the_score_of_both_sides(terminal: bool) -> None:
 
 
 def a_story(tmp_path: Path) -> demo.Story:
-    """A story that went as it should, without a process."""
+    """A story with the expected results, without processes."""
     path = tmp_path / "ours.json"
     path.write_text('{"access_token": "x", "httpx_refresh": {"generation": 2}}')
     recipe = demo.Side("recipe", recipe=True, path=path, family=0)
@@ -53,7 +53,7 @@ def a_story(tmp_path: Path) -> demo.Story:
     ours.refreshes, ours.accepted = [1, 0, 2], 30
     recipe.caller_cancelled = ours.caller_cancelled = True
     line = {"url": "http://127.0.0.1:1", "client_id": "x", "client_secret": "x", "token": {}}
-    with httpx.Client() as client:  # no process stands behind it, and nothing asks it
+    with httpx.Client() as client:  # it has no process, and gets no commands
         return demo.Story(RunningServer(line, 0, client), recipe, ours, 20, print)
 
 

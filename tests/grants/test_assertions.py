@@ -1,4 +1,4 @@
-"""Tokens for a signed assertion: what it says, that each is a new one, and whose clock it goes by."""
+"""Tokens for signed assertions: their claims, that each is new, and by which clock they are dated."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def server_of(**options: Any) -> AuthorizationServer:
 
 
 def open_endpoint(server: AuthorizationServer) -> TokenEndpoint:
-    """Make an endpoint that is told of no client."""
+    """Return an endpoint without a client."""
     client = httpx.AsyncClient(transport=server.transport())
     return TokenEndpoint(server.token_url, client=client, origins="any")
 
@@ -124,7 +124,7 @@ async def test_what_a_server_wants_of_assertions_holds_where_nothing_else_is_sai
 
 
 def dated(server: AuthorizationServer, ahead: float) -> None:
-    """Let the server's clock be ahead, and its answers say so."""
+    """Set the server's clock ahead, as its answers show."""
     server.clock = lambda: time.time() + ahead
     date = formatdate(time.time() + ahead, usegmt=True)
     server.token_behaviour = Answer(headers={"Date": date})
@@ -153,7 +153,7 @@ async def test_a_client_s_assertion_follows_the_server_s_clock_as_well(
     assert server.token_requests == 2
     await ClientCredentials(endpoint).obtain(None)
     assert server.token_requests == 3
-    # A person's refresh token is sent again too: the server refused the client, and did not look at it.
+    # A person's refresh token is sent again, too: the server refused the client before it looked at the token.
     other = TokenEndpoint(server.token_url, "svc", client_auth=signs, client=client)
     held = Token.from_response(server.login("svc"))
     assert (await other.refresh(held)).refresh_token != held.refresh_token

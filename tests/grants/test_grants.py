@@ -1,4 +1,4 @@
-"""Sources that need no person: what is asked, what the answers mean, and that one request serves everybody."""
+"""Sources without a person: their requests, the meaning of the answers, and that one request serves everybody."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def asked(server: AuthorizationServer) -> list[dict[str, str]]:
 
 
 async def ping(server: AuthorizationServer, auth: RefreshAuth, times: int = 1) -> list[int]:
-    """Ask the API, all at once; return the statuses."""
+    """Make requests to the API at once; return the statuses."""
     statuses: list[int] = []
 
     async def one(client: Any) -> None:
@@ -131,7 +131,7 @@ async def test_nothing_of_an_earlier_answer_is_kept_beside_the_next_token() -> N
 
 
 class Vendor:
-    """A source of somebody's own, with nothing declared."""
+    """A custom source that declares nothing."""
 
     origins = "any"
     purpose: str | None = None
@@ -339,7 +339,7 @@ async def test_a_person_s_grant_is_not_spent_on_what_another_source_left_and_say
     assert "login at https://server.test/token, client one [" in str(caught.value)
     assert "login at https://server.test/token, client two [" in str(caught.value)
     assert (store.peek(), server.token_requests) == (before, 0)
-    # A login says that the change is meant.
+    # A login confirms the change.
     await RefreshAuth(other, store).set_token(Token("a", "r"))
     assert await RefreshAuth(other, store).token() == Token("a", "r")
 
@@ -373,7 +373,7 @@ async def test_a_stale_secret_of_a_callable_does_not_bind_who_has_read_the_good_
     assert failed.client == TokenEndpoint(server.token_url, "client", "stale").client_fingerprint
     assert (await good.token()).access_token
     assert server.token_requests == 2
-    # The one that was refused is bound by it until its pause ends, and reads the new secret then.
+    # The refused one pauses, and reads the new secret when the pause ends.
     with pytest.raises(RefreshUnavailable, match="invalid_client"):
         await stale.refresh()
     held[0] = "secret"
@@ -385,7 +385,7 @@ async def test_a_stale_secret_of_a_callable_does_not_bind_who_has_read_the_good_
 
 
 class ReadOnly(MemoryStore):
-    """Takes no text that brings a token, from some moment on."""
+    """From some moment on it refuses every text with a new token."""
 
     full = True
 
@@ -548,7 +548,7 @@ async def test_a_subject_token_that_cannot_be_had_names_the_argument_and_sends_n
     assert parse(store.peek()).failed == ()
 
 
-# -- vendors' own ------------------------------------------------------------------------------------------------------
+# -- vendors' grants ---------------------------------------------------------------------------------------------------
 
 
 async def test_a_vendor_s_grant_is_asked_with_its_parameters() -> None:
@@ -650,5 +650,5 @@ async def test_two_versions_of_a_service_that_end_each_other_s_tokens_pause() ->
     assert server.token_requests == 6
     refusals = parse(store.peek()).refusals
     assert refusals is not None
-    assert refusals.early == 4  # The first token of each was no answer to a refusal.
+    assert refusals.early == 4  # The first token of each did not follow a refusal.
     assert refusals.pause.seconds > 0

@@ -1,4 +1,4 @@
-"""Rule 11: a body is replayed whole or not at all; never a silent empty one."""
+"""Rule 11: a body is sent again completely or not at all, and never silently as an empty one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def generator() -> AsyncIterator[bytes]:
 
 
 class Iterable:
-    """Can be gone through once only, and is no generator."""
+    """An iterable that is not a generator and can be iterated once."""
 
     def __init__(self) -> None:
         self.pieces = list(PIECES)
@@ -58,7 +58,7 @@ class Unseekable(io.BytesIO):
 
 
 def refused_once(server: AuthorizationServer, http: Any, **options: Any) -> Any:
-    """A client whose next request is refused, and whose next but one is not."""
+    """A client whose next request is refused, and whose second one is accepted."""
     auth = auth_of(server, **options)
     server.expire_access_tokens()
     return client_of(server, http, auth=auth)
@@ -175,7 +175,7 @@ async def test_a_streamed_request_that_was_accepted_cannot_be_sent_again_empty(
 
 
 async def test_a_streamed_request_that_never_reached_the_api_can_be_sent_again(http: Any) -> None:
-    # What was read of the body is kept, and the rest is read then.
+    # The part of the body that was read is kept, and the rest is read later.
     server = AuthorizationServer()
     broken = server.transport() if http is httpx else server.transport2()
 

@@ -1,4 +1,4 @@
-"""Which responses mean that the token is no longer good, and how much of them is looked at."""
+"""Which responses mean that the token is no longer valid, and how much of them is read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def says_expired(body: Any) -> bool:
 
 
 def noting(seen: list[Any]) -> Callable[[Any], bool]:
-    """A rule's body that takes nothing for an expiry, and notes what it was shown."""
+    """A rule that never reports an expiry, and records the bodies that it gets."""
 
     def body(value: Any) -> bool:
         seen.append(value)
@@ -42,7 +42,7 @@ def noting(seen: list[Any]) -> Callable[[Any], bool]:
 
 
 class Site:
-    """Gives the same answer to each request; `replays` counts how often a token was taken for expired."""
+    """Gives the same answer to each request; `replays` counts the refusals that were treated as an expiry."""
 
     def __init__(self, http: Any, rule: Any, make: Any) -> None:
         self.endpoint = Endpoint(clock=loop_wall)

@@ -1,4 +1,4 @@
-"""What an extra brings is asked for by its name."""
+"""Modules of an extra that is not installed name the extra in their error."""
 
 from __future__ import annotations
 

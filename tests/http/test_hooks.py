@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _nothing_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is said once a process is said once a test."""
+    """Reset the log message that is logged once for each process."""
     monkeypatch.setattr(_auth, "_hook_told", False)
 
 

@@ -91,7 +91,7 @@ def server() -> Iterator[RunningServer]:
 
 @pytest.fixture
 def _names_lead_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All names below `.test` are this host's."""
+    """Resolve all names below `.test` to this host."""
     for module, name in ((anyio, "connect_tcp"), (trio, "open_tcp_stream")):
         monkeypatch.setattr(module, name, _leading_here(getattr(module, name)))
 
@@ -156,7 +156,7 @@ async def test_a_trace_of_somebody_elses_goes_on(server: RunningServer, http: An
 
 @pytest.mark.usefixtures("_names_lead_here")
 async def test_a_proxy_may_be_anywhere(server: RunningServer) -> None:
-    """It is the person's, and where it leads is its affair."""
+    """The proxy is the person's choice, and so is where it connects to."""
     proxy = server.url
     hosts = Hosts(httpx.URL("https://mcp.example.com/mcp"))
     async with httpx.AsyncClient(

@@ -1,4 +1,4 @@
-"""HTTP/2: many requests on one connection, refused and sent again, bodies and all."""
+"""HTTP/2: many requests on one connection are refused and sent again with their bodies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from httpx_refresh import BodyNotReplayable, RefreshAuth
 from httpx_refresh.testing import AuthorizationServer
 from tests.fakes import Endpoint, Store, auth_of
 
-# Hypercorn's server is asyncio's here; the client under test is the same on every event loop.
+# Hypercorn runs on asyncio here; the client under test is the same on every event loop.
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 
@@ -29,7 +29,9 @@ async def listening(app: Any) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     config = Config()
-    config.bind = [f"fd://{listener.detach()}"]  # The server's from now on: it closes it.
+    config.bind = [
+        f"fd://{listener.detach()}"
+    ]  # From now on the server owns the socket and closes it.
     config.loglevel = "CRITICAL"
     stop = anyio.Event()
     async with anyio.create_task_group() as group:

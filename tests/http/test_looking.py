@@ -1,4 +1,4 @@
-"""What a look at a response's body costs, and that it takes nothing away."""
+"""The cost of reading a response's body ahead, and that nothing of it is lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ both = pytest.mark.parametrize("library", [httpx, httpx2])
 
 
 class Body:
-    """A body in chunks, none of which has to be waited for; it counts what is taken, and its closes."""
+    """A body of chunks that come without a wait; it counts the chunks that are taken, and its closes."""
 
     def __init__(self, *chunks: bytes) -> None:
         self.chunks = chunks
@@ -51,7 +51,7 @@ class Body:
 
 
 async def answered(library: Any, body: Body, headers: Mapping[str, str] | None = None) -> Any:
-    """Return a 401 with this body, as a client gives it out before it is read."""
+    """Return an unread 401 with this body, as a client returns it."""
 
     class Transport(library.AsyncBaseTransport):  # type: ignore[misc]  # of either library
         async def handle_async_request(self, request: Any) -> Any:
@@ -62,7 +62,7 @@ async def answered(library: Any, body: Body, headers: Mapping[str, str] | None =
 
 
 async def look(response: Any) -> Any:
-    """Return what a rule was shown of a response."""
+    """Return the body of a response that a rule got."""
     seen: list[Any] = []
 
     def rule(body: Any) -> bool:
@@ -155,7 +155,7 @@ async def test_a_body_of_just_the_limit_is_read_to_its_end_and_closed(library: A
 @both
 @pytest.mark.parametrize("number", [10, 1000])
 async def test_a_longer_body_that_nobody_reads_is_let_go(library: Any, number: int) -> None:
-    """What is buffered may come without a wait, and without an end: it is not read to it."""
+    """Buffered chunks may come without a wait and without an end, so they are not read to the end."""
     body = Body(*[b"x" * 30_000] * number)
     response = await answered(library, body)
     assert await look(response) is None

@@ -1,4 +1,4 @@
-"""Rule 12: the bearer goes over https (loopback excepted), and only where it is meant to go."""
+"""Rule 12: the token goes over https (loopback excepted), and only to its origins."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIBRARIES = (httpx, httpx2)
 
 
 def goes_to(url: str, origins: Any, *, allow_http: bool = False) -> bool:
-    """Whether a token for `origins` goes to `url`: the libraries agree, and a second look says the same."""
+    """Return whether a token for `origins` goes to `url`; check that both libraries agree, also at a second call."""
     allowed = compiled(origins, allow_http=allow_http)
     answers = set()
     for library in (*LIBRARIES, *LIBRARIES):
@@ -61,7 +61,7 @@ def test_https_is_secure_and_http_to_loopback(scheme: str, host: str, secure: bo
     assert is_secure(scheme, host, allow_http=True) is (secure or scheme == "http")
 
 
-# -- what may be named -----------------------------------------------------------------------------
+# -- valid origins ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_any_is_every_https_origin_and_loopback(url: str) -> None:
 def test_nothing_else_gets_it_whatever_is_named(url: str) -> None:
     assert not goes_to(url, "any")
     assert not goes_to(url, ["https://api.test", "https://*.api.test"])
-    # Nobody has named a host of the plain network.
+    # No host of the plain network was named.
     assert not goes_to(url, "any", allow_http=True)
 
 

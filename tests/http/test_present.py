@@ -1,4 +1,4 @@
-"""One object puts the token on requests, and knows whether a response answers one that carried it."""
+"""One object puts the token on requests, and knows whether a response belongs to a request with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rule 14: a refused response's body is read within bounds, before anybody waits, and is whole if it is passed on."""
+"""Rule 14: the body of a 401 is read within limits, before anybody waits, and is complete if it is passed on."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Chunks = Callable[[], AsyncIterator[bytes]]
 
 
 class Refusing:
-    """An API that refuses the first token, or all, with a body; `pulled` counts what was taken of the bodies.
+    """An API that refuses the first token, or all tokens, with a body; `pulled` counts the chunks that were read.
 
-    The body goes through a chain of async generators, as it does on its way from a socket, and `ended` tells how many
-    of the innermost ones came to their end, whether by a cancellation, a close or by themselves.
+    The body goes through a chain of async generators, as a body from a socket does. `ended` counts the innermost ones
+    that have ended, by a cancellation, by a close or by themselves.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ in_both_ways = pytest.mark.parametrize("streamed", [False, True], ids=["get", "s
 
 @functools.cache
 def packed_zeros(wbits: int) -> bytes:
-    """Pack 300 MiB into 300 KiB: one block, which stands for itself, again and again."""
+    """Return 300 KiB that decode to 300 MiB: one repeated block."""
     packer = zlib.compressobj(9, wbits=wbits)
     first, block = (
         packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2)
@@ -136,7 +136,7 @@ def packed_zeros(wbits: int) -> bytes:
     return first + 299 * block
 
 
-# -- replayed: the refused body costs little, whatever it is -----------------------------------------
+# -- sent again: any refused body costs little ---------------------------------------------------------
 
 
 @in_both_ways
@@ -179,7 +179,7 @@ async def test_of_a_body_without_end_64_kib_are_read(http: Any, streamed: bool) 
     api = Refusing(http, without_end(b"x" * 1000))
     async with api.client() as client:
         assert await fetched(client, streamed) == "welcome"
-    # What is there without a wait may be taken while the body is closed.
+    # Chunks that are there without a wait may be read while the body is closed.
     assert READ_LIMIT < api.pulled < READ_LIMIT + 100_000
     assert api.all_closed
 
@@ -333,7 +333,7 @@ async def test_a_caller_that_is_cancelled_while_the_body_drips_closes_it(
         assert api.all_closed
 
 
-# -- passed on: whole --------------------------------------------------------------------------------
+# -- passed on: complete -----------------------------------------------------------------------------
 
 BODY = json.dumps({"error": "insufficient_scope", "filler": "f" * 90_000}).encode()
 READS: dict[str, Callable[[Any], Any]] = {
@@ -348,7 +348,7 @@ async def joined(chunks: AsyncIterator[bytes]) -> bytes:
 
 
 async def passed_on(api: Refusing, client: Any, read: str | None) -> bytes:
-    """Return the body of a 401 that was looked into and is passed on; None: read by the client."""
+    """Return the body of a 401 that was read ahead and is passed on; None if the client has read it."""
     if read is None:
         response = await client.get("/")
         assert response.json() == json.loads(BODY)
@@ -439,7 +439,7 @@ async def test_a_401_that_is_passed_on_may_be_left_anywhere(
     assert api.all_closed
 
 
-# -- off a socket ------------------------------------------------------------------------------------
+# -- from a socket -----------------------------------------------------------------------------------
 
 
 @in_both_ways

@@ -1,4 +1,4 @@
-"""A 401 that asks for another login is raised as such: no refresh, no loop; somebody's new login is taken up."""
+"""A 401 that requires another login raises StepUpRequired, without a refresh; a new login elsewhere is adopted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MORE_SCOPE = 'Bearer error="insufficient_scope", scope="write admin"'
 
 
 class Api:
-    """Answers by the access token: a challenge, or None for 200; `seen` holds what each request carried."""
+    """Answers by the access token: a challenge, or None for 200; `seen` holds each request's token."""
 
     def __init__(self, answers: Callable[[str], str | None], *, status: int = 401) -> None:
         self.answers = answers
@@ -131,7 +131,7 @@ async def test_a_step_up_for_every_token_is_raised_and_not_sent_more_than_three_
     number = 0
 
     def another(token: str) -> str | None:
-        """Each time a request arrives somebody has logged in again."""
+        """Whenever a request arrives, somebody has logged in again."""
         nonlocal number
         number += 1
         record = json.loads(store.text or "")
@@ -167,7 +167,7 @@ async def test_concurrent_step_ups_share_one_look_at_the_store() -> None:
 
 
 async def test_a_step_up_is_no_early_end_and_begins_no_doubt() -> None:
-    """After any number of them a real expiry is refreshed at once."""
+    """After any number of such answers a real expiry is refreshed at once."""
     endpoint = Endpoint()
     store = Store(endpoint.text())
     expired: set[str] = set()
@@ -306,7 +306,7 @@ async def test_the_error_goes_through_json_and_pickle_to_where_people_log_in() -
 
 
 async def test_an_api_that_repeats_the_token_gets_it_into_no_error() -> None:
-    """Nor into a local variable of the frames that the error holds, which error trackers send."""
+    """The token is not in a local variable of the error's frames either, which error trackers send."""
     endpoint = Endpoint()
     challenge = 'Bearer error="insufficient_scope", scope="a SECRET-a0", resource_metadata="https://x/SECRET-a0"'
     auth = RefreshAuth(endpoint, Store(endpoint.text()))

@@ -26,7 +26,7 @@ def server() -> Iterator[Running]:
 
 
 async def call(client: Any, number: int) -> str:
-    """Call the server's tool, and return what it says."""
+    """Call the server's tool, and return its answer."""
     text: str = (await client.call_tool("whoami", {"number": number})).data
     return text
 

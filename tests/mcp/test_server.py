@@ -50,7 +50,7 @@ async def at(server: AuthorizationServer, **options: Any) -> AsyncIterator[Perso
 
 
 class Person:
-    """Who logs in at `server`, and the source that is logged in with."""
+    """A person who logs in at `server`, and the source for the login."""
 
     def __init__(
         self, server: AuthorizationServer, client: httpx.AsyncClient, options: dict[str, Any]
@@ -62,7 +62,7 @@ class Person:
         self.source = self.another()
 
     def another(self, **options: Any) -> mcp.Server:
-        """What another process would make."""
+        """Return a source as another process would make it."""
         return mcp.Server(self.server.mcp_url, client=self.client, **{**self.options, **options})
 
     async def visit(self, login: mcp.Login) -> str:
@@ -110,7 +110,7 @@ async def test_a_person_logs_in_and_the_token_lives_through_refreshes() -> None:
             for _ in range(3):
                 server.expire_access_tokens()
                 assert (await api.post(server.mcp_url)).status_code == 200
-        # Each of login, exchange and refresh names the resource, else the server had refused it.
+        # Login, exchange and refresh name the resource, else the server would have refused them.
         sent = [parse_qs(call.body.decode()) for call in server.token_calls]
         assert [form["resource"] for form in sent] == [[server.api_url]] * 4
         assert {form["client_id"][0] for form in sent} == {"registered-0"}
@@ -138,7 +138,7 @@ async def test_a_registration_is_kept_by_issuer_before_there_is_a_token() -> Non
         record = parse(person.store.peek())
         assert record.token is None
         assert list(person.notes()["registrations"]) == [person.server.issuer]
-        # The person closed the window; another process starts again, and registers nothing.
+        # The person closed the window. Another process starts a login, and does not register again.
         again = await person.another().begin_login(person.store, REDIRECT)
         assert again.client_id == begun.client_id
         with pytest.raises(ReauthorizationRequired, match="holds no token"):
@@ -174,7 +174,7 @@ async def test_what_a_registration_does_not_serve_is_registered_anew(
 
 
 async def test_a_refresh_token_is_spent_as_the_client_that_it_was_issued_to() -> None:
-    """Although another login has registered again meanwhile, and was given up."""
+    """The login works although another one has registered again meanwhile and was given up."""
     async with at(world()) as person:
         await person.log_in()
         await person.source.begin_login(person.store, REDIRECT, register=True)
@@ -271,7 +271,7 @@ async def test_a_token_is_revoked_where_it_was_issued_as_the_client_that_it_was_
         record = parse(person.store.peek())
         assert record.token is None
         assert record.revoked is not None
-        # What was registered is there for the next login.
+        # The registration is kept for the next login.
         await person.log_in()
     assert person.server.family_revocations == 1
     assert len(person.server.registrations) == 2
@@ -298,11 +298,11 @@ async def test_where_nothing_is_revoked_the_token_is_kept() -> None:
     assert parse(person.store.peek()).token is None
 
 
-# -- what lies, and what fails -----------------------------------------------------------------------------------
+# -- false metadata, and failures --------------------------------------------------------------------------------
 
 
 class Liar:
-    """A server in front of another, whose pages are changed."""
+    """A server in front of another one that changes its pages."""
 
     def __init__(self, server: AuthorizationServer) -> None:
         self.server = server
@@ -408,7 +408,7 @@ async def test_a_chosen_issuer_must_be_one_that_the_server_names() -> None:
 
 
 async def test_a_redirect_from_another_issuer_is_not_redeemed() -> None:
-    """RFC 9207: also where the server does not promise to name itself."""
+    """RFC 9207: this holds also if the server does not announce that it names itself."""
     async with at(world()) as person:
         login = await person.source.begin_login(person.store, REDIRECT)
         redirect = await person.visit(login)
@@ -534,7 +534,7 @@ async def test_an_outage_of_the_metadata_passes() -> None:
 
 
 async def test_a_registration_waits_for_a_refresh_that_is_under_way() -> None:
-    """While a claim stands only its owner writes: else the new token could not be saved."""
+    """While a claim stands, only its owner writes; otherwise the new token could not be saved."""
     async with at(world()) as person:
         await person.log_in()
         gate = Gate()
@@ -607,7 +607,7 @@ async def test_an_endpoint_that_is_not_used_is_not_looked_at() -> None:
 
 
 class Held:
-    """What the SDK's `TokenStorage` holds."""
+    """The contents of the SDK's `TokenStorage`."""
 
     class Fields(dict[str, Any]):
         def model_dump(self, **_: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Keys and certificates of the tests' own, made once."""
+"""Keys and certificates for the tests, made once."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ _LOOPBACK = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
 
 @cache
 def key_of(kind: str) -> Any:
-    """One private key of a kind."""
+    """Return the private key of a kind."""
     return _MAKERS[kind]()
 
 
 def pem(kind: str, password: bytes | None = None) -> str:
-    """A private key in PEM."""
+    """Return a private key in PEM."""
     encryption = NoEncryption() if password is None else BestAvailableEncryption(password)
     return str(
         key_of(kind).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption), encoding="ascii"
@@ -59,7 +59,7 @@ def pem(kind: str, password: bytes | None = None) -> str:
 
 
 def public_pem(kind: str) -> str:
-    """Its public key in PEM."""
+    """Return its public key in PEM."""
     encoded = (
         key_of(kind).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     )
@@ -68,7 +68,7 @@ def public_pem(kind: str) -> str:
 
 @cache
 def certificate(kind: str, issuer: str | None = None) -> str:
-    """A certificate of a key in PEM, signed by itself or by another kind's."""
+    """Return a certificate of a key in PEM, signed by itself or by another kind's key."""
     names = [
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, one)]) for one in (kind, issuer or kind)
     ]

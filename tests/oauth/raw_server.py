@@ -1,4 +1,4 @@
-"""A server on a real socket that keeps each request byte by byte, and answers what a test tells it."""
+"""A server on a real socket that keeps the bytes of each request, and gives the answers that a test sets."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _field(text: str) -> tuple[str, str]:
 def reply(
     body: bytes | str = b"", status: int = 200, headers: Mapping[str, str] | None = None
 ) -> bytes:
-    """Write an answer as it goes over the wire."""
+    """Return the bytes of an answer."""
     raw = body.encode() if isinstance(body, str) else body
     fields = {"Content-Length": str(len(raw)), "Connection": "close", **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())

@@ -1,4 +1,4 @@
-"""What a token endpoint's answer means, by status, headers and body."""
+"""The meaning of a token endpoint's answer, by status, headers and body."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_a_success_without_a_token_tells_nothing(row: Row) -> None:
         assert means(body, 200, row.preset("id", "secret")).kind == "unknown"
 
 
-# -- by the RFCs, and by what else there is ----------------------------------------------------------
+# -- by the RFCs, and other answers ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403])
@@ -283,7 +283,7 @@ def test_a_lifetime_is_believed_if_it_is_one(sent: object, lifetime: float | Non
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000])
 def test_a_number_that_is_none_loses_no_token(number: str) -> None:
-    """5,000 digits are more than Python reads at once; the others are no JSON, and read all the same."""
+    """Python refuses to read 5,000 digits; the others are not valid JSON, and are read all the same."""
     token = means(
         f'{{"access_token": "A", "expires_in": {number}, "deep": [{number}]}}'.encode()
     ).token
@@ -311,7 +311,7 @@ def test_milliseconds_beside_seconds_are_known_for_what_they_are() -> None:
 def test_a_moment_by_the_servers_clock_is_believed_last(
     fields: dict[str, Any], expires_at: float | None
 ) -> None:
-    """A moment in the past would have each request refresh."""
+    """A time in the past would make each request refresh."""
     token = means({"access_token": "A", **fields}).token
     assert token is not None
     assert token.expires_at == expires_at
@@ -337,7 +337,7 @@ def test_other_fields_are_kept_but_for_those_too_deep_to_be_written() -> None:
 def test_an_answer_that_is_too_large_loses_what_is_beside_its_tokens(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The largest fields first; what an API needs with a token is short."""
+    """The largest fields go first, because fields that an API needs with a token are short."""
     big = {f"junk{n}": "x" * 20_000 for n in range(40)}
     tokens = {"access_token": "A" * 100_000, "refresh_token": "R" * 100_000}
     token = means({"evil\x1b\n": "x" * 70_000, **big, **tokens, "scope": "a b"}).token
@@ -396,7 +396,7 @@ def test_retry_after_is_seconds_or_a_date(value: str, wait: float | None) -> Non
     assert said.retry_after == wait
 
 
-# -- packed bodies, and words that are shown ------------------------------------------------------------
+# -- encoded bodies, and messages that are shown --------------------------------------------------------
 
 
 def test_what_cannot_be_unpacked_is_none() -> None:
@@ -444,7 +444,7 @@ def test_no_form_of_a_secret_is_shown(echo: str, most: int) -> None:
 
 @pytest.mark.parametrize("client_id", ["id", "the id", "a-client", "a-client-2"])
 def test_the_credentials_of_http_basic_are_not_shown(client_id: str) -> None:
-    """Where the secret begins in the base64 depends on the client id's length."""
+    """The place of the secret in the base64 depends on the length of the client id."""
     secret = "correct-horse-battery-staple?"
     for packed in (base64.b64encode, base64.urlsafe_b64encode):
         echo = packed(f"{client_id}:{secret}".encode()).decode()
@@ -475,7 +475,7 @@ def test_a_secret_of_a_letter_shreds_no_words() -> None:
 def test_a_secret_of_256_kib_is_hidden_with_little_work(
     where: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The event loop stood still for a second and a half when each of its forms was gone through."""
+    """Trying all forms of such a secret would block the event loop for more than a second."""
     gone_through: list[int] = []
     found = redaction._found
 

@@ -1,4 +1,4 @@
-"""Against Authlib's own authorization server: what it accepts of keys and secrets, and the grants that it has."""
+"""Against Authlib's authorization server: the keys and secrets that it accepts, and its grants."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Grant(ClientCredentialsGrant):
 
 
 class Bearer(JWTBearerGrant):
-    """Takes assertions of the one client there is, for ann."""
+    """Accepts assertions of its only client, for ann."""
 
     def resolve_issuer_client(self, issuer: str) -> Client | None:
         return self.server.client if issuer == "the-id" else None
@@ -118,7 +118,7 @@ class Bearer(JWTBearerGrant):
 
 
 class Exchange(BaseGrant, TokenEndpointMixin):
-    """Authlib 1.9 has no token exchange (its rfc8693 is empty): this reads the request with what it has for grants."""
+    """Authlib 1.9 has no token exchange (its rfc8693 is empty), so this one uses Authlib's base class for grants."""
 
     GRANT_TYPE = EXCHANGE
     TOKEN_ENDPOINT_AUTH_METHODS = ["client_secret_basic"]  # noqa: RUF012 - as below
@@ -232,7 +232,7 @@ async def test_a_blank_in_a_secret_is_not_decoded_and_is_sent_as_it_is() -> None
 
 
 def test_the_header_is_read_as_here() -> None:
-    """Should Authlib learn to read forms, the test above says more than is so."""
+    """If Authlib learns to read forms, the test above claims too much."""
     from authlib.oauth2.rfc6749.util import extract_basic_authorization
 
     header = "Basic " + base64.b64encode(b"a+b:c%2Bd").decode()
@@ -244,7 +244,7 @@ def test_the_header_is_read_as_here() -> None:
 
 @contextmanager
 def listening(server: Server) -> Iterator[str]:
-    """Let the server listen; return the address of its token endpoint."""
+    """Start the server; yield the address of its token endpoint."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -301,7 +301,7 @@ async def test_client_credentials_serve_everybody_with_one_request_each_time(met
                     group.start_soon(ask)
             assert tokens == [f"new{number}"] * 25
             tokens.clear()
-            # An assertion of its own for each request: Authlib takes none twice.
+            # Each request has its own assertion: Authlib accepts none twice.
             await service.refresh(refused=await service.token())
         assert server.issued == 4
 

@@ -1,4 +1,4 @@
-"""Claims on the wire: in a refresh, a grant and a login; and what a server says that gives none without a person."""
+"""Claims in a refresh, a grant and a login, and the answer of a server that requires a person for them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TOKEN = Token("SECRET-a", "SECRET-r")
 
 
 class Server:
-    """A token endpoint that answers as it is told to, and keeps the forms that it was sent."""
+    """A token endpoint that gives the answers that a test sets, and keeps the forms of its requests."""
 
     def __init__(self, status: int = 200, **answer: Any) -> None:
         self.status = status
@@ -194,7 +194,7 @@ async def test_the_microsoft_preset_says_what_the_client_can_do() -> None:
         await ClientCredentials(endpoint, scope="https://graph.microsoft.com/.default").obtain(None)
     asked = parse_qs(urlsplit(request.url).query)
     assert json.loads(asked["claims"][0]) == BOTH
-    # The code stands for what its login asked for.
+    # The code is bound to the parameters of its login.
     claims = [json.loads(form["claims"][0]) for form in server.forms[1:]]
     assert claims == [json.loads(CAPABLE), BOTH, json.loads(CAPABLE)]
     assert {form["x"][0] for form in server.forms[1:]} == {"y"}

@@ -1,4 +1,4 @@
-"""Whose HTTP client asks: lent, made by a callable, or the library's own; and on which event loop."""
+"""The HTTP client of token requests: a given one, a callable's, or the library's own; and its event loop."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ def test_the_librarys_own_clients_serve_every_event_loop(
 async def test_a_proxy_of_the_environment_sees_no_secret(
     url: str, tunnelled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What goes in clear goes to this host, not to a proxy; what is encrypted is tunnelled through it."""
+    """Plain requests go to this host and not to a proxy; encrypted ones are tunnelled through the proxy."""
     made: list[dict[str, Any]] = []
 
     class Watched(httpx.AsyncClient):
@@ -312,7 +312,7 @@ async def test_loopback_is_asked_directly_whatever_the_environment_says(
     assert (await endpoint_of(None, server).refresh(HELD)).access_token == "new"
 
 
-# -- what is declared ----------------------------------------------------------------------------------------------
+# -- declared facts ------------------------------------------------------------------------------------------------
 
 
 def test_credentials_are_told_apart_by_a_fingerprint_that_is_no_secret() -> None:

@@ -1,4 +1,4 @@
-"""How a client proves who it is: what each way sends, what is read again, and what cannot be used."""
+"""Client authentication: what each method sends, what is read again, and which arguments are refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 class Server:
-    """Keeps requests, and answers each with a token, or with what it was told."""
+    """Keeps requests, and answers each with a token, or with the answer that a test set."""
 
     def __init__(self, answer: httpx.Response | None = None) -> None:
         self.requests: list[httpx.Request] = []
@@ -55,7 +55,7 @@ class Server:
 
     @property
     def form(self) -> dict[str, str]:
-        """What the last request's body says, but for the grant."""
+        """Return the body of the last request without the grant."""
         fields = dict(parse_qsl(self.requests[-1].content.decode(), strict_parsing=True))
         assert fields.pop("grant_type") == "refresh_token"
         assert fields.pop("refresh_token") == "old-refresh"
@@ -63,7 +63,7 @@ class Server:
 
     @property
     def basic(self) -> str:
-        """What the last request's Basic credentials are."""
+        """Return the Basic credentials of the last request."""
         header = self.requests[-1].headers["authorization"]
         return base64.b64decode(header.removeprefix("Basic ")).decode()
 
@@ -86,7 +86,7 @@ async def sent(auth: Any, secret: Any = None, server: Server | None = None, **mo
 
 
 async def unsent(auth: Any, secret: Any = None, **more: Any) -> RefreshUnavailable:
-    """Return why nothing is sent."""
+    """Return the reason why nothing is sent."""
     server = Server()
     with pytest.raises(RefreshUnavailable) as caught:
         await sent(auth, secret, server, **more)
@@ -233,7 +233,7 @@ async def test_a_server_that_wants_json_gets_the_credentials_in_it() -> None:
     verified(json.loads(server.requests[0].content)["client_assertion"], "P-256")
 
 
-# -- an assertion of somebody else's ---------------------------------------------------------------------------------
+# -- an assertion from elsewhere -------------------------------------------------------------------------------------
 
 
 async def test_an_assertion_comes_from_a_callable_of_either_kind_or_from_a_file(
@@ -380,7 +380,7 @@ async def test_a_server_that_repeats_an_assertion_is_not_believed() -> None:
         await sent(ClientAssertion(lambda: "an-opaque-assertion"), server=server)
 
 
-# -- who it is -------------------------------------------------------------------------------------------------------
+# -- its identity ----------------------------------------------------------------------------------------------------
 
 
 def fingerprint(auth: Any, secret: Any = None, client_id: str = "id") -> str:
@@ -419,7 +419,7 @@ async def test_the_fingerprint_follows_what_is_read(tmp_path: Path) -> None:
 
 
 class Seen(BaseHTTPRequestHandler):
-    """Answers with a token, and keeps the form, and the certificate that it was shown."""
+    """Answers with a token, and keeps the form and the client's certificate."""
 
     requests: list[tuple[dict[str, list[str]], bytes | None]]
 
@@ -456,7 +456,7 @@ class Seen(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def tls_server(tmp_path: Path) -> Iterator[tuple[str, type[Seen]]]:
-    """A server that asks for a certificate: its URL, and what it saw."""
+    """A server that requires a certificate: its URL, and the requests that it got."""
     (tmp_path / "server.pem").write_text(pem("P-256") + certificate("P-256"))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(tmp_path / "server.pem")
@@ -506,7 +506,9 @@ async def test_the_connection_is_made_by_the_library_whose_client_asks(
     token = asking.set(library.Request)
     try:
         await TokenEndpoint(f"{url}/token", "id", client_auth=told).refresh(HELD)
-        with pytest.raises(RefreshUnavailable) as caught:  # No usual authority knows this server.
+        with pytest.raises(
+            RefreshUnavailable
+        ) as caught:  # The usual authorities did not sign this server's certificate.
             await TokenEndpoint(f"{url}/token", "id", client_auth=usual).refresh(HELD)
     finally:
         asking.reset(token)
@@ -572,7 +574,7 @@ async def test_a_certificate_is_not_shown_in_clear(tls_server: tuple[str, type[S
     assert seen.requests == []
 
 
-# -- what cannot be used -----------------------------------------------------------------------------------------------
+# -- refused arguments -------------------------------------------------------------------------------------------------
 
 
 async def later() -> str:

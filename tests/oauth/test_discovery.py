@@ -28,7 +28,7 @@ def client_of(
 
 
 def serving(**pages: Any) -> httpx.AsyncClient:
-    """A server with these pages: text as it stands, all else as JSON."""
+    """A server with these pages: texts as they are, other values as JSON."""
     where = {"oauth": OAUTH, "openid": OPENID}
 
     def answer(request: httpx.Request) -> httpx.Response:

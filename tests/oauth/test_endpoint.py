@@ -1,4 +1,4 @@
-"""TokenEndpoint: what goes over the wire, how a client authenticates, which arguments cannot be meant."""
+"""TokenEndpoint: its requests, client authentication, and refused arguments."""
 
 from __future__ import annotations
 
@@ -248,14 +248,14 @@ async def test_further_parameters_are_sent() -> None:
     }
 
 
-# -- a client of the caller's ----------------------------------------------------------------------------
+# -- the caller's client ---------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
 async def test_a_token_is_not_believed_longer_than_its_server_believes_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The server counts from its answer at the latest, and the answer takes a while to come."""
+    """The server counts the lifetime from its answer at the latest, and the answer takes time to arrive."""
     now = 1_000_000.0
     monkeypatch.setattr(time, "time", lambda: now)
 
@@ -350,7 +350,7 @@ async def test_a_refresh_token_that_cannot_be_sent_is_a_login_that_is_missing(
     assert caught.value.__context__ is None
 
 
-# -- arguments that cannot be meant ------------------------------------------------------------------------
+# -- refused arguments -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

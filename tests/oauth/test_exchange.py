@@ -1,4 +1,4 @@
-"""One request to a token endpoint: nothing is read without a bound, and no answer is lost that was there."""
+"""One request to a token endpoint: all reading is limited, and no answer that arrived is lost."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def endpoint_at(url: str, client: Any = None) -> TokenEndpoint:
 
 
 def check_no_secret(error: BaseException) -> None:
-    """No secret in what is shown of an error, nor a request that holds one anywhere in its chain."""
+    """Check that an error shows no secret, and that no error of its chain holds a request with one."""
     seen: BaseException | None = error
     while seen is not None:
         shown = f"{seen!r} {seen} {vars(seen)}"
@@ -65,7 +65,7 @@ async def failing(endpoint: TokenEndpoint, outcome: str, match: str) -> RefreshU
     return caught.value
 
 
-# -- so much, and no more ----------------------------------------------------------------------------------
+# -- limits ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -91,7 +91,7 @@ def endpoint_of(server: AuthorizationServer, client: Any) -> TokenEndpoint:
 @pytest.mark.anyio
 @pytest.mark.parametrize("library", [None, httpx, httpx2])
 async def test_off_a_socket_no_more_is_read_and_nothing_is_left_half_way(library: Any) -> None:
-    """What the kernels buffer has left the server besides; a generator left half way would warn on trio."""
+    """The server has also sent the bytes in the kernel's buffers. An unfinished generator would warn on trio."""
     sent = 0
 
     async def answer(stream: SocketStream) -> None:
@@ -146,7 +146,7 @@ async def test_an_answer_that_cannot_be_unpacked_is_no_verdict(encoding: str) ->
 
 
 class Stream(httpx.AsyncByteStream):
-    """An answer's body, and how it is closed."""
+    """An answer's body that records how it is closed."""
 
     def __init__(self, close: Any, chunks: Any = (GOOD,), pause: float = 0.0) -> None:
         self._close = close
@@ -366,14 +366,14 @@ async def test_a_server_that_speaks_no_tls_gets_no_secret() -> None:
 
 @pytest.mark.anyio
 async def test_a_server_that_echoes_the_request_shows_no_secret() -> None:
-    """No HTTP at all: h11's own words would hold the line that it could not read."""
+    """The answer is not HTTP, and h11's own message would hold the line that it could not read."""
     for echo in (b"client_secret=the-client-secret", b"HTTP/1.1 200 OK\r\nold-refresh-token\r\n"):
         async with raw_server(echo + b"\r\n\r\n") as server:
             match = r"gave no answer \(RemoteProtocolError\)"
             await failing(endpoint_at(server.url), "unknown", match)
 
 
-# -- hooks of a client's ---------------------------------------------------------------------------------------
+# -- hooks of a client -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio

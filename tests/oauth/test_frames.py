@@ -1,4 +1,4 @@
-"""Rule 13 on the wire: what an error tracker sends of a failure holds no secret, in no local variable either."""
+"""Rule 13 for token requests: an error tracker's report of a failure holds no secret, also not in a local variable."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def device() -> DeviceAuthorization:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception, and all that it says caused it."""
+    """Return an exception and all exceptions of its chain."""
     waiting, seen = [error], set()
     while waiting:
         one = waiting.pop()
@@ -76,7 +76,7 @@ def frames(traced: TracebackType | None) -> Iterator[Any]:
 
 
 def expanded(value: Any, depth: int = 0) -> str:
-    """What a tracker makes of a value: it looks into containers, and takes the repr of all else."""
+    """Return a value as a tracker sends it: it looks into containers, and uses the repr of other objects."""
     if depth < 4 and isinstance(value, dict):
         return " ".join(expanded(one, depth + 1) for pair in value.items() for one in pair)
     if depth < 4 and isinstance(value, (list, tuple, set)):
@@ -85,7 +85,7 @@ def expanded(value: Any, depth: int = 0) -> str:
 
 
 def check_frames(error: BaseException, *secrets: str) -> None:
-    """No secret in the text of an exception and of its causes, nor in a local of a frame that is not a test's."""
+    """Check that an exception, its causes, and the local variables of frames outside the tests hold no secret."""
     for one in chain(error):
         shown = f"{one!r} {vars(one)} {getattr(one, '__notes__', '')}"
         told = traceback.TracebackException.from_exception(one, capture_locals=True)
@@ -104,12 +104,12 @@ def check_frames(error: BaseException, *secrets: str) -> None:
 
 
 def echo(request: httpx.Request) -> str:
-    """All that a request says, as a server may repeat it."""
+    """Return all contents of a request, as a server may repeat them."""
     return " ".join(value for _, value in parse_qsl(request.content.decode())) or "nothing"
 
 
 def answering(status: int, body: object) -> Callable[[httpx.Request], httpx.Response]:
-    """Answer so, with what was sent instead of ECHO."""
+    """Answer with this text, in which ECHO is replaced by the request's contents."""
     text = body if isinstance(body, str) else json.dumps(body)
     return lambda request: httpx.Response(status, text=text.replace("ECHO", echo(request)))
 
@@ -189,7 +189,7 @@ async def test_no_failure_keeps_a_secret_in_a_frame(asked: str, failing: str) ->
     async with httpx.AsyncClient(transport=httpx.MockTransport(FAILURES[failing])) as client:
         error = await failure_of(ASKED[asked](endpoint_of(client)))
     if error is None:
-        # RFC 7009 §2.2: with 200 a token is revoked, whatever the body says.
+        # RFC 7009 §2.2: with status 200 a token is revoked; the body does not matter.
         assert asked == "revoke"
         assert FAILURES[failing](httpx.Request("POST", "/")).status_code == 200
     else:
@@ -296,7 +296,7 @@ async def test_what_cannot_be_meant_is_refused_without_a_secret_in_a_frame(what:
     check_frames(error)
 
 
-# -- what holds it: the wrapper ------------------------------------------------------------------------------
+# -- the wrapper that ensures it -----------------------------------------------------------------------------
 
 
 async def test_an_exception_tells_where_it_was_raised_although_its_frames_are_gone() -> None:
@@ -332,7 +332,7 @@ async def test_a_group_of_exceptions_goes_on_without_the_frames_of_any_of_them()
     (inner,) = caught.value.exceptions  # type: ignore[attr-defined]  # as above
     for one in (caught.value, inner):
         check_frames(one)
-        # Nor in frames of this file, which `check_frames` lets be: the caller's are all that may stand here.
+        # `check_frames` ignores frames of this file, so they are checked here: only the caller's may be there.
         kept = [frame.f_code.co_name for frame in frames(one.__traceback__)]
         assert not {"raises", "waits", "fails"} & set(kept)
     assert isinstance(inner, KeyError)
@@ -364,7 +364,7 @@ async def test_a_cancellation_goes_on_without_frames_and_keeps_its_chain() -> No
 
 
 class Kept(Transport):
-    """Keeps what would be sent."""
+    """Keeps the events that would be sent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -410,7 +410,7 @@ async def test_a_traceback_of_rich_with_locals_shows_no_secret(failing: str) -> 
         )
     )
     shown = drawn.getvalue()
-    # The frames of this test and of the wrapper are there, with their locals; no secret of them is.
+    # The frames of this test and of the wrapper are there with their locals, but without a secret.
     assert "locals" in shown
     assert "failure" in shown
     assert MARK not in shown

@@ -39,7 +39,7 @@ def jwk(kind: str, **more: Any) -> dict[str, Any]:
 
 
 def verified(token: str, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The header and the claims of a token that a kind's key signed."""
+    """Return the header and the claims of a token that a kind's key signed."""
     registry = jws.JWSRegistry(algorithms=list(KIND_OF), strict_check_header=False)
     registry.max_header_length = 100_000
     key = JWK_KINDS.get(kind, ECKey).import_key(public_pem(kind))
@@ -214,9 +214,9 @@ async def test_a_call_that_hangs_does_not_hold_up_the_loop_or_another_key() -> N
         release.set()
 
 
-# -- what cannot be used ---------------------------------------------------------------------------------------------
+# -- refused keys ----------------------------------------------------------------------------------------------------
 
-SECRET = "s3cr3t"  # what `check_frames` looks for
+SECRET = "s3cr3t"  # the text that `check_frames` searches for
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -364,7 +364,7 @@ async def test_what_a_callable_returns_is_refused_when_it_is_needed(
 
 
 def no_secret_of(options: dict[str, Any], error: BaseException) -> None:
-    """Neither PEM nor JWK in a text or a frame, whatever is in `check_frames`' word."""
+    """Check that neither a PEM nor a JWK is in a text or a frame, as `check_frames` does."""
     frame = error.__traceback__
     shown = f"{error} {getattr(error, 'caused_by', '')} {getattr(error, '__notes__', '')}"
     while frame is not None:

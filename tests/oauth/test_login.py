@@ -31,7 +31,7 @@ REDIRECT = "http://127.0.0.1:8000/callback"
 def endpoint_of(
     server: AuthorizationServer, client: httpx.AsyncClient, **options: Any
 ) -> TokenEndpoint:
-    """The server's endpoint, asked through `client`."""
+    """Return the server's endpoint, with requests through `client`."""
     facts: dict[str, Any] = {
         "authorization_endpoint": f"{server.issuer}/authorize",
         "device_authorization_endpoint": f"{server.issuer}/device_authorization",
@@ -53,14 +53,14 @@ async def asked(
 
 
 async def visit(client: httpx.AsyncClient, request: AuthorizationRequest) -> str:
-    """Go where the person is sent, and return where that ends."""
+    """Follow the person's redirects, and return the last address."""
     answer = await client.get(request.url)
     assert answer.status_code == 302, answer.text
     return answer.headers["location"]
 
 
 def changed(redirect: str, **fields: str | None) -> str:
-    """A redirect with other fields; None takes one away."""
+    """Return a redirect with other fields; None removes a field."""
     base, _, query = redirect.partition("?")
     held = {**dict(parse_qsl(query)), **fields}
     return f"{base}?{urlencode({key: value for key, value in held.items() if value is not None})}"
@@ -370,7 +370,7 @@ async def test_an_endpoint_for_logins_is_a_plain_url(url: str, words: str) -> No
         LoginSettings(authorization_endpoint=url)
 
 
-# Each preset knows what a login needs; the figures are those of the providers' own pages.
+# Each preset knows the parameters of a login; the expected ones are from the providers' pages.
 @pytest.mark.parametrize(
     "make, host, scope",
     [
@@ -396,7 +396,7 @@ async def test_salesforce_logs_in_at_the_domain_it_is_told() -> None:
 
 
 async def test_a_resource_is_named_at_the_login_the_exchange_and_each_refresh() -> None:
-    """RFC 8707 section 2: a server that was not told so issues a token for another API."""
+    """RFC 8707 section 2: without the parameter a server issues a token for another API."""
     server = AuthorizationServer()
     async with asked(server, resource="https://api.test/v1") as (client, endpoint):
         request = endpoint.authorization_url(REDIRECT)

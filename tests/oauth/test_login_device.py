@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 def server_of(**settings: Any) -> AuthorizationServer:
-    """A server whose person is asked, and which tells the time by the event loop."""
+    """A server that asks the person, and tells the time by the event loop."""
     return AuthorizationServer(consent="ask", clock=anyio.current_time, **settings)
 
 

@@ -1,4 +1,4 @@
-"""Against npm's certified oidc-provider: every way to authenticate, as another implementation reads it."""
+"""Client authentication by every method against another implementation: npm's certified oidc-provider."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def issuer(oidc_provider: Callable[[dict[str, Any]], str]) -> str:
 
 
 async def asked(issuer: str, client_id: str, auth: Any, **options: Any) -> Answer:
-    """Ask for a token with client credentials, as the endpoint's own client."""
+    """Request a token with client credentials, as the endpoint's client."""
     endpoint = await discover(issuer, client_id, client_auth=auth, **options)
     answer = await endpoint._client.post("grant_type=client_credentials&scope=read")
     assert isinstance(answer, Answer), answer
@@ -123,7 +123,7 @@ async def test_both_audiences_are_accepted(issuer: str, audience: str) -> None:
 
 
 async def test_what_is_wrong_with_an_assertion_is_refused_by_the_server(issuer: str) -> None:
-    """So that those above are accepted for what they say, and not because nobody looks."""
+    """This shows that the server verifies the assertions above."""
     wrong: list[Any] = [
         PrivateKeyJWT(pem("other RSA"), algorithm="RS256"),
         PrivateKeyJWT(pem("RSA"), algorithm="RS384"),

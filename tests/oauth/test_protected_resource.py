@@ -25,7 +25,7 @@ FACTS = {"resource": URL, "authorization_servers": ["https://login.test"]}
 
 
 class World:
-    """Pages by address, and which were asked for."""
+    """Serves pages by address, and records the requests."""
 
     def __init__(self, pages: dict[str, Any]) -> None:
         self.pages = pages

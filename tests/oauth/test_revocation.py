@@ -80,7 +80,7 @@ async def test_a_revocation_that_is_not_confirmed_is_reported(status: int, words
 
 
 async def test_a_public_client_sends_an_empty_secret_where_the_server_misses_one() -> None:
-    """The MCP SDK's servers demand the field of every client."""
+    """The MCP SDK's servers require the field of every client."""
     sent: list[dict[str, list[str]]] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -155,7 +155,7 @@ async def test_a_home_that_is_more_than_an_origin_gets_no_token(home: str) -> No
 
 @pytest.mark.parametrize("origins", [None, "any"])
 async def test_a_home_is_not_believed_where_no_origins_are_named(origins: str | None) -> None:
-    """Whoever can write to the store chooses it."""
+    """Anybody who can write to the store can choose it."""
     heard = Heard()
     endpoint = providers.salesforce("client", "secret", client=heard.client, origins=origins)
     token = Token("a", "r", extra={"instance_url": "https://acme.my.salesforce.com"})

@@ -1,4 +1,4 @@
-"""What a provider's ways can be called: each is data on the endpoint, tried against a server that has that way."""
+"""The arguments for providers' rules: each is data of the endpoint, and is tested against a server with that rule."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def held(server: AuthorizationServer) -> Token:
     return Token.from_response(server.login())
 
 
-# -- what is asked -------------------------------------------------------------------------------------------------
+# -- requests ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -99,7 +99,7 @@ async def test_a_refresh_alone_may_carry_a_parameter() -> None:
     await endpoint_of(server, refresh_params={"redirect_uri": back}).refresh(token)
 
 
-# -- what is answered ----------------------------------------------------------------------------------------------
+# -- answers -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -109,7 +109,7 @@ async def test_a_lifetime_that_is_not_sent_is_the_default_one() -> None:
     endpoint = endpoint_of(server, default_lifetime=7200)
     token = await endpoint.refresh(held(server))
     assert token.expires_at == pytest.approx(server.clock() + 7200, abs=60)
-    server.send_expires_in = True  # What the server says counts more.
+    server.send_expires_in = True  # The server's own value takes precedence.
     token = await endpoint.refresh(held(server))
     assert token.expires_at == pytest.approx(server.clock() + 3600, abs=60)
 
@@ -137,7 +137,7 @@ async def test_an_answer_may_have_its_fields_in_another_place() -> None:
     token = await endpoint_of(server, answer_fields=places).refresh(held(server))
     assert token.refresh_token is not None
     assert token.expires_at == pytest.approx(server.clock() + 600, abs=60)
-    # A token is kept once, and what stood around it goes on.
+    # The token is kept once, and the fields around it are kept, too.
     assert token.extra["code"] == 0
     assert token.extra["data"] == {"renewal": {}, "open_id": "o1"}
     assert token.access_token not in json.dumps(dict(token.extra))
@@ -153,7 +153,7 @@ async def test_an_answer_may_have_its_fields_in_another_place() -> None:
         ("2033-05-18T03:33:20Z", 2_000_000_000.0),
         ("2033-05-18T05:33:20+02:00", 2_000_000_000.0),
         ("2033-05-18T03:33:20", 2_000_000_000.0),
-        ("2000-01-01T00:00:00Z", None),  # Long ago, by this clock: not believed.
+        ("2000-01-01T00:00:00Z", None),  # Long ago by this clock, so it is ignored.
         ("2033-13-18T03:33:20Z", None),
         ("T", None),
         ("9999-12-31T23:59:59-14:00", None),
@@ -233,7 +233,7 @@ async def test_without_that_grace_a_lost_answer_is_not_asked_for_again_at_once()
 @virtual_time
 @pytest.mark.usefixtures("_loop_time")
 async def test_a_lost_answer_is_asked_for_again_however_late() -> None:
-    """All of the first process's answers are lost, and it ends; another comes weeks later."""
+    """The first process loses all answers and ends; another one starts weeks later."""
     server = doorkeeper()
     store = MemoryStore(json.dumps({**server.login(), "expires_at": loop_wall() - 1}))
     server.token_behaviour = LostAnswer()
@@ -257,7 +257,7 @@ async def test_a_lost_answer_is_asked_for_again_however_late() -> None:
 @virtual_time
 @pytest.mark.usefixtures("_loop_time")
 async def test_a_claim_that_was_left_is_no_end_of_such_a_grant() -> None:
-    """Its owner died after the server had spent the token: the next one asks for the same again, and is given it."""
+    """The claim's owner died after the server had spent the token. The next process gets the same answer again."""
     server = doorkeeper()
     fields = server.login()
     claim = {"by": "elsewhere:1", "nonce": "n1", "since": loop_wall(), "for": 10.0}
@@ -265,7 +265,7 @@ async def test_a_claim_that_was_left_is_no_end_of_such_a_grant() -> None:
         json.dumps({**fields, "expires_at": loop_wall() - 1, "httpx_refresh": {"redeeming": claim}})
     )
     lost = endpoint_of(server, reuse_grace="until_used")
-    await lost.refresh(Token.from_response(fields))  # Its answer is never saved, and never used.
+    await lost.refresh(Token.from_response(fields))  # Its answer is neither saved nor used.
     await RefreshAuth(endpoint_of(server, reuse_grace="until_used"), store).token()
     assert [event.outcome for event in server.events if hasattr(event, "grant_type")] == [
         "issued",
@@ -273,7 +273,7 @@ async def test_a_claim_that_was_left_is_no_end_of_such_a_grant() -> None:
     ]
 
 
-# -- what cannot be meant ------------------------------------------------------------------------------------------
+# -- refused arguments ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

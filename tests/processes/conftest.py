@@ -1,4 +1,4 @@
-"""The backends that processes share, and servers that a test may stop and start again."""
+"""The backends that processes share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes with callers, as a test sees them."""
+"""Processes with callers, and their control by a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What some presets must be told beside the client."""
+"""The arguments that some presets require besides the client."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ NEEDED: dict[str, dict[str, str]] = {
 
 
 def needed(name: str) -> dict[str, str]:
-    """Return the arguments that the preset `name` has no defaults for."""
+    """Return the required arguments of the preset `name`."""
     return NEEDED.get(name, {})

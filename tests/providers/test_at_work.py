@@ -1,4 +1,4 @@
-"""Each preset, as it is, against a server that answers as its provider does."""
+"""Each preset, unchanged, against a server that answers as its provider does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REFRESHED = [name for name, one in PRESETS.items() if "refresh_token" in one.pro
 each = pytest.mark.parametrize("name", REFRESHED)
 in_virtual_time = pytest.mark.usefixtures("_loop_time")
 
-# How each refuses a refresh token that is no good; the others as RFC 6749 has it.
+# How these refuse an invalid refresh token; the others follow RFC 6749.
 DEAD: dict[str, tuple[int, dict[str, Any]]] = {
     "atlassian": (
         403,
@@ -59,7 +59,7 @@ DEAD: dict[str, tuple[int, dict[str, Any]]] = {
     "zoho": (200, {"error": "invalid_code"}),
 }
 
-# What else stands in an answer, or is left out of it.
+# Further fields of an answer, and missing ones.
 ANSWERS: dict[str, Any] = {
     "salesforce": lambda fields: {**fields, "instance_url": "https://acme.my.salesforce.com"},
     "slack": lambda fields: {"ok": True, **fields},
@@ -85,7 +85,7 @@ def _loop_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def server_like(name: str, provider: Provider) -> AuthorizationServer:
-    """Return a server with the provider's ways, as far as they are known."""
+    """Return a server with the provider's rules, as far as they are known."""
     options = provider.options
     grace = math.inf if provider.grace == "stays_valid" else provider.grace
     rotate: dict[str, bool | Literal["same"]] = {"never": False, "sometimes": "same"}
@@ -108,7 +108,7 @@ def server_like(name: str, provider: Provider) -> AuthorizationServer:
 
 
 class Routed(httpx.AsyncBaseTransport):
-    """Takes the provider's addresses to those of the test server; others there are none."""
+    """Maps the provider's addresses to those of the test server; there are no others."""
 
     def __init__(self, server: AuthorizationServer, endpoint: TokenEndpoint | None = None) -> None:
         self.endpoint = endpoint
@@ -116,7 +116,7 @@ class Routed(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         assert self.endpoint is not None
-        # A token may be spent at an address that differs from the token endpoint's in its query alone.
+        # The address for refreshes may differ from the token endpoint's in its query only.
         paths = {self.endpoint.url: "/token"}
         if self.endpoint.refresh_url != self.endpoint.url:
             paths[self.endpoint.refresh_url] = "/refresh"
@@ -201,7 +201,7 @@ async def test_what_a_lost_answer_costs_is_what_the_provider_s_grace_says(name: 
     provider, server = PRESETS[name].provider, world.server
     await anyio.sleep(server.lifetime + 1)
     server.script(LostAnswer())
-    if provider.grace:  # The same caller is served, in the same flight.
+    if provider.grace:  # The same caller is served by the same flight.
         assert await world.call_from_many() == [200] * 10
         assert server.token_requests == 2
         return

@@ -1,4 +1,4 @@
-"""The presets: what each knows, and which of its API's responses mean an expired token."""
+"""The presets: their facts, and which responses of their APIs mean an expired token."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def made(preset_name: str, *client: str, **overrides: Any) -> TokenEndpoint:
 
 
 def method_of(provider: Provider) -> str:
-    """Return how its clients authenticate."""
+    """Return how the provider's clients authenticate."""
     auth = provider.client_auth or BASIC
     return auth if isinstance(auth, str) else auth.method
 
@@ -61,7 +61,7 @@ def test_a_preset_is_what_is_known_of_its_provider(name: str) -> None:
     if "authorization_code" in provider.grants:
         assert str(endpoint.login.authorization_endpoint).startswith("https://")
     assert len(endpoint.origins or ()) == len(provider.origins)
-    # Without an origin of its own it has to be told: a token must not go just anywhere.
+    # Without an origin of its own, `origins=` is required: a token must not go to any host.
     assert provider.origins or name == "keycloak"
 
 

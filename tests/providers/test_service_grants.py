@@ -1,4 +1,4 @@
-"""Each grant of each provider that needs no person, against a server that is set up as the provider answers."""
+"""Each grant without a person of each provider, against a server that answers as the provider does."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ ACCOUNT = {
 
 @dataclass
 class Case:
-    """A provider's grant, how its server is set up, and what must be in a request.
+    """A provider's grant, the settings of its server, and the expected request.
 
     Attributes:
-        make: makes the source; it is passed what its endpoint is told of the connection.
-        server: settings of the server.
-        form: what the body of a token request says, but for the grant and what is a secret.
-        claims: what the assertion says, whether it is the grant or the client's.
-        header: what stands in the assertion's header.
-        lifetime: seconds that the token is taken to live.
+        make: makes the source from the arguments of its endpoint for the connection.
+        server: the settings of the server.
+        form: the expected body of a token request, without the grant and secrets.
+        claims: the expected claims of the assertion, as the grant or for the client.
+        header: the expected header of the assertion.
+        lifetime: the expected lifetime of the token in seconds.
     """
 
     make: Callable[[Mapping[str, Any]], EndpointSource]
@@ -78,7 +78,7 @@ class Case:
 
 
 def signed(**options: Any) -> dict[str, Any]:
-    """Settings of a server whose client, `id`, signs with the tests' key."""
+    """Return the settings of a server whose client, `id`, signs with the tests' key."""
     return {"client_keys": {"id": PUBLIC}, "auth_methods": ["private_key_jwt"], **options}
 
 
@@ -87,7 +87,7 @@ def rs256(**options: Any) -> PrivateKeyJWT:
 
 
 def header_and_claims(assertion: str) -> list[dict[str, Any]]:
-    """Read an assertion that somebody else has verified."""
+    """Read an assertion that the server has verified."""
     parts = assertion.split(".")[:2]
     return [json.loads(base64.urlsafe_b64decode(part + "==")) for part in parts]
 
@@ -361,7 +361,7 @@ CASES: dict[str, Case] = {
 
 
 class World:
-    """A server set up like a provider's, and its API; all of the provider's addresses lead there."""
+    """A server and an API with a provider's settings; all of the provider's addresses lead there."""
 
     def __init__(
         self, make: Callable[[Mapping[str, Any]], EndpointSource], **settings: Any
@@ -384,7 +384,7 @@ class World:
 
     @property
     def form(self) -> dict[str, str]:
-        """What the last token request says."""
+        """Return the body of the last token request."""
         body = self.server.token_calls[-1].body.decode()
         return json.loads(body) if body.startswith("{") else dict(parse_qsl(body))
 
@@ -406,7 +406,7 @@ async def test_a_service_s_grant_is_asked_as_the_provider_wants_it(name: str) ->
     case = CASES[name]
     world = World(case.make, **case.server)
     store = MemoryStore()
-    # Two processes with one store: one request serves both.
+    # Two processes share a store, and one request serves both.
     auths = [RefreshAuth(world.source, store), RefreshAuth(world.source, store)]
     await world.call_from_many(*auths)
     assert world.server.token_requests == 1
@@ -499,11 +499,11 @@ def test_zoom_s_server_to_server_apps_are_known_to_need_a_shared_store() -> None
     RefreshAuth(told)
 
 
-# -- GitHub, whose apps speak no OAuth ---------------------------------------------------------------------------------
+# -- GitHub, whose apps do not use OAuth -------------------------------------------------------------------------------
 
 
 class App(httpx.AsyncBaseTransport):
-    """GitHub's API as an app sees it: it looks at the app's token, and answers in its own words."""
+    """GitHub's API for apps: it verifies the app's token, and answers in its own format."""
 
     def __init__(self, server: AuthorizationServer) -> None:
         self.server = server

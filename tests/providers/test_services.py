@@ -1,4 +1,4 @@
-"""Presets for services: with a key, and nobody's login; and client credentials around the others."""
+"""Presets for services with a key, and client credentials with the other presets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ACCOUNT = {
 
 
 class Server:
-    """Takes assertions signed with `KEY`, and answers with `answer`; its clock may be ahead."""
+    """Accepts assertions signed with `KEY`, and answers with `answer`; its clock may be ahead."""
 
     def __init__(self, *, ahead: float = 0.0) -> None:
         self.ahead = ahead
@@ -97,7 +97,7 @@ async def test_a_google_service_account_asks_as_google_wants_it(tmp_path: Path) 
         "scope": "a b",
     }
     assert server.headers[0]["kid"] == "k1"
-    file.write_text(json.dumps({**ACCOUNT, "private_key_id": "k2"}))  # A key is rotated.
+    file.write_text(json.dumps({**ACCOUNT, "private_key_id": "k2"}))  # The key was rotated.
     await auth.refresh()
     assert server.headers[1]["kid"] == "k2"
     file.unlink()

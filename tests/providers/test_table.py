@@ -1,4 +1,4 @@
-"""The table of providers: in the documents, on the command line, as JSON; and what is left out of it, and why."""
+"""The table of providers: in the documents, on the command line and as JSON; and why some providers are left out."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_duration_is_written_as_people_do(seconds: float | None, words: str) -
 @pytest.mark.anyio
 @both_libraries
 async def test_why_no_preset_has_a_header_of_its_own(http: Any) -> None:
-    """Both libraries take `Authorization` off a redirect to another origin, and leave every other header on it."""
+    """Both libraries remove `Authorization` from a redirect to another origin, and keep every other header."""
 
     class OwnHeader(http.Auth):  # type: ignore[misc]  # a base of either library
         def auth_flow(self, request: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Drive an event loop and act after its n-th step, for every n: a sweep over all moments there are."""
+"""Run an event loop and act after its n-th step, for every n, so that every moment is covered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Act = Callable[[], None]
 
 @types.coroutine
 def _counted(coroutine: Coroutine[Any, Any, Any], stepped: Act) -> Generator[Any, Any, Any]:
-    """Run a coroutine as it is, and report each of its steps."""
+    """Run a coroutine unchanged, and report each of its steps."""
     value, error = None, None
     while True:
         try:
@@ -35,7 +35,7 @@ async def _task(coroutine: Coroutine[Any, Any, Any], stepped: Act) -> Any:
 
 
 class Steps(trio.abc.Instrument):
-    """Counts the steps of all tasks of a run, and does `act` after the one with number `at`, and so many `times`."""
+    """Counts the steps of all tasks of a run, and calls `act` after step number `at`, this many `times`."""
 
     def __init__(self, at: int, act: Act, *, times: int = 1) -> None:
         self.count = 0
@@ -62,9 +62,9 @@ class Steps(trio.abc.Instrument):
         new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
         **task_options: Any,
     ) -> None:
-        """Do what `asyncio.run` does, and count.
+        """Do what `asyncio.run` does, and count the steps.
 
-        The main task ending, all others are cancelled and waited for.
+        When the main task ends, all others are cancelled and waited for.
 
         Args:
             main: makes the main task's coroutine.
@@ -92,5 +92,5 @@ class Steps(trio.abc.Instrument):
             loop.close()
 
     def trio_run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do `trio.run`, and count."""
+        """Do what `trio.run` does, and count the steps."""
         trio.run(main, instruments=[self])

@@ -1,4 +1,4 @@
-"""Rule 9: ahead of the expiry one flight starts, and nobody waits for it."""
+"""Rule 9: before the expiry one flight starts, and nobody waits for it."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ async def test_a_flight_ahead_that_brought_nothing_is_not_followed_by_one_for_ea
     for _ in range(20):
         await auth.token()
         await anyio.sleep(0.01)
-    assert store.loads <= 3  # The first look, and that of the flight.
+    assert store.loads <= 3  # The first load, and the flight's.
     assert endpoint.asked == []
 
 
@@ -229,7 +229,7 @@ async def test_a_thousand_objects_on_one_store_make_one_request_and_do_not_poll_
         for auth in auths:
             assert (await auth.token()).access_token == "SECRET-a0"
         await anyio.sleep(0.5)
-    # Each may look when it starts, and a few times more.
+    # Each may load once when it starts, and a few times more.
     assert store.loads - loads <= 3000
     assert store.tries <= 1001
     endpoint.gate.release()

@@ -1,4 +1,4 @@
-"""Rule 16: nothing waits without an end, and whatever is raised, everybody is answered."""
+"""Rule 16: every wait ends, and every caller gets an answer, whatever is raised."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.anyio, virtual_time, pytest.mark.usefixtures("loop_tim
 
 
 class Hanging(Store):
-    """Calls that `hang` picks wait for long, whatever cancels them; what they were to do they do then, if `late`."""
+    """Calls whose names are in `hangs` wait a long time, if `stubborn` even when cancelled, and do their work then."""
 
     def __init__(self, text: str, *, stubborn: bool) -> None:
         super().__init__(text)
@@ -41,7 +41,7 @@ class Hanging(Store):
             if not self.stubborn:
                 await anyio.sleep(1000)
             until = anyio.current_time() + 1000
-            with anyio.CancelScope(shield=True):  # Which asyncio's own cancellation ignores.
+            with anyio.CancelScope(shield=True):  # asyncio's own cancellation ignores this shield.
                 while anyio.current_time() < until:
                     with suppress(asyncio.CancelledError):
                         await anyio.sleep(until - anyio.current_time())
@@ -145,7 +145,7 @@ async def test_a_caller_that_is_let_go_is_told_so_while_the_flight_goes_on() -> 
 
 
 class Unheard(BaseException):
-    """What nobody expects."""
+    """An exception that no code expects."""
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ async def test_whatever_an_endpoint_raises_all_waiters_are_answered_and_the_clai
     assert (record.redeeming, len(endpoint.asked)) == (None, 1)
     assert record.uncertain is not None
     assert [one.failures for one in record.failed] == [1]
-    # That is a failure as any other: there is a pause.
+    # It counts as a failure, so there is a pause.
     with pytest.raises(RefreshUnavailable):
         await auth.token()
     assert len(endpoint.asked) == 1

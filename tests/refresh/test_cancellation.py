@@ -1,4 +1,4 @@
-"""Rule 4: no way of cancelling a caller loses a token, delays that caller, or hurts another."""
+"""Rule 4: cancelling a caller in any way loses no token, does not delay that caller, and affects no other."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_a_cancelled_caller_is_let_go_at_once_and_the_pair_is_saved(
         store.holds = claims if stage == "claiming" else results
     await way(auth.token, gate)
     await gate.arrived()
-    gate.release()  # The flight was still held: nobody waited for it.
+    gate.release()  # The flight is still held, so nobody waited for it.
     await auth.aclose()
     assert store.record.token == await auth.token()
     assert (store.record.generation, endpoint.asked) == (1, ["SECRET-r0"])
@@ -150,7 +150,7 @@ async def test_cancelled_followers_hurt_neither_the_leader_nor_each_other() -> N
 
 
 class _Fragile(Store):
-    """Waits, when it is looked at, for a future that nothing but the waiting task keeps alive."""
+    """A store whose load waits for a future that only the waiting task keeps alive."""
 
     pending: weakref.ref[asyncio.Future[None]] | None = None
 
@@ -265,6 +265,6 @@ async def test_a_store_that_hangs_holds_an_ending_loop_no_longer_than_refresh_ti
         assert (await auth.refresh()).access_token == "SECRET-a1"
     else:
         assert [await caller] == unsaved
-        # In this process the claim that still stands is known to be nobody's.
+        # This process knows that the claim that still stands has no owner any more.
         assert (await auth.refresh()).access_token == "SECRET-a2"
     assert anyio.current_time() - before <= 11

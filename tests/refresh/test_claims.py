@@ -1,4 +1,4 @@
-"""What others see of a refresh under way, and what they do if it does not end."""
+"""How other processes see a refresh that is under way, and what they do if it does not end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_a_claim_is_taken_over_after_one_and_a_half_timeouts_and_not_befor
     token = await auth.token()
     assert 15.0 <= anyio.current_time() - before < 18.0
     assert (token.access_token, endpoint.asked) == ("SECRET-a1", ["SECRET-r0"])
-    # Nobody knows how far its owner came.
+    # It is not known how far its owner came.
     uncertain = store.written[0].uncertain
     assert uncertain is not None
     assert uncertain.nonce == "n1"
@@ -173,7 +173,7 @@ async def test_a_claimant_that_was_frozen_sends_nothing_under_the_old_claim_and_
     store = Freezing(endpoint.text(expires_in=-1), monkeypatch, most=20)
     auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
     assert (await auth.token()).access_token == "SECRET-a1"
-    # Two claims without a request, each let go; then the one that was used.
+    # Two claims without a request, each released; then the one that was used.
     assert [record.redeeming is not None for record in store.written] == [True, False] * 3
     assert len({record.redeeming.nonce for record in store.written if record.redeeming}) == 3
     assert [record.uncertain for record in store.written] == [None] * 6

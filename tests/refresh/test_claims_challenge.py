@@ -1,4 +1,4 @@
-"""Claims that an API asks for: one shared refresh with them, and no more of those than pauses allow."""
+"""Claims that an API requires: one shared refresh with them, and pauses between such refreshes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def challenge(claims: Mapping[str, Any] | str) -> str:
 
 
 class Claiming(Endpoint):
-    """An endpoint that takes claims; `with_claims` holds those of each request, None where there were none."""
+    """An endpoint that accepts claims; `with_claims` holds the claims of each request, or None."""
 
     takes_claims = True
 
@@ -59,7 +59,7 @@ class Claiming(Endpoint):
 
 
 class Api:
-    """Answers by the access token: claims that it asks for, 401 for False, 200 for None."""
+    """Answers by the access token: with a challenge for claims, 401 for False, 200 for None."""
 
     def __init__(self, asks: Callable[[str, str], Mapping[str, Any] | str | bool | None]) -> None:
         self.asks = asks
@@ -135,7 +135,7 @@ async def test_equal_claims_of_any_number_of_callers_make_one_token_request() ->
 
 
 async def test_other_claims_and_expiries_wait_for_that_flight_and_take_what_it_brings() -> None:
-    """And what it brings does for them, or they ask for themselves."""
+    """Its result serves them, too, or they refresh by themselves."""
     endpoint = Claiming()
     endpoint.gate = gate = Gate()
 
@@ -172,7 +172,7 @@ async def test_refused_claims_are_raised_with_those_that_the_server_names() -> N
     async with api.client(auth) as client:
         with pytest.raises(StepUpRequired) as caught:
             await client.get("/pay")
-        # The token is good for all else, and the same claims are not asked for again with it.
+        # The token is valid for other requests, and the same claims are not requested again with it.
         assert (await client.get("/")).status_code == 200
         with pytest.raises(StepUpRequired) as again:
             await client.get("/pay")
@@ -274,7 +274,7 @@ async def test_a_request_refreshes_once_whatever_is_asked_for_after_it() -> None
 
 async def test_a_source_that_takes_no_claims_is_asked_for_none() -> None:
     class Deaf(Claiming):
-        """It inherits the fact, and its method does not know the argument."""
+        """It inherits the declaration, but its method does not have the argument."""
 
         async def refresh(self, token: Token, /) -> Token:  # type: ignore[override]  # that is the point
             return await Endpoint.refresh(self, token)

@@ -1,4 +1,4 @@
-"""A token that is refused long before its time is one token, however many callers meet the refusal."""
+"""A token that is refused long before its expiry counts once, however many callers get the refusal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from httpx_refresh import MemoryStore, RefreshAuth, Token
 
 
 class _Api(httpx.AsyncBaseTransport):
-    """Accepts one access token; all callers have asked before the first is answered."""
+    """Accepts one access token; it answers the first caller after all have asked."""
 
     def __init__(self) -> None:
         self.good = "access-0"
@@ -42,7 +42,7 @@ class _Endpoint:
 async def test_one_early_refusal_met_by_many_callers_is_no_row_of_them(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Three refusals in a row make a warning; one refusal, however many callers it has, makes none."""
+    """Three early ends in a row cause a warning; one end causes none, however many callers it affects."""
     api = _Api()
     endpoint = _Endpoint(api)
     fields = {"access_token": api.good, "refresh_token": "r", "expires_in": 3600}

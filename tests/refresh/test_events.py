@@ -1,4 +1,4 @@
-"""What observers are told, and what they cannot do to a refresh."""
+"""The events that observers get, and that an observer cannot harm a refresh."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ ORIGINS = ["https://api.test"]
 
 
 def all_told(seconds: float = 20.0) -> None:
-    """Wait until every callback was told everything."""
+    """Wait until every callback has got all events."""
     post = observers._post
     with post.changed:
         assert post.changed.wait_for(lambda: not post._serving, seconds)
 
 
 class Seen:
-    """A callback, and what it was told."""
+    """A callback that keeps its events."""
 
     def __init__(self) -> None:
         self.all: list[events.Event] = []
@@ -56,7 +56,7 @@ class Seen:
         self.all.append(event)
 
     def told(self) -> list[events.Event]:
-        """What happened, without what the store was asked."""
+        """Return the events without the store's calls."""
         all_told()
         return [one for one in self.all if not isinstance(one, events.StoreCalled)]
 
@@ -105,7 +105,7 @@ async def test_a_refused_request_tells_of_a_refresh_and_of_its_replay() -> None:
     auth = RefreshAuth(endpoint, store, on_event=[one, two], label="tenant-7")
     async with Api(lambda token: token == "SECRET-a1").client(auth) as client:
         assert (await client.get("/")).status_code == 200
-    # No time is given to them: whoever waits for a refresh finds its callbacks told.
+    # No wait: when a refresh returns, its callbacks have got their events.
     kinds = [type(event).__name__ for event in one.all if type(event) is not events.StoreCalled]
     assert kinds == ["RefreshStarted", "Refreshed", "Replayed"]
     assert one.told() == two.told()
@@ -152,7 +152,7 @@ async def test_the_reason_says_why_the_token_is_refreshed(loop_time: None) -> No
     auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)), on_event=seen)
     first = await auth.token()
     await auth.refresh()
-    await auth.refresh(refused=first)  # It is not the one that is held.
+    await auth.refresh(refused=first)  # It is not the token in use.
     await auth.refresh(refused=await auth.token())
     await anyio.sleep(3600 - 30)
     await auth.token()
@@ -235,7 +235,7 @@ async def test_another_process_s_token_is_adopted_and_its_claim_waited_for(
     two = RefreshAuth(endpoint, store, on_event=its)
     await one.token()
     await two.token()
-    assert mine.kinds() == its.kinds() == []  # The first token in a process is no news.
+    assert mine.kinds() == its.kinds() == []  # The first token in a process causes no event.
     store.holds = results
     await anyio.sleep(101)
     async with anyio.create_task_group() as group:
@@ -399,7 +399,7 @@ async def test_a_callback_is_called_by_one_thread_at_a_time_whatever_the_token()
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
-        # A second thread would be in here by the time that all refreshes have landed.
+        # A second thread would be here when all refreshes have ended.
         assert all_landed.wait(30)
         inside -= 1
 
@@ -510,7 +510,7 @@ def test_every_event_has_a_log_record_and_is_public() -> None:
         below = kind.__subclasses__()
         return {kind}.union(*map(all_of, below)) if below else {kind}
 
-    # A dataclass with slots is made twice; the first of the two is nobody's.
+    # A dataclass with slots is created twice; nothing refers to the first one.
     every = {one.__name__ for one in all_of(events.Event)} - {"Event"}
     assert {one.__name__ for one in LOG} == every
     assert {*events.__all__} == every | {"Event", "Reason"}

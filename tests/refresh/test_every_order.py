@@ -1,6 +1,6 @@
-"""The orders of two processes that nothing disturbs, and of one to which anything may happen once.
+"""All orders of two processes without failures, and of one process with one failure.
 
-`tests/simulation/test_orders.py` goes on from here.
+`tests/simulation/test_orders.py` continues from here.
 """
 
 from __future__ import annotations

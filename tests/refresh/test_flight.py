@@ -1,4 +1,4 @@
-"""One flight, whatever becomes of it: who waits for it, and what they are told."""
+"""One flight and its results: who waits for it, and what they get."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 
 def in_loop_time(test: Any) -> Any:
-    """Run a test in virtual time, the library's clocks too."""
+    """Run a test in virtual time, including the library's clocks."""
     return pytest.mark.anyio(virtual_time(pytest.mark.usefixtures("loop_time")(test)))
 
 
-# -- what is missing, and what is broken -----------------------------------------------------------
+# -- missing and broken texts ----------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -300,9 +300,9 @@ async def test_a_login_during_a_refresh_is_not_overwritten_by_its_result() -> No
 @pytest.mark.parametrize(
     "outcome, least, most",
     [
-        # 0.25, 0.5, 1 and 2 s, each times something between 0.6 and one.
+        # 0.25, 0.5, 1 and 2 s, each multiplied by 0.6 to 1.
         ("not_sent", 2.25, 3.75),
-        # The claim is not held through the last: all who share the store pause for a second.
+        # The claim is not held during the last one: all processes that share the store pause for a second.
         ("busy", 1.65, 2.76),
     ],
 )
@@ -371,7 +371,7 @@ async def test_a_hung_endpoint_holds_nobody_longer_than_refresh_timeout() -> Non
 
 
 class Strange(Endpoint):
-    """Answers whatever it is told to."""
+    """Returns the answer that a test sets."""
 
     def __init__(self, *answers: Any) -> None:
         super().__init__()
@@ -513,7 +513,9 @@ async def test_the_latch_is_tied_to_that_refresh_token() -> None:
     with pytest.raises(ReauthorizationRequired, match="no error code"):
         await auth.token()
     assert store.text is not None
-    store.text = store.text.replace("SECRET-r0", "SECRET-r7")  # Edited by hand, the notes left.
+    store.text = store.text.replace(
+        "SECRET-r0", "SECRET-r7"
+    )  # The text was edited by hand, and the notes were left.
     endpoint.issued = 7
     assert (await RefreshAuth(endpoint, store).token()).access_token == "SECRET-a8"
     assert store.record.dead is None
@@ -575,7 +577,7 @@ async def test_a_spent_refresh_token_that_was_put_back_is_not_sent_by_who_spent_
         with pytest.raises(StoreError, match="an older text was put back"):
             await auth.refresh()
     assert (store.text, endpoint.asked) == (old, ["SECRET-r0"])
-    # A login with that very token is believed.
+    # A login with that very token is accepted.
     endpoint.issued = 0
     await auth.set_token(Token("SECRET-a0", "SECRET-r0"))
     assert (await auth.refresh()).access_token == "SECRET-a1"

@@ -30,20 +30,18 @@ async def test_a_process_with_another_id_does_not_wait_for_its_parent_s_flight(
         pid = os.getpid()
         monkeypatch.setattr(
             os, "getpid", lambda: pid + 1
-        )  # What a child sees in its copy of the object.
+        )  # A child sees this in its copy of the object.
         loads = store.loads
         with anyio.move_on_after(0.2):
             await auth.token()
-        assert (
-            store.loads > loads
-        )  # A flight of its own looked at the store, and waits for the claim.
+        assert store.loads > loads  # Its own flight has read the store, and waits for the claim.
         gate.release()
     assert endpoint.asked == ["SECRET-r0"]
     await auth.aclose()
 
 
 class Obtains:
-    """Starts from nothing; it answers when its gate lets it."""
+    """Starts without a token; its first answer waits for the gate."""
 
     origins = "any"
 

@@ -1,4 +1,4 @@
-"""A store that holds an operating system's lock beside a claim: who gets it knows that the owner has died."""
+"""A store with an operating system's lock beside the claim: a process that gets it knows that the owner has died."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.anyio, virtual_time, pytest.mark.usefixtures("loop_tim
 
 
 class Holding(Store):
-    """Its lock is somebody else's while `taken`; `released` counts how often it was let go of."""
+    """Another process holds its lock while `taken`; `released` counts the releases."""
 
     taken = False
     held = False
@@ -48,7 +48,7 @@ async def test_the_claim_of_a_dead_process_is_taken_over_at_once() -> None:
     before = anyio.current_time()
     assert (await RefreshAuth(endpoint, store).token()).access_token == "SECRET-a1"
     assert anyio.current_time() == before
-    assert store.written[0].uncertain is not None  # Nobody knows how far it came.
+    assert store.written[0].uncertain is not None  # It is not known how far it came.
     assert (store.held, store.released) == (False, 1)
 
 
@@ -103,4 +103,4 @@ async def test_a_save_that_is_given_up_lets_go_of_the_lock_beside_its_claim() ->
     assert store.held  # It is being saved.
     await auth.aclose()
     assert store.record.redeeming is not None
-    assert not store.held  # Others need not wait for a claim that nobody works under.
+    assert not store.held  # Others need not wait for a claim without an active owner.

@@ -66,7 +66,7 @@ def test_four_threads_with_an_event_loop_each_share_one_refresh_an_expiry(
 
     async def serve() -> None:
         for _ in range(rounds):
-            barrier.wait()  # On purpose: all four loops begin each round at one moment.
+            barrier.wait()  # Blocks on purpose: all four loops begin each round at the same moment.
             await _refuse_and_call(server, auth)
 
     with ThreadPoolExecutor(4) as pool:
@@ -96,7 +96,7 @@ def test_a_claim_whose_owner_still_asks_is_not_taken_by_another_loop() -> None:
     caller = first.run_until_complete(claim())
     loads = store.loads
     asyncio.run(_patient(auth))
-    assert store.loads - loads >= 2  # The other loop has looked, again and again.
+    assert store.loads - loads >= 2  # The other loop has read the store again and again.
     assert (len(store.written), len(endpoint.asked)) == (1, 1)
     assert first.run_until_complete(go_on(caller)).access_token == "SECRET-a1"
     first.close()
@@ -109,9 +109,11 @@ async def _patient(auth: RefreshAuth) -> None:
 
 
 @pytest.mark.parametrize("next_run", ["asyncio", "trio"])
-@pytest.mark.filterwarnings("ignore:coroutine")  # What the closed loop left is thrown away.
+@pytest.mark.filterwarnings(
+    "ignore:coroutine"
+)  # The coroutines that the closed loop left are dropped.
 def test_a_claim_that_a_closed_loop_left_is_known_at_once_to_be_nobodys(next_run: str) -> None:
-    """A loop that is closed without cancelling its tasks: what ran on it never goes on."""
+    """A loop that is closed without cancelling its tasks: they never continue."""
     store = Store(Endpoint().text(expires_in=-1))
     gone = VirtualTimeLoop()
     gone.set_exception_handler(lambda *_: None)
@@ -143,11 +145,13 @@ def test_a_claim_that_a_closed_loop_left_is_known_at_once_to_be_nobodys(next_run
     assert not caller.done()
 
 
-@pytest.mark.filterwarnings("ignore:coroutine")  # What the closed loop left is thrown away.
+@pytest.mark.filterwarnings(
+    "ignore:coroutine"
+)  # The coroutines that the closed loop left are dropped.
 def test_the_lock_of_a_claim_that_a_closed_loop_left_is_let_go_of_with_the_next_claim_anywhere() -> (
     None
 ):
-    """Nobody of this process may ever look at that store again, and other processes need the lock."""
+    """This process may never use that store again, and other processes need the lock."""
     store = Holding(Endpoint().text(expires_in=-1))
     gone = VirtualTimeLoop()
     gone.set_exception_handler(lambda *_: None)
@@ -176,7 +180,7 @@ async def _token_of(auth: RefreshAuth) -> None:
 
 
 def _asyncio_run(new_loop: Callable[[], asyncio.AbstractEventLoop], main: Any) -> None:
-    """Do what `asyncio.run` does, on a loop of another make."""
+    """Do what `asyncio.run` does on another kind of loop."""
     loop = new_loop()
     try:
         loop.run_until_complete(main())
@@ -207,7 +211,7 @@ RUNS: dict[str, Callable[[Any], None]] = {
 
 
 class _Slow(Endpoint):
-    """Its answer is on the way for many steps of the event loop."""
+    """Its answer takes many steps of the event loop."""
 
     async def refresh(self, token: Token, /) -> Token:
         answer = await super().refresh(token)
@@ -268,7 +272,7 @@ def test_ctrl_c_during_a_token_request_saves_its_result() -> None:
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 def test_aclose_starts_nothing_new(run: Callable[[Any], None]) -> None:
-    """Whoever waits for another's claim is let go, and nothing is spent for nobody."""
+    """A caller that waits for another process's claim is released, and no token is spent without a caller."""
     endpoint = Endpoint()
     claim = {"by": "elsewhere:1", "nonce": "n1", "since": time.time(), "for": 0.2}
     store = Store(endpoint.text(expires_in=-1, redeeming=claim))
@@ -289,7 +293,7 @@ def test_aclose_starts_nothing_new(run: Callable[[Any], None]) -> None:
                 await auth.aclose()
         assert [error.outcome for error in errors] == ["not_sent"]
         assert (store.tries, endpoint.asked) == (0, [])
-        # The object goes on working.
+        # The object still works.
         assert (await auth.token()).access_token == "SECRET-a1"
 
     run(main)

@@ -1,4 +1,4 @@
-"""Rule 7: when nobody is asked, and when somebody is asked again."""
+"""Rule 7: pauses after failures, and when the endpoint is asked again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def expired() -> tuple[Endpoint, Store, RefreshAuth]:
 
 
 async def attempt(auth: RefreshAuth) -> str:
-    """Name what comes of asking for a token."""
+    """Return the result of asking for a token, in a word."""
     try:
         return (await auth.token()).access_token
     except (ReauthorizationRequired, RefreshUnavailable) as error:
@@ -72,7 +72,7 @@ async def test_the_pause_grows_to_half_a_minute_and_ends_with_a_success() -> Non
         asked_at += [anyio.current_time()] * (len(endpoint.asked) - before)
         await anyio.sleep(0.1)
     pauses = [later - earlier for earlier, later in pairwise(asked_at)]
-    # What ends a pause is the next look at the store, up to a second later.
+    # The next load of the store ends a pause, up to a second later.
     assert 0.6 <= pauses[0] <= 2.2
     assert 1.2 <= pauses[1] <= 3.2
     assert all(18 <= pause <= 31.2 for pause in pauses[5:])
@@ -82,7 +82,7 @@ async def test_the_pause_grows_to_half_a_minute_and_ends_with_a_success() -> Non
     endpoint.always = RefreshUnavailable("no", outcome="refused")
     with pytest.raises(RefreshUnavailable):
         await auth.refresh()
-    # The good token is used meanwhile.
+    # The valid token is used meanwhile.
     assert await attempt(auth) == "SECRET-a1"
 
 
@@ -160,7 +160,7 @@ async def test_what_was_never_sent_is_one_process_s_own_affair() -> None:
     assert await attempt(auth) == "no route"
     assert (store.record.failed, store.record.uncertain) == ((), None)
     assert await attempt(auth) == "no route"
-    # Another one that shares the store has a network.
+    # Another process that shares the store can reach the endpoint.
     assert await attempt(RefreshAuth(endpoint, store)) == "SECRET-a1"
     await anyio.sleep(1)
     assert await attempt(auth) == "SECRET-a1"

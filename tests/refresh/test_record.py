@@ -1,4 +1,4 @@
-"""The text in the store: whatever is in it, it is read or refused; what is written is read back."""
+"""The text in the store: any text is read or refused, and a written record is read back."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_of_the_kinds_that_were_refused_those_that_are_names_are_read() -> None:
 
 
 def test_a_generation_that_cannot_be_counted_on_is_refused() -> None:
-    # Python reads no more than 4,300 digits; one more generation must still be writable.
+    # Python reads at most 4,300 digits; the next generation must still be writable.
     text = json.dumps({"access_token": "a", "httpx_refresh": {"generation": 0}})
     with pytest.raises(BadText, match="generation"):
         parse(text.replace('"generation": 0', '"generation": ' + "9" * 4300))
@@ -431,7 +431,7 @@ def test_a_refusal_of_the_client_binds_those_with_the_same_credentials(
 @pytest.mark.parametrize(
     "need, early, futile, left, step",
     [
-        # A first refusal has to learn what is known of refusals before it is worth anything.
+        # Before a first refusal leads to a refresh, the notes on refusals are read.
         (Need.REFUSED, 0, 1, 0.0, "pass_on"),
         (Need.REFUSED, 1, 0, 6.4, "spend"),
         (Need.REFUSED, 14, 0, 0.0, "spend"),
@@ -473,7 +473,7 @@ def test_a_probe_waits_for_as_long_as_others_are_accepted_with_the_token() -> No
 @pytest.mark.parametrize(
     "view, facts, step",
     [
-        # An empty slot is a beginning for those who can start.
+        # With an empty slot, sources that can start without a token begin.
         (_view(None), SERVICE, "spend"),
         (_view(None, "standing", redeeming=CLAIM), SERVICE, "wait"),
         (_view(None, "abandoned", redeeming=CLAIM), SERVICE, "spend"),
@@ -483,11 +483,11 @@ def test_a_probe_waits_for_as_long_as_others_are_accepted_with_the_token() -> No
         (_view(_AHEAD), SERVICE, "adopt"),
         (_view(Token("a", None, 900.0)), SERVICE, "spend"),
         (_view(_PAST, dead=DEAD), BOTH, "spend"),
-        # What names no purpose is adopted, as is what names the same.
+        # A token without a purpose is adopted, as is one with the same purpose.
         (_view(_AHEAD, purpose="reports"), SERVICE, "adopt"),
         (_view(_AHEAD, purpose="reports"), LOGIN, "adopt"),
         (_view(_AHEAD, purpose="mail"), FACTS, "adopt"),
-        # A service gets another one, however good that is; nobody spends a login for something else.
+        # A service requests another token, even if that one is valid; a login is never spent for another purpose.
         (_view(Token("a", None, 2000.0), purpose="mail"), SERVICE, "spend"),
         (
             _view(Token("a", None, 2000.0), "standing", redeeming=CLAIM, purpose="mail"),
@@ -497,7 +497,7 @@ def test_a_probe_waits_for_as_long_as_others_are_accepted_with_the_token() -> No
         (_view(_AHEAD, purpose="mail"), BOTH, "spend"),
         (_view(_AHEAD, purpose="mail"), LOGIN, "for_another"),
         (_view(Token("a", None, 2000.0), purpose="mail"), LOGIN, "for_another"),
-        # A service's token never takes the place of somebody's login.
+        # A service's token never replaces a login's.
         (_view(_AHEAD, purpose="mail"), SERVICE, "for_another"),
     ],
 )

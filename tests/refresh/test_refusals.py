@@ -41,14 +41,14 @@ in_loop_time = [pytest.mark.anyio, virtual_time, pytest.mark.usefixtures("loop_t
 
 
 def marked(test: Callable[..., object]) -> Callable[..., object]:
-    """Run a test in virtual time, the library's clocks too."""
+    """Run a test in virtual time, including the library's clocks."""
     for mark in in_loop_time:
         test = mark(test)
     return test
 
 
 class Paths:
-    """An API that looks at the path, too; `answers` counts its statuses by path."""
+    """An API that decides by the path, too; `answers` counts its statuses by path."""
 
     def __init__(self, accepts: Callable[[str, str], bool]) -> None:
         self.accepts = accepts
@@ -67,7 +67,7 @@ class Paths:
 
 
 def service(lifetime: float | None = 10 * DAY) -> tuple[Endpoint, Store, RefreshAuth]:
-    """A token that is good for all of a test."""
+    """A token that is valid during the whole test."""
     endpoint = Endpoint(clock=loop_wall, lifetime=lifetime)
     store = Store(endpoint.text(expires_in=lifetime))
     return endpoint, store, RefreshAuth(endpoint, store)
@@ -138,7 +138,7 @@ async def test_where_a_refresh_ends_the_earlier_token_a_forbidden_endpoint_hurts
     assert len(endpoint.asked) == asked + 1
 
 
-# -- an API that refuses everybody -----------------------------------------------------------------
+# -- an API that refuses every request -------------------------------------------------------------
 
 
 @marked
@@ -405,7 +405,9 @@ async def test_an_older_token_that_is_accepted_late_proves_nothing_of_the_fresh_
             gate.release()
         before = anyio.current_time()
         assert (await client.get("/")).status_code == 401
-        assert anyio.current_time() - before >= 0.9  # It was sent once more, as an unknown one.
+        assert (
+            anyio.current_time() - before >= 0.9
+        )  # It was sent once more, because the API might not know it yet.
 
 
 @marked
@@ -548,7 +550,7 @@ def test_a_kind_that_only_the_token_before_was_refused_for_is_not_forbidden_for_
 def test_an_acceptance_that_goes_on_is_told_every_two_and_a_half_minutes_by_one_process() -> None:
     doubt = Doubt.of(1)
     assert [at for at in range(0, 600, 10) if doubt.accepted("a", float(at))] == [0, 150, 300, 450]
-    doubt.accepted_elsewhere(290.0, 600.0)  # Another process told so ten seconds ago.
+    doubt.accepted_elsewhere(290.0, 600.0)  # Another process noted it ten seconds ago.
     assert [at for at in range(600, 800, 10) if doubt.accepted("a", float(at))] == [740]
 
 

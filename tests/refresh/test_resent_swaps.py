@@ -1,4 +1,4 @@
-"""A store's client that sends a swap again, having had no answer to the first, is told False of one that it won."""
+"""A store's client that repeats a swap because the first answer was lost gets False, although the first swap won."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("loop_time")
 
 
 class ResendingStore(Store):
-    """Says False of the first write that `resends` picks, though it did it."""
+    """Returns False for the first write that `resends` picks, although it was done."""
 
     def __init__(self, text: str, resends: Writes) -> None:
         super().__init__(text)

@@ -1,4 +1,4 @@
-"""A token that is given back: revoked at the server, then gone from the store, for everybody."""
+"""Revocation: a token is revoked at the server and then removed from the store, for all processes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_a_revoked_token_is_revoked_at_the_server_and_gone_from_the_store(
         with pytest.raises(ReauthorizationRequired, match="was revoked"):
             await client.get("/ping")
         assert server.stats()["api_requests"] == asked
-        assert await auth.revoke() is False  # There is none any more.
+        assert await auth.revoke() is False  # There is no token any more.
         await auth.set_token(Token.from_response(server.login()))
         assert (await client.get("/ping")).status_code == 200
     assert server.family_revocations == 1
@@ -78,7 +78,7 @@ async def test_a_refresh_under_way_is_waited_for_and_what_it_brings_is_revoked()
 
 @pytest.mark.anyio
 async def test_a_refresh_that_lands_after_its_token_was_revoked_puts_it_to_no_use() -> None:
-    """It is in the store before it lands, as callbacks are told of it in between."""
+    """The token is in the store before the refresh ends, because callbacks are called in between."""
     endpoint = Revoking()
     store = Store(endpoint.text(expires_in=-1))
     told = threading.Event()
@@ -108,7 +108,7 @@ async def test_a_refresh_that_lands_after_its_token_was_revoked_puts_it_to_no_us
     with pytest.raises(ReauthorizationRequired, match="was revoked"):
         await auth.token()
     assert endpoint.revoked == ["SECRET-r1"]
-    assert len(failures) <= 1  # On a machine that is slow, the refresh has landed before.
+    assert len(failures) <= 1  # On a slow machine the refresh may have ended before.
 
 
 @pytest.mark.anyio

@@ -1,4 +1,4 @@
-"""Rule 3: the new pair is saved before any request carries it, and is the truth even if it cannot be."""
+"""Rule 3: the new pair is saved before any request carries it, and stays in use if it cannot be saved."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.anyio, virtual_time, pytest.mark.usefixtures("loop_tim
 
 
 class Setup:
-    """An expired token, a store that fails where it is told to, and who is told of a pair that cannot be saved."""
+    """An expired token, a store that fails on demand, and a record of the pairs that could not be saved."""
 
     def __init__(self, **options: Any) -> None:
         self.endpoint = Endpoint(clock=loop_wall)
@@ -146,7 +146,7 @@ async def test_a_callback_that_hangs_holds_up_neither_saving_nor_aclose(
 
 
 class Unheard(BaseException):
-    """What nobody expects."""
+    """An exception that no code expects."""
 
 
 @pytest.mark.parametrize("kind", [Unheard, SystemExit, asyncio.CancelledError])
@@ -341,7 +341,7 @@ async def test_another_s_claim_on_the_spent_token_is_waited_out_and_then_the_new
     await anyio.sleep(3)
     assert it.store.record.token == await it.auth.token()
     assert it.store.record.generation == 1
-    assert it.unsaved == []  # It was on its way all the time, and no failure.
+    assert it.unsaved == []  # The save was under way all the time, and did not fail.
 
 
 async def test_what_was_given_up_on_is_saved_with_the_next_request() -> None:
@@ -359,7 +359,7 @@ async def test_what_was_given_up_on_is_saved_with_the_next_request() -> None:
 
 async def test_a_store_that_takes_no_result_holds_up_no_caller_for_good() -> None:
     class Stubborn(Store):
-        """Says of each result that another text was there."""
+        """Reports for each result that another text was there."""
 
         taken = False
 

@@ -1,4 +1,4 @@
-"""Rules 1, 2, 5 and 15: one expiry, one token request, whoever shares the token."""
+"""Rules 1, 2, 5 and 15: one expiry costs one token request, for all who share the token."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def test_requests_overlap_before_during_and_after_a_refresh() -> None:
         server.script(Answer(gate=asked))
         group.start_soon(auth.refresh)
         await asked.arrived()
-        # The token is good still: the refresh that is under way holds up nobody.
+        # The token is still valid, so the refresh that is under way delays nobody.
         assert (await client.get("/ping")).status_code == 200
         asked.release()
         await auth.aclose()

@@ -1,4 +1,4 @@
-"""Rule 4, swept: whatever is cancelled or ends after whichever step, the pair is never lost, nor spent twice."""
+"""Rule 4 at every step: after any cancellation or end, the pair is neither lost nor spent twice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ on_each_asyncio = pytest.mark.parametrize("loop", ASYNCIO.values(), ids=ASYNCIO)
 
 
 def sweep(run: Callable[[int], Steps]) -> int:
-    """Run with 1, 2, 3, ... until a run ends before its step is reached; return how many did not."""
+    """Run with 1, 2, 3, ... until a run ends before its step is reached; return the number of runs before."""
     at = 1
     while run(at).reached:
         at += 1
@@ -40,7 +40,7 @@ def sweep(run: Callable[[int], Steps]) -> int:
 
 
 class World:
-    """An expired token, and the one object that is asked for another."""
+    """An expired token, and the object that refreshes it."""
 
     def __init__(self) -> None:
         self.endpoint = Endpoint()
@@ -48,7 +48,7 @@ class World:
         self.auth = RefreshAuth(self.endpoint, self.store)
 
     def assert_nothing_is_lost(self) -> int:
-        """Return the generation in the store: of the newest pair, if any was asked for; and nothing stays claimed."""
+        """Return the generation in the store. Check that it is the newest pair's, and that no claim stays."""
         record, endpoint = self.store.record, self.endpoint
         assert record.token is not None
         assert (record.redeeming, record.uncertain, record.failed) == (None, None, ())
@@ -106,7 +106,7 @@ def test_asyncio_the_guard_of_a_flight_is_cancelled_after_every_single_step(
 
         async def main() -> None:
             caller = asyncio.create_task(world.auth.token())
-            with anyio.fail_after(5):  # What hangs fails: a waiter that nobody wakes.
+            with anyio.fail_after(5):  # A hanging run fails: a waiter was not woken.
                 await asyncio.wait([caller])
                 await world.auth.aclose()
             error = caller.exception()

@@ -1,7 +1,7 @@
-"""Sync callers of many threads beside event loops, on real threads: wherever in the store one of them is held up.
+"""Sync callers in many threads, and event loops, on real threads, with each operation on the store delayed in turn.
 
-The simulation knows one thread only. Here each operation on the store, in the order in which they happen to come, is
-held up in a run of its own, until others have been made: what the threads do meanwhile is what could go wrong.
+The simulation has one thread only. Here each run delays one operation on the store, by its number, until others have
+been made, so that threads overlap in ways that could go wrong.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OPERATIONS = 8
-"""So many there are at least, and each is held up in a run of its own: looks, claims and saves."""
+"""The least number of operations: loads, claims and saves. Each is delayed in a run of its own."""
 
 PATIENCE = 0.05
-"""Seconds after which an operation that is held up goes on where no others come."""
+"""Seconds after which a delayed operation continues if no others come. No result depends on it."""
 
 
 class Cell:
-    """What all stores of a run are handles of; its operation number `held` is held up, before or after it is done."""
+    """The cell of all stores of a run; its operation number `held` is delayed before or after it is done."""
 
     def __init__(self, text: str, held: int, when: Literal["before", "after"]) -> None:
         self.memory = MemoryStore(text)
@@ -51,7 +51,7 @@ class Cell:
 
 
 class Handle:
-    """A store of somebody's own on that cell; nothing tells that there is another one on it."""
+    """A custom store on that cell, which does not tell that others share the cell."""
 
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
@@ -72,7 +72,7 @@ class Handle:
 
 
 def together(auths: list[RefreshAuth], refused: Token) -> set[str]:
-    """Let sync threads and event loops of all objects need another token than `refused`; return what they get."""
+    """Let sync threads and event loops refresh `refused` through all objects at once; return the access tokens."""
 
     def sync(auth: RefreshAuth) -> Callable[[], set[str]]:
         return lambda: {auth.sync.refresh(refused=refused).access_token}
@@ -102,7 +102,7 @@ def test_wherever_one_is_held_up_threads_and_loops_make_one_token_request_an_exp
 ) -> None:
     endpoint = Endpoint()
     cell = Cell(endpoint.text(), held, when)
-    # The claim of one that is held up is waited for.
+    # Others wait for the claim of a delayed caller, so the timeout is long.
     auths = [RefreshAuth(endpoint, Handle(cell), refresh_timeout=60) for _ in range(2)]
     for expiry in range(2):
         assert together(auths, endpoint.current) == {f"SECRET-a{expiry + 1}"}

@@ -1,4 +1,4 @@
-"""Waits for another process: what polls cost, and what a store's `changed` can do, and cannot."""
+"""Waits for another process: the cost of polls, and the effect of a store's `changed`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Pair:
         self.late = math.inf
 
     async def run(self, seconds: float) -> None:
-        """Let it happen; `late` is when the second had the token after the save, `looks` how often it looked."""
+        """Run both; `late` is the time from the save until the second has the token, `looks` counts its loads."""
         endpoint, store, saved = self.endpoint, self.store, 0.0
         claimed = anyio.Event()
 
@@ -96,7 +96,7 @@ async def test_what_a_wait_costs_is_bounded(seconds: float, looks: int) -> None:
 
 @pytest.mark.parametrize("size", [50, pytest.param(1000, marks=pytest.mark.size)])
 async def test_a_fleet_that_waits_a_second_looks_so_often(size: int) -> None:
-    """The bound for one, so many times; a refresh ahead of expiry makes nobody look."""
+    """The limit for one process times their number; a refresh ahead of expiry causes no loads."""
     endpoint = Endpoint(clock=loop_wall)
     store = Store(endpoint.text(expires_in=-1))
     claimed = anyio.Event()
@@ -116,7 +116,7 @@ async def test_a_fleet_that_waits_a_second_looks_so_often(size: int) -> None:
             group.start_soon(auth.token)
     assert store.loads / size <= 42
     assert endpoint.asked == ["SECRET-r0"]
-    # All are told by their own clocks, and each looks once: nobody waits for the one that is faster.
+    # Each acts by its own clock and loads once; nobody waits for a faster one.
     await anyio.sleep(3600 - 250)
     store.loads = 0
     for auth in fleet:

@@ -1,4 +1,4 @@
-"""What who can write to the store has written there steers no terminal: not in an exception, and not in the log."""
+"""Texts that others wrote into the store cannot control a terminal, neither in an exception nor in the log."""
 
 from __future__ import annotations
 
