@@ -21,7 +21,15 @@ FLOORS = (
     ("_auth.py", "providers/", "grants.py", "client_auth.py", "events.py", "otel.py", "mcp.py"),
     ("_refresh/", "_oauth/"),
     ("_http/", "stores/"),
-    ("_token.py", "_errors.py", "_json.py", "_threads.py", "_challenges.py", "_version.py"),
+    (
+        "_token.py",
+        "_errors.py",
+        "_json.py",
+        "_threads.py",
+        "_limits.py",
+        "_challenges.py",
+        "_version.py",
+    ),
 )
 
 # What a room may import of another on its own floor, by the importer's path and the imported one's.

@@ -19,6 +19,9 @@ import selectors
 from typing import TYPE_CHECKING
 
 import pytest
+import sniffio
+import trio
+import trio.testing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,3 +71,19 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jumping.now
+
+    def stand_still(self, seconds: float) -> None:
+        """Let this time go by while nothing runs."""
+        self._jumping.now += seconds
+
+
+def stand_still(seconds: float) -> None:
+    """Let this time go by in one step of the running event loop, as code that blocks it does."""
+    if sniffio.current_async_library() == "trio":
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        clock.jump(seconds)
+        return
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    loop.stand_still(seconds)

@@ -24,9 +24,10 @@ from httpx_refresh import (
     Token,
     TokenEndpoint,
 )
+from httpx_refresh._limits import OutOfTime, may_send
 from httpx_refresh.testing import Answer, AuthorizationServer, LostAnswer, LostRequest, Outage
 from tests.oauth.raw_server import raw_server, reply
-from tests.virtual_time import virtual_time
+from tests.virtual_time import stand_still, virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -237,6 +238,49 @@ async def test_a_close_that_hangs_holds_nobody_and_loses_no_token() -> None:
     async with httpx.AsyncClient(transport=Transport(Stream(anyio.sleep_forever))) as client:
         token = await endpoint_at("https://server.test/token", client).refresh(HELD)
     assert token.refresh_token == "R2"
+
+
+@virtual_time
+@pytest.mark.anyio
+@pytest.mark.parametrize("stands", [7.5, 3600.0])
+async def test_an_answer_that_came_while_the_event_loop_stood_still_is_read(stands: float) -> None:
+    asked, came = anyio.Event(), anyio.Event()
+
+    class Slow(Transport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            asked.set()
+            await came.wait()
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+            return await super().handle_async_request(request)
+
+    tokens: list[Token] = []
+    async with httpx.AsyncClient(transport=Slow(Stream(do_nothing))) as client:
+        endpoint = TokenEndpoint("https://server.test/token", "client", client=client, timeout=7.0)
+
+        async def refresh() -> None:
+            tokens.append(await endpoint.refresh(HELD))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(refresh)
+            await asked.wait()
+            stand_still(stands)
+            came.set()
+    assert [token.refresh_token for token in tokens] == ["R2"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
+async def test_what_may_not_be_sent_any_more_once_it_is_connected_is_not_sent(library: Any) -> None:
+    """A process may be stopped while it connects: another one may have spent the refresh token since then."""
+    may_send.set(lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/token"
+        with pytest.raises(OutOfTime):
+            await endpoint_at(url, lambda: library.AsyncClient()).refresh(HELD)
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(1) == b""
 
 
 # -- a close that fails --------------------------------------------------------------------------------------

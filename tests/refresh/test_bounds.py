@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from httpx_refresh import RefreshAuth, RefreshAuthError, RefreshUnavailable, StoreError, Token
+from httpx_refresh._refresh.spending import Spending
 from httpx_refresh.testing import Gate
 from tests.fakes import (
     Endpoint,
@@ -21,7 +23,7 @@ from tests.fakes import (
     refreshing,
     results,
 )
-from tests.virtual_time import virtual_time
+from tests.virtual_time import stand_still, virtual_time
 
 pytestmark = [pytest.mark.anyio, virtual_time, pytest.mark.usefixtures("loop_time")]
 
@@ -394,3 +396,95 @@ async def test_a_login_that_fails_in_an_unforeseen_way_says_so() -> None:
     object.__setattr__(token, "extra", None)  # Nobody can make such a token.
     with pytest.raises(RefreshUnavailable, match="AttributeError, which it should not"):
         await auth.set_token(token)
+
+
+async def _asks(auth: RefreshAuth) -> None:
+    with suppress(RefreshUnavailable):
+        await auth.token()
+
+
+class Held(Endpoint):
+    """Answers once it is let go; who waits for it reads the answer in a few steps."""
+
+    def __init__(self) -> None:
+        super().__init__(clock=loop_wall)
+        self.came = anyio.Event()
+        self.sent = anyio.Event()
+
+    async def refresh(self, token: Token, /) -> Token:
+        answer = await super().refresh(token)
+        self.sent.set()
+        await self.came.wait()
+        for _ in range(20):
+            await checkpoint()
+        return answer
+
+
+@pytest.mark.parametrize("stands", [10.5, 3600.0])
+async def test_an_answer_that_came_while_the_event_loop_stood_still_is_not_thrown_away(
+    stands: float,
+) -> None:
+    """A handler blocks the loop, a process is stopped, a function freezes: the answer lies in the socket meanwhile."""
+    endpoint = Held()
+    store = Store(endpoint.text(expires_in=-1))
+    auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
+    async with anyio.create_task_group() as group:
+        group.start_soon(_asks, auth)
+        await endpoint.sent.wait()
+        stand_still(stands)
+        endpoint.came.set()
+    await auth.aclose()
+    assert (await auth.token()).access_token == "SECRET-a1"
+    assert json.loads(str(store.text))["refresh_token"] == "SECRET-r1"
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+async def test_an_event_loop_that_stood_still_waits_for_an_answer_a_quarter_longer_and_no_more() -> (
+    None
+):
+    endpoint = Held()
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)), refresh_timeout=10.0)
+    async with anyio.create_task_group() as group:
+        group.start_soon(_asks, auth)
+        await endpoint.sent.wait()
+        stand_still(12.0)
+        stood = anyio.current_time()
+    assert anyio.current_time() - stood == pytest.approx(2.5, abs=0.1)
+    await auth.aclose()
+
+
+async def test_what_has_no_time_left_when_it_is_to_be_sent_is_begun_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that was held up between its claim and its request has sent nothing, and says nothing else."""
+    answers = [False, False]
+    has_time = Spending._has_time
+    monkeypatch.setattr(
+        Spending, "_has_time", lambda self: answers.pop() if answers else has_time(self)
+    )
+    endpoint = Endpoint(clock=loop_wall)
+    store = Store(endpoint.text(expires_in=-1))
+    auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
+    assert (await auth.token()).access_token == "SECRET-a1"
+    assert answers == []
+    assert endpoint.asked == ["SECRET-r0"]
+    assert not any(record.uncertain for record in store.written)
+    await auth.aclose()
+
+
+async def test_a_token_of_a_source_that_is_no_coroutine_function_is_not_lost() -> None:
+    endpoint = Endpoint(clock=loop_wall)
+
+    class Plain:
+        origins = ("https://api.test",)
+
+        def refresh(self, token: Token, /) -> Token:
+            assert token.refresh_token == "SECRET-r0"
+            return Token("SECRET-a1", "SECRET-r1")
+
+    store = Store(endpoint.text(expires_in=-1))
+    source: Any = Plain()
+    auth = RefreshAuth(source, store)
+    assert (await auth.token()).access_token == "SECRET-a1"
+    assert json.loads(str(store.text))["refresh_token"] == "SECRET-r1"
+    await auth.aclose()

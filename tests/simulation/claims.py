@@ -196,6 +196,8 @@ class Claims:
             for spending in spendings
             for at, what in self.faults.get(spending.by, [])
             if at >= spending.claimed_at
+            # The answer comes while a process is stopped, or soon after that; and there is no other process.
+            and not (self._plan.kind == "freezes" and what in ("stop", "pause"))
         ]
         if found:
             # What left the token unspent took only time: it is the reason if there is no better one.

@@ -5,7 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from httpx_refresh import ReauthorizationRequired, RefreshUnavailable, StepUpRequired, Token
+from httpx_refresh import (
+    ReauthorizationRequired,
+    RefreshUnavailable,
+    StepUpRequired,
+    Token,
+    _limits,
+)
 from tests.simulation.server import Spending
 
 if TYPE_CHECKING:
@@ -58,8 +64,9 @@ class Endpoint:
 
     async def refresh(self, token: Token, /, *, claims: Mapping[str, Any] | None = None) -> Token:
         world, process = self._world, self._process
-        world.budget.sends(process)
         assert token.refresh_token is not None
+        await self._connects()
+        world.budget.sends(process)
         asked = frozenset((claims or {}).get("access_token", {}))
         spending = world.watch.sends(process, token.refresh_token)
         outcome = "unknown"
@@ -78,6 +85,20 @@ class Endpoint:
             raise ReauthorizationRequired("refused", error="invalid_grant")
         return token_of(fields, process.wall())
 
+    @property
+    def _latency(self) -> float:
+        plan = self._world.plan
+        return plan.latency["server"] * self._process.refresh_timeout / plan.refresh_timeout
+
+    async def _connects(self) -> None:
+        """Make a connection, if there is none: whoever is stopped meanwhile would send late."""
+        world, process = self._world, self._process
+        if world.random.random() < 0.3:
+            connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            world.after(world.about(self._latency), lambda: process.hands(connected, None))
+            await connected
+            _limits.require_time()
+
     def _answer(self, spending: Spending, claims: frozenset[str]) -> dict[str, Any] | None:
         """Do what the request asks for, at the server."""
         return self._world.server.spend(spending, claims)
@@ -86,8 +107,7 @@ class Endpoint:
         self, spending: Spending, claims: frozenset[str] = frozenset()
     ) -> dict[str, Any] | None:
         world, process, plan = self._world, self._process, self._world.plan
-        latency = plan.latency["server"] * process.refresh_timeout / plan.refresh_timeout
-        fault, there, back = "", *(world.about(latency) for _ in range(2))
+        fault, there, back = "", *(world.about(self._latency) for _ in range(2))
         if plan.has("endpoint") and world.chance(plan.endpoint_fails):
             fault = world.random.choice(_FAULTS)
             process.fault(fault)
@@ -98,12 +118,6 @@ class Endpoint:
             fault = "refused"
         if plan.silent[0] <= world.now < plan.silent[1]:
             fault = "lost request"
-        if (
-            world.random.random() < 0.3
-        ):  # A connection is made first: whoever is stopped there sends late.
-            connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            world.after(world.about(latency), lambda: process.hands(connected, None))
-            await connected
         world.note(process.name, f"sends {spending.refresh_token} {fault}")
         if fault == "late request":
             there += world.random.uniform(0.5, 2.0) * plan.refresh_timeout
@@ -150,6 +164,7 @@ class Service(Endpoint):
 
     async def obtain(self, held: Token | None) -> Token:
         world, process = self._world, self._process
+        await self._connects()
         world.budget.sends(process)
         spending = world.watch.asks(process)
         outcome = "unknown"

@@ -111,8 +111,13 @@ def closing(chance: random.Random) -> Plan:
 
 
 def freezes(chance: random.Random) -> Plan:
-    """A process is stopped and goes on: what was not sent is begun again, and no request fails for it."""
-    return _plan(_calm(chance, "freezes", "stop"), processes=1)
+    """A process is stopped and goes on: what was not sent is begun again, and what came meanwhile is not lost."""
+    common = _calm(chance, "freezes", "stop")
+    latency = {
+        "store": 0.02,
+        "server": chance.choice([0.01, 0.05]) * float(str(common["refresh_timeout"])),
+    }  # An answer to what is sent in time comes in time.
+    return _plan(common, processes=1, latency=latency)
 
 
 def timeouts(chance: random.Random) -> Plan:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from httpx_refresh import ReauthorizationRequired, StoreError
+from httpx_refresh import ReauthorizationRequired, StoreError, _limits
 from httpx_refresh._http import challenge
 from httpx_refresh._refresh import host, pauses, record, renewal, session, slot, spending
 from httpx_refresh._refresh.flight import Flight
@@ -135,6 +135,7 @@ def sent_after_its_time(patch: pytest.MonkeyPatch) -> None:
     """A process that was held up sends all the same."""
     remaining = Spending._remaining
     patch.setattr(Spending, "_remaining", lambda self: max(remaining(self), 1.0))
+    patch.setattr(Spending, "_has_time", lambda self: True)
 
 
 def cut_short(patch: pytest.MonkeyPatch) -> None:
@@ -270,6 +271,21 @@ closing_spends = edited(
     Renewal, "_follow", "need is Need.LOOK or flight.closing.is_set()", "need is Need.LOOK"
 )
 """`aclose` waits a claim out, and then spends the token, for nobody."""
+
+
+def answer_of_a_stopped_process_dropped(patch: pytest.MonkeyPatch) -> None:
+    """What came while the event loop stood still is not read any more."""
+    patch.setattr(host, "longer", lambda seconds, late: 0.0)
+
+
+def sent_without_time_to_answer(patch: pytest.MonkeyPatch) -> None:
+    """A request leaves as long as there is any time left."""
+    patch.setattr(Spending, "_has_time", lambda self: self._remaining() > 0)
+
+
+def sent_however_long_it_connects(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks at the time again once there is a connection."""
+    patch.setattr(_limits, "require_time", lambda: None)
 
 
 def held_up_is_an_error(patch: pytest.MonkeyPatch) -> None:
@@ -432,7 +448,10 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
         "loop ends": "exchange_cancelled awaited_once_more",
         "loops closed": "closed_loop_is_waited_for",
         "closing": "closing_spends",
-        "freezes": "held_up_is_an_error",
+        "freezes": (
+            "held_up_is_an_error answer_of_a_stopped_process_dropped sent_without_time_to_answer "
+            "sent_however_long_it_connects"
+        ),
         "timeouts": "patience_of_the_watcher held_without_an_end",
         "clocks": "shortcut_of_five_minutes",
         "hung store": "store_without_bound",

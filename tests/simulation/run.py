@@ -106,6 +106,9 @@ def _play(world: World) -> None:
     if plan.api is not None and plan.api.ends_every:
         world.after(plan.api.ends_every, partial(_ends_again, world, plan.api.ends_every))
     world.run(lambda: False, until=plan.horizon)
+    world.now = (
+        plan.horizon
+    )  # Else a process that is stopped would go on at the very moment when a timer ends.
     _calm(world)
     world.run(world.all_answered, until=world.now + _LONG)
     world.require(world.all_answered(), "everybody is answered in the end")

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from httpx_refresh import ReauthorizationRequired, RefreshAuthError, StoreError
+from httpx_refresh._refresh.renewal import _MOST_BEGINNINGS
 from tests.simulation.claims import Claimed, Claims
 
 if TYPE_CHECKING:
@@ -251,6 +252,11 @@ class Watch(Claims):
         faults = {what for _, what in self.faults.get(process.name, [])}
         return not _OF_THE_STORE.isdisjoint(faults)
 
+    def _stops_of_late(self, process: Process) -> int:
+        """Return how often the process was stopped while a flight may have gone on that begins again each time."""
+        since = self._world.now - 7.0 * _MOST_BEGINNINGS * process.refresh_timeout
+        return sum(what == "stop" and at > since for at, what in self.faults.get(process.name, []))
+
     def failed(self, process: Process, error: RefreshAuthError, began: float) -> None:
         """Judge an error that a caller got who began to ask at that time."""
         require = self._world.require
@@ -259,7 +265,8 @@ class Watch(Claims):
         require(
             self._plan.kind != "freezes"
             or outcome != "not_sent"
-            or self._world.now - began >= 1.7 * process.refresh_timeout,
+            or self._world.now - began >= 1.7 * process.refresh_timeout
+            or self._stops_of_late(process) >= _MOST_BEGINNINGS,
             "what was not sent is begun again",
             error,
         )

@@ -18,6 +18,7 @@ import httpx
 from .._errors import cause_of, shown
 from .._http.bodies import drain, read_some, unpacked
 from .._http.libraries import LIBRARIES, NOT_SENT, library_asking
+from .._limits import OutOfTime, move_on_after, require_time
 from .._threads import run_blocking
 from .answer import MOST, Answer, NoAnswer
 from .settings import CLIENTS
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("httpx_refresh")
 
-# One connection is made, and one answer awaited; the exchange's own timeout ends all of it earlier.
-_TIMEOUT = {"timeout": 60.0, "connect": 5.0, "pool": 5.0}
+# One connection is made, and one answer awaited. How long that may take is said by the exchange's own timeout alone,
+# since a client's is over at once when its event loop has stood still.
+_TIMEOUT = {"timeout": None, "connect": 5.0, "pool": 5.0}
 
 
 async def exchange(
@@ -51,9 +53,12 @@ async def exchange(
         headers: all that are sent, besides `Host`, `Content-Length` and `User-Agent`.
         content: the body.
         timeout: seconds for all of it.
+
+    Raises:
+        OutOfTime: making the connection took so long that the request was not sent, see `may_send`.
     """
     attempt = _Attempt()
-    with anyio.move_on_after(timeout):
+    with move_on_after(timeout):
         await attempt.run(source, method, url, headers, content)
     if attempt.answer is not None:
         return attempt.answer
@@ -90,6 +95,8 @@ class _Attempt:
             return
         try:
             await self._ask(found, method, url, headers, content)
+        except OutOfTime:
+            raise
         except (Exception, anyio.get_cancelled_exc_class()) as error:
             self._failed(error)
         finally:
@@ -119,7 +126,7 @@ class _Attempt:
             url,
             content=None if content is None else content.encode(),
             headers={"User-Agent": client.headers.get("User-Agent", "httpx-refresh"), **headers},
-            extensions={"timeout": httpx.Timeout(**_TIMEOUT).as_dict()},
+            extensions={"timeout": httpx.Timeout(**_TIMEOUT).as_dict(), "trace": _in_time},
         )
         self.begun = True
         response = await client.send(request, stream=True, auth=None, follow_redirects=False)
@@ -138,6 +145,12 @@ class _Attempt:
             if self.answer is None and not isinstance(error, Exception):
                 raise
             logger.debug("Closing a client failed with %s", type(error).__name__)
+
+
+async def _in_time(step: str, _: Mapping[str, Any]) -> None:
+    # The client was held up by its connection, or with its process: the time to send may be over by now.
+    if step.endswith(".send_request_headers.started"):
+        require_time()
 
 
 async def _read_answer(response: Response) -> Answer:

@@ -27,6 +27,7 @@ import anyio
 
 from .._errors import cause_of
 from .._http.libraries import asking
+from .._limits import longer
 
 # asyncio is imported where it is used: importing the library stays fast.
 
@@ -270,6 +271,8 @@ class CallRaised(Exception):
 async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
     """Await somebody else's code, for so many seconds and no longer, even if it ignores its cancellation.
 
+    If this event loop stood still meanwhile, it is awaited somewhat longer: its answer may be there, unread.
+
     To be called from a task of `spawn`. Each `Exception` that `call` raises is raised here.
 
     Raises:
@@ -294,8 +297,12 @@ async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
         # Else it had none of the caller's context variables: the span that a request belongs to is one.
         context = contextvars.copy_context()
         trio.lowlevel.spawn_system_task(run_on_trio, context=context)
-        with trio.move_on_after(seconds):
-            await done.wait()
+        more = seconds
+        while more and not outcome:
+            due = trio.current_time() + more
+            with trio.move_on_at(due):
+                await done.wait()
+            more = longer(seconds, trio.current_time() - due)
         if not outcome:
             scope.cancel()
             raise NotBack(done.is_set)
@@ -308,9 +315,13 @@ async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
             except BaseException as error:  # A task that raised would stop the loop, or be logged.
                 outcome.append((False, error))
 
-        task = _hidden(asyncio.get_running_loop(), run())
-        if not task.done():
-            await asyncio.wait((task,), timeout=seconds)
+        loop = asyncio.get_running_loop()
+        more = seconds
+        task = _hidden(loop, run())
+        while more and not task.done():
+            due = loop.time() + more
+            await asyncio.wait((task,), timeout=more)
+            more = longer(seconds, loop.time() - due)
         if not outcome:
             task.cancel()
             raise NotBack(task.done)

@@ -6,6 +6,7 @@ event loop's end; whether to spend was decided before.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from .._errors import (
     cause_of,
     fresh,
 )
+from .._limits import OutOfTime, may_send
 from .._token import Token
 from ..stores.base import Release
 from .host import CallRaised, NotBack, bounded, pass_on_interrupt
@@ -46,6 +48,10 @@ if TYPE_CHECKING:
 
 LONGEST_HELD_PAUSE = 1.0
 """Seconds for which a claim is held while its owner waits to ask again."""
+
+_TIME_TO_ANSWER = 0.25
+"""This part of `refresh_timeout` must be left when the source is asked, or its answer would come when nobody waits. A
+`TokenEndpoint` looks once more when it is connected: that may take long, and its process may be stopped meanwhile."""
 
 
 class Unsent:
@@ -287,6 +293,10 @@ class Spending:
         awake = self._claim.since + self._slot.refresh_timeout - host.wall()
         return min(self._deadline - host.monotonic(), awake)
 
+    def _has_time(self) -> bool:
+        """Whether an answer to what is sent now would still be waited for."""
+        return self._remaining() > self._slot.refresh_timeout * _TIME_TO_ANSWER
+
     async def _ask_once(
         self, remaining: float
     ) -> Token | RefreshUnavailable | ReauthorizationRequired | StepUpRequired | Unsent:
@@ -295,10 +305,15 @@ class Spending:
         async def in_time() -> object:
             # In a task of its own: the process may have been held up before this, its first step, and by now the claim
             # may be another's.
-            return await self._call() if self._remaining() > 0 else Unsent()
+            if not self._has_time():
+                raise OutOfTime
+            may_send.set(self._has_time)
+            return await self._call()
 
         try:
             token: object = await bounded(in_time, remaining)
+        except OutOfTime:
+            return Unsent()
         except (ReauthorizationRequired, RefreshUnavailable) as error:
             return checked(error)
         except StepUpRequired as error:
@@ -330,10 +345,13 @@ class Spending:
         # Only a source that takes claims is asked for any.
         claims: Any = {} if self._claims is None else {"claims": json.loads(self._claims)}
         if self._obtains:
-            return await cast("Obtains", self._source).obtain(self._held, **claims)
-        if self._held is None:
+            answer: Any = cast("Obtains", self._source).obtain(self._held, **claims)
+        elif self._held is None:
             raise AssertionError("what is refreshed is held")
-        return await cast("Refreshes", self._source).refresh(self._held, **claims)
+        else:
+            answer = cast("Refreshes", self._source).refresh(self._held, **claims)
+        # A method that is no `async def` has spent the refresh token all the same, and brings a token.
+        return await answer if inspect.isawaitable(answer) else answer
 
     def _unknown(self, what: str, caused_by: str | None) -> RefreshUnavailable:
         if self.repeatable:
