@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import traceback
@@ -120,8 +121,27 @@ def test_every_error_has_its_public_name_and_can_be_pickled() -> None:
     assert len(errors) == 9
     for error in errors:
         assert error.__module__ == "httpx_refresh"
-        copy = pickle.loads(pickle.dumps(error("why")))  # noqa: S301 - our own
-        assert type(copy) is error
+        other = pickle.loads(pickle.dumps(error("why")))  # noqa: S301 - our own
+        assert type(other) is error
+
+
+@pytest.mark.parametrize("error", [httpx_refresh.BodyNotReplayable, httpx_refresh.StepUpRequired])
+def test_an_error_with_a_response_is_pickled_without_the_token_that_was_sent(error: Any) -> None:
+    """A task queue sends errors to other hosts, and keeps them."""
+    request = httpx.Request("GET", "https://api.test", headers={"Authorization": "Bearer SECRET"})
+    response = httpx.Response(401, request=request, content=b"")
+    sent = pickle.dumps(error("why", response=response))
+    assert b"SECRET" not in sent
+    assert pickle.loads(sent).response is None  # noqa: S301 - our own
+
+
+def test_a_copy_of_an_auth_object_is_that_object_and_it_is_not_pickled() -> None:
+    """Settings classes copy their defaults; and a process that is spawned pickles what it is given."""
+    auth = RefreshAuth(TokenEndpoint("https://x.test/token", "id"), MemoryStore(), origins="any")
+    assert copy.copy(auth) is auth
+    assert copy.deepcopy({"auth": auth})["auth"] is auth
+    with pytest.raises(TypeError, match="Make one in each process"):
+        pickle.dumps(auth)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from collections.abc import (
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, TypeVar, overload
 
 import anyio
 
@@ -211,6 +211,18 @@ class RefreshAuth(AuthBase):
 
     def __repr__(self) -> str:
         return f"RefreshAuth({self._session.source!r}, {self._session.slot.store!r})"
+
+    def __copy__(self) -> RefreshAuth:
+        return self  # Copies that know nothing of each other would share no refresh.
+
+    def __deepcopy__(self, _: object) -> RefreshAuth:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a RefreshAuth cannot be pickled: it belongs to this process. Make one in each process, with a store that "
+            "they share (a FileStore, or one of httpx_refresh.stores): then they share its refreshes, too"
+        )
 
     async def token(self) -> Token:
         """Return a good token, refreshed if necessary: for WebSockets, gRPC and other protocols than HTTP.

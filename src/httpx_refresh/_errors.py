@@ -186,10 +186,17 @@ class OriginNotAllowed(RefreshAuthError):
     """The bearer token would have gone to an origin it is not meant for; nothing was sent."""
 
 
+def _without_response(error: RefreshAuthError) -> tuple[Any, ...]:
+    """Return what an error is pickled and copied by: not by its response, whose request holds the token."""
+    return type(error), error.args, {**error.__dict__, "response": None}
+
+
 class BodyNotReplayable(RefreshAuthError):
     """The token was refused and is refreshed, but the request's body cannot be sent a second time.
 
     Send the request again: it will carry the new token.
+
+    It can be pickled; `response` is left out then, since its request holds the token.
 
     Attributes:
         response: the 401, read; an `httpx.Response` or `httpx2.Response`.
@@ -198,6 +205,9 @@ class BodyNotReplayable(RefreshAuthError):
     def __init__(self, message: str, *, response: object = None) -> None:
         super().__init__(message)
         self.response = response
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _without_response(self)
 
 
 class StepUpRequired(RefreshAuthError):
@@ -316,7 +326,7 @@ class StepUpRequired(RefreshAuthError):
         return {name: value for name, value in values.items() if value is not None}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self.args, {**self.__dict__, "response": None}
+        return _without_response(self)
 
 
 GRANTED_SCOPE = "httpx_refresh.granted_scope"

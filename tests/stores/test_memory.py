@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 import threading
@@ -28,6 +30,17 @@ async def test_a_memory_store_starts_with_the_text_it_is_given() -> None:
     assert await store.load() == "start"
     assert not await store.replace(None, "other")
     assert await store.replace("start", "next")
+
+
+@pytest.mark.anyio
+async def test_a_copy_of_a_memory_store_is_that_store_and_it_is_not_pickled() -> None:
+    """A second one with the same refresh token would spend it, too."""
+    store = MemoryStore("SECRET")
+    assert await copy.deepcopy([store])[0].replace("SECRET", "next")
+    assert await copy.copy(store).load() == await store.load() == "next"
+    with pytest.raises(TypeError, match="share a FileStore") as caught:
+        pickle.dumps(store)
+    assert "next" not in str(caught.value)
 
 
 class Compared(str):

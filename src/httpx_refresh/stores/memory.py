@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from threading import Lock
+from typing import NoReturn
 
 from .._errors import StoreError, frameless
 
@@ -44,7 +45,8 @@ class MemoryStore:
     A forked child has a copy, which does not see the parent's refreshes: both would spend the same
     refresh token. So a store that holds a text and was used before the fork raises `StoreError` in a
     child. A store that was not used yet is warned about once, because other children may have the
-    same copy. Let processes share a `FileStore` instead.
+    same copy. Let processes share a `FileStore` instead. For the same reason `copy`
+    returns the store itself, and it cannot be pickled.
 
     Args:
         text: the initial text, for instance the JSON text of a token response.
@@ -86,6 +88,18 @@ class MemoryStore:
                 return False
             self._text = new
             return True
+
+    def __copy__(self) -> MemoryStore:
+        return self  # Two stores with one refresh token would both spend it.
+
+    def __deepcopy__(self, _: object) -> MemoryStore:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a MemoryStore cannot be pickled: a copy in another process would spend the same refresh token. Processes "
+            "share a FileStore, or one of httpx_refresh.stores"
+        )
 
     def _may_be_used(self) -> bool:
         """Note that the store is used; return False if it is a copy of a store that the parent process uses."""
