@@ -8,14 +8,10 @@ about to be sent when the loop stood still may be too late by now. Knows nothing
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 
-import anyio
-
-__all__ = ["OutOfTime", "longer", "may_send", "move_on_after", "require_time"]
+__all__ = ["OutOfTime", "longer", "may_send", "require_time"]
 
 _LATE = 0.01
 """A limit that ends later than by this part of it was not looked at in time."""
@@ -42,59 +38,3 @@ def require_time() -> None:
     in_time = may_send.get()
     if in_time is not None and not in_time():
         raise OutOfTime
-
-
-@contextmanager
-def move_on_after(seconds: float) -> Iterator[anyio.CancelScope]:
-    """Cancel what is inside after `seconds`, as anyio's does, or somewhat later if the event loop stood still."""
-    with anyio.CancelScope() as scope:
-        stop = _call_late(seconds, scope.cancel)
-        try:
-            yield scope
-        finally:
-            stop()
-
-
-def _call_late(seconds: float, then: Callable[[], object]) -> Callable[[], object]:
-    """Call `then` after `seconds`, or after somewhat more; return what prevents that."""
-    trio = sys.modules.get("trio")
-    if trio is None or not trio.lowlevel.in_trio_task():
-        return _Timer(seconds, then).cancel
-    scope = trio.CancelScope()
-
-    async def sleep() -> None:
-        more = seconds
-        with scope:
-            while more:
-                due = trio.current_time() + more
-                await trio.sleep_until(due)
-                more = longer(seconds, trio.current_time() - due)
-            then()
-
-    trio.lowlevel.spawn_system_task(sleep)
-    return scope.cancel  # type: ignore[no-any-return]  # trio is not imported here
-
-
-class _Timer:
-    """A timer of asyncio's; another one takes its place if it ends late."""
-
-    def __init__(self, seconds: float, then: Callable[[], object]) -> None:
-        import asyncio  # Not at the top: importing the library stays fast.
-
-        self._loop = asyncio.get_running_loop()
-        self._seconds = seconds
-        self._then = then
-        self._wait(seconds)
-
-    def _wait(self, seconds: float) -> None:
-        due = self._loop.time() + seconds
-        self._handle = self._loop.call_at(due, self._look, due)
-
-    def _look(self, due: float) -> None:
-        if more := longer(self._seconds, self._loop.time() - due):
-            self._wait(more)
-        else:
-            self._then()
-
-    def cancel(self) -> None:
-        self._handle.cancel()

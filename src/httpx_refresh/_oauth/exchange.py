@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import ssl
+import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,7 +20,7 @@ import httpx
 from .._errors import cause_of, shown
 from .._http.bodies import drain, read_some, unpacked
 from .._http.libraries import LIBRARIES, NOT_SENT, library_asking
-from .._limits import OutOfTime, move_on_after, require_time
+from .._limits import OutOfTime, longer, require_time
 from .._threads import run_blocking
 from .answer import MOST, Answer, NoAnswer
 from .settings import CLIENTS
@@ -58,7 +60,8 @@ async def exchange(
         OutOfTime: making the connection took so long that the request was not sent, see `may_send`.
     """
     attempt = _Attempt()
-    with move_on_after(timeout):
+    with anyio.CancelScope() as scope, ExitStack() as ended:
+        _later(timeout, scope.cancel, unless=ended)
         await attempt.run(source, method, url, headers, content)
     if attempt.answer is not None:
         return attempt.answer
@@ -169,6 +172,42 @@ async def _read_answer(response: Response) -> Answer:
     else:
         await drain(stream)
     return Answer(response.status_code, response.headers, body[:MOST], len(body) > MOST)
+
+
+def _later(seconds: float, then: Callable[[], object], unless: ExitStack) -> None:
+    """Call `then` after `seconds`, unless this is left before; somewhat later if the event loop stood still."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        scope = trio.CancelScope()
+
+        async def sleep() -> None:
+            more = seconds
+            with scope:
+                while more:
+                    due = trio.current_time() + more
+                    await trio.sleep_until(due)
+                    more = longer(seconds, trio.current_time() - due)
+                then()
+
+        trio.lowlevel.spawn_system_task(sleep)
+        unless.callback(scope.cancel)
+        return
+
+    import asyncio  # Not at the top: importing the library stays fast.
+
+    loop = asyncio.get_running_loop()
+
+    def wait(more: float) -> None:
+        due = loop.time() + more
+        unless.callback(loop.call_at(due, look, due).cancel)
+
+    def look(due: float) -> None:
+        if more := longer(seconds, loop.time() - due):
+            wait(more)
+        else:
+            then()
+
+    wait(seconds)
 
 
 # -- whose client ------------------------------------------------------------------------------------------------------

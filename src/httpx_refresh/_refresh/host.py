@@ -298,11 +298,11 @@ async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
         context = contextvars.copy_context()
         trio.lowlevel.spawn_system_task(run_on_trio, context=context)
         more = seconds
-        while more and not outcome:
+        while more:
             due = trio.current_time() + more
             with trio.move_on_at(due):
                 await done.wait()
-            more = longer(seconds, trio.current_time() - due)
+            more = 0.0 if outcome else longer(seconds, trio.current_time() - due)
         if not outcome:
             scope.cancel()
             raise NotBack(done.is_set)
@@ -321,7 +321,7 @@ async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
         while more and not task.done():
             due = loop.time() + more
             await asyncio.wait((task,), timeout=more)
-            more = longer(seconds, loop.time() - due)
+            more = 0.0 if outcome else longer(seconds, loop.time() - due)
         if not outcome:
             task.cancel()
             raise NotBack(task.done)
