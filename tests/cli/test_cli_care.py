@@ -339,6 +339,20 @@ def test_where_nothing_can_be_revoked_the_slot_is_emptied_all_the_same(
     assert not server.families[0].revoked
 
 
+@pytest.mark.parametrize("home", [None, 5, ["https://acme.my.salesforce.com"]])
+def test_a_token_that_does_not_say_where_it_is_revoked_is_kept_and_the_command_says_so(
+    run: Run, home: object
+) -> None:
+    text = json.dumps({"access_token": "ACCESS", "refresh_token": "REFRESH", "instance_url": home})
+    Path("token.json").write_text(text)
+    result = run("revoke", "salesforce", "--client-id", "c", "--store", "file:token.json", "--yes")
+    assert result.exit_code == Exit.USAGE
+    assert "came with none" in result.stderr
+    assert "--revocation-url" in result.stderr
+    assert isinstance(result.exception, SystemExit)
+    assert Path("token.json").read_text() == text
+
+
 def test_a_dead_token_is_not_sent_to_be_revoked(
     run: Run, at: list[str], server: AuthorizationServer
 ) -> None:

@@ -149,7 +149,12 @@ async def _revoke(source: TokenEndpoint | Server, slot: Slot, *, at_source: bool
     # No origins, because the commands send no request to the API.
     auth = RefreshAuth(source, slot.store, origins=(), refresh_timeout=REFRESH_TIMEOUT)
     if at_source:
-        return await auth.revoke()
+        try:
+            return await auth.revoke()
+        except ValueError as error:  # The token does not say where it is revoked.
+            raise Problem(
+                f"{error}. Nothing was sent, and the slot is as it was. Give --revocation-url, in full"
+            ) from None
     await auth.forget()
     return False
 
