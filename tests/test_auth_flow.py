@@ -1,4 +1,4 @@
-"""The auth flow as a client drives it: attach, send, renew on a refusal, send again (rules 2, 6, 12 and 15)."""
+"""The auth flow in a client: attach the token, send, refresh after a refusal, send again (rules 2, 6, 12 and 15)."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ async def test_a_refresh_that_did_not_help_is_not_tried_twice_for_one_request(
     async with api.client(auth) as client:
         response = await client.get("/")
     assert response.status_code == 401
-    # The last is for an API that learns of tokens late.
+    # The last request is for APIs that learn of tokens late.
     assert (api.seen, len(endpoint.asked)) == (["SECRET-a0", "SECRET-a1", "SECRET-a1"], 1)
 
 

@@ -177,7 +177,7 @@ def test_a_workload_s_file_is_exchanged_at_google(
 def patched(
     monkeypatch: pytest.MonkeyPatch, answer: Callable[[httpx.Request], httpx.Response]
 ) -> None:
-    """Let each client that is made be answered so."""
+    """Give these answers to all clients."""
 
     class Client(httpx.AsyncClient):
         def __init__(self, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""The documents' examples run: against the test server, under the providers' own addresses."""
+"""The examples of the documents run against the test server, under the providers' addresses."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def snippets(path: Path, *, under: str = "") -> list[str]:
 
 
 def run(code: str, name: str, **given: Any) -> dict[str, Any]:
-    """Run a snippet as a module of its own, in which the names that are given are there."""
+    """Run a snippet as a module with the given names."""
     namespace: dict[str, Any] = {"__name__": name, **given}
     exec(compile(code, f"<{name}>", "exec"), namespace)  # noqa: S102 - our own documents
     return namespace
 
 
 def routed(server: AuthorizationServer, transport: Any, base: type[Any]) -> Any:
-    """Return a transport that takes the provider's paths to those of the test server."""
+    """Return a transport that maps the provider's paths to those of the test server."""
 
     class Routed(base):  # type: ignore[misc]  # a base of either library
         async def handle_async_request(self, request: Any) -> Any:
@@ -59,7 +59,7 @@ def routed(server: AuthorizationServer, transport: Any, base: type[Any]) -> Any:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[AuthorizationServer], None]:
-    """Let every client that a snippet makes talk to the server, and files be written where nobody minds."""
+    """Connect every client that a snippet makes to the server, and write files to a temporary directory."""
 
     def start(server: AuthorizationServer) -> None:
         for library, transport in ((httpx, server.transport), (httpx2, server.transport2)):
@@ -266,7 +266,7 @@ def test_the_examples_of_grants_make_sources_and_the_first_asks_once(
 async def test_a_bare_403_is_taken_for_an_expired_token_where_the_page_says_how(
     serve: Callable[[AuthorizationServer], None],
 ) -> None:
-    """django-oauth-toolkit's decorators answer so; a 403 with words in it is passed on."""
+    """django-oauth-toolkit's decorators answer like this; a 403 with a body is passed on."""
     server = AuthorizationServer(clients={"client-id": "client-secret"})
     serve(server)
     await anyio.Path("token.json").write_text(json.dumps(server.login()))

@@ -1,4 +1,4 @@
-"""The page about errors knows every error and every message, and every message says the next step."""
+"""The page about errors lists every error and every message, and every message names the next step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODULES = [
     if not {"testing", "cli"} & set(path.relative_to(SOURCE).parts)
 ]
 
-# A next step: what to do, or that it is done by itself.
+# A next step: an instruction, or a note that it happens by itself.
 NEXT_STEP = re.compile(
     r"\b(log in again|try again|tries again|tried (on|again|once more)|start the login|check|set|use|"
     r"give|pass|put|send|make|raise|add|asyncio\.run|look|nothing was (sent|redeemed)|nothing has changed)\b",
@@ -47,7 +47,7 @@ CONSTANTS = {
 
 
 def template(node: ast.expr) -> str:
-    """Return what is written of a text in the source, with … for what is put in."""
+    """Return a text of the source, with … for inserted values."""
     if isinstance(node, ast.FormattedValue):
         return template(node.value)
     if isinstance(node, ast.Name) and isinstance(CONSTANTS.get(node.id), ast.Constant | ast.BinOp):
@@ -69,7 +69,7 @@ def trees() -> list[ast.Module]:
 
 @functools.cache
 def texts() -> list[str]:
-    """Return every text in the source, each once for itself and once as part of a longer one."""
+    """Return every text in the source, alone and as part of a longer one."""
     kinds = (ast.JoinedStr, ast.BinOp, ast.Constant)
     return [
         template(node) for tree in trees() for node in ast.walk(tree) if isinstance(node, kinds)
@@ -78,7 +78,7 @@ def texts() -> list[str]:
 
 @functools.cache
 def messages() -> list[str]:
-    """Return the first argument of every error that the source makes, where a text is written there."""
+    """Return the first argument of every error in the source if it is a text."""
     found = [
         template(node.args[0])
         for tree in trees()
@@ -88,7 +88,7 @@ def messages() -> list[str]:
         and node.func.id in errors()
         and node.args
     ]
-    # What a verdict explains is put together of texts that `test_asking` has.
+    # The explanations of verdicts are built from texts that `test_asking` covers.
     return [text for text in found if text.replace("…'s token endpoint ", "") != "…"]
 
 
@@ -112,7 +112,7 @@ def test_each_section_says_what_happened_what_is_safe_and_what_to_do(name: str) 
 def test_each_message_of_the_page_is_one_of_the_librarys(message: str) -> None:
     parts = message.split("…")
     pattern = re.compile(".*?".join(map(re.escape, parts)), re.DOTALL)
-    # Few texts have all the parts, in whatever order: the pattern, which is slow, is for those.
+    # Few texts have all the parts in any order, so the slow pattern is needed for those only.
     having = [text for text in texts() if all(part in text for part in parts)]
     assert any(pattern.search(text) for text in having), message
 

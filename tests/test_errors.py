@@ -100,7 +100,7 @@ WORD = "SECRET"
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """All that a traceback of `error` shows."""
+    """Return the traceback of `error`."""
     waiting, seen = [error], set()
     while waiting:
         one = waiting.pop()
@@ -112,7 +112,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def shown(value: BaseException) -> str:
-    """Everything of an exception that a log or an error tracker shows, its attributes too."""
+    """Return everything of an exception that a log or an error tracker shows, including its attributes."""
     return f"{value} {value!r} {value.args!r} {vars(value)!r}"
 
 

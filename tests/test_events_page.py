@@ -1,4 +1,4 @@
-"""The page about events names every event, every field and every instrument, with the level of its log record."""
+"""The page about events lists every event with its log level, every field and every instrument."""
 
 from __future__ import annotations
 

@@ -31,19 +31,19 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    """examples/fastapi_xero.py, imported from where it is."""
+    """Import examples/fastapi_xero.py from its place."""
     spec = importlib.util.spec_from_file_location("fastapi_xero", EXAMPLES / "fastapi_xero.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Its annotations are looked up by the module's name.
+    # Its annotations are resolved by the module's name.
     sys.modules["fastapi_xero"] = module
     spec.loader.exec_module(module)
     return module
 
 
 class Service:
-    """The example with its job, a server in Xero's place, and a person's browser."""
+    """The example with its job, a server instead of Xero, and a person's browser."""
 
     def __init__(self, example: ModuleType, server: AuthorizationServer) -> None:
         self.server = server
@@ -125,7 +125,7 @@ async def test_a_person_connects_and_the_job_uses_the_token_through_refreshes(
 async def test_a_stranger_can_neither_begin_nor_finish_a_connection(
     example: ModuleType, credentials: tuple[str, str] | None
 ) -> None:
-    """Nor when the stranger has got hold of the cookie of a login that the operator has begun."""
+    """The stranger cannot do it with the cookie of a login that the operator began either."""
     async with running(example, AuthorizationServer()) as service:
         sent = await service.browser.get("/connect")
         returned = await service.world.get(sent.headers["location"])

@@ -54,7 +54,7 @@ class SyncReplace(ReturnsDict):
 
 
 async def failure(store: Any, callers: int = 1) -> list[BaseException]:
-    """Return what each caller got for one request with this store."""
+    """Return the result of one request with this store, for each kind of caller."""
     server, errors = AuthorizationServer(), list[BaseException]()
 
     async def caller(client: httpx.AsyncClient) -> None:

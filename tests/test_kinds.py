@@ -1,4 +1,4 @@
-"""What kind a test is, and what the last lines say."""
+"""The kinds of tests, and the summary in the last lines."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run(suite: Path, workers: int = 0) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*command, str(suite)],
         cwd=ROOT,
-        # No other plugin: each takes its time to be imported.
+        # No other plugins, because importing them takes time.
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""What OpenTelemetry shows of a refresh: with the SDK's in-memory exporters, and an HTTP instrumentation beside it."""
+"""The metrics and spans of a refresh, with OpenTelemetry's in-memory exporters and an HTTP instrumentation."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Collected:
         return [one for one in self._spans.get_finished_spans() if one.kind is kind]
 
     def points(self) -> dict[str, list[Any]]:
-        """The points of each instrument, by its name without the library's."""
+        """Return the points of each instrument, by its name without the library's prefix."""
         all_told()
         data = json.loads(self._reader.get_metrics_data().to_json())  # type: ignore[union-attr]  # something was recorded
         return {
@@ -232,7 +232,7 @@ async def test_a_grant_that_ended_is_an_error_of_its_span() -> None:
 
 
 class _Fails:
-    """A provider that raises for whatever it is asked, at once or when something is recorded."""
+    """A provider whose every call raises, at once or when something is recorded."""
 
     def __init__(self, after: int) -> None:
         self._after = after

@@ -44,7 +44,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(home, with_pip=False)
     python = home / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     _run(sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", str(wheel))
-    # A path file's folders do not have their own path files read: the editable install is not seen.
+    # Path files in a path file's folders are not read, so the editable install is not found.
     places = _run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
     dependencies = sysconfig.get_path("purelib")
     Path(places.strip(), "dependencies.pth").write_text(dependencies, encoding="utf-8")
@@ -107,7 +107,7 @@ def test_the_source_distribution_holds_what_contributing_names(sdist: Path) -> N
 def test_an_environment_beside_the_sources_does_not_change_the_source_distribution(
     sdist: Path, tmp_path: Path
 ) -> None:
-    """Hatchling leaves a directory out that it has met already, and follows links in what it walks."""
+    """Hatchling follows links, and leaves out a directory that it has already visited."""
     with tarfile.open(sdist) as archive:
         held = set(archive.getnames())
     _run("tar", "-xzf", str(sdist), "-C", str(tmp_path))

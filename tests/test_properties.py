@@ -1,6 +1,6 @@
-"""Whatever stands in the store, and whatever a token endpoint answers: a value or our error, within bounds.
+"""Any text in the store and any answer of a token endpoint gives a value or a documented error, within limits.
 
-How many examples of each property are tried, and which, is told by `--hypothesis-profile`: see `tests/conftest.py`.
+`--hypothesis-profile` sets the number of examples of each property: see `tests/conftest.py`.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ deaths = st.builds(
 
 
 def read(text: str) -> Record | None:
-    """Read a text of the store; None if it is no token, which must not be shown."""
+    """Read a text of the store; return None if it is no token, and check that the error does not show it."""
     try:
         return parse(text)
     except BadText as error:

@@ -1,4 +1,4 @@
-"""The names of `httpx_refresh`: imported when they are first asked for, and no other ones."""
+"""The names of `httpx_refresh` are imported at their first use, and there are no others."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ def test_each_public_name_is_there_and_is_the_one_of_its_home(name: str) -> None
     value = getattr(httpx_refresh, name)
     home = vars(httpx_refresh)["_HOME_OF"].get(name, "._version")
     assert getattr(importlib.import_module(home, "httpx_refresh"), name) is value
-    assert (
-        vars(httpx_refresh)[name] is value
-    )  # The next one who asks is not led through __getattr__.
+    assert vars(httpx_refresh)[name] is value  # The next access does not go through __getattr__.
     assert name in dir(httpx_refresh)
 
 

@@ -1,4 +1,4 @@
-"""What is said of security holds: each guarantee names tests that exist, and each example of a database has TLS."""
+"""The page about security is correct: each guarantee names existing tests, and each database example uses TLS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXAMPLES = [
 
 
 def guarantees() -> dict[str, list[str]]:
-    """Each guarantee of the page, and the tests that it names."""
+    """Return each guarantee of the page with the tests that it names."""
     section = PAGE.read_text("utf-8").split("## What is guaranteed\n", 1)[1].split("\n## ", 1)[0]
     rows = re.findall(r"^\| (?!guarantee )(.+?) \| (.+?) \|$", section, flags=re.MULTILINE)
     return {said: re.findall(r"`([^`]+)`", tests) for said, tests in rows}

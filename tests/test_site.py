@@ -1,4 +1,4 @@
-"""The documentation is whole: every public name has a place in it, every table is the code's, and every page runs."""
+"""The documentation is complete: it has every public name, its tables agree with the code, and its snippets run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_public_name_stands_in_the_reference() -> None:
     hooks = script("docs_hooks")
     public = hooks.public_names()
     assert len(public) > 100
-    # A module that is named brings what is in its `__all__`.
+    # A named module contributes the names of its `__all__`.
     documented = {name for name in public if name in named or name.rpartition(".")[0] in named}
     assert hooks.absent_names(documented) == []
 
@@ -74,7 +74,7 @@ def test_the_drawings_are_those_that_the_script_draws() -> None:
 
 
 def rows(text: str) -> list[str]:
-    """Return the first cells of a page's tables, where they are code."""
+    """Return the first cells of a page's tables that are code."""
     return re.findall(r"^\| `([^`]+)`", text, flags=re.MULTILINE)
 
 
@@ -246,7 +246,7 @@ def test_the_mocks_of_other_libraries_see_one_token_request() -> None:
 
 
 def deployed(under: str) -> dict[str, Any]:
-    """Run a part of the page, after the settings that stand at its beginning."""
+    """Run a part of the page after the settings at its beginning."""
     settings = snippets(DOCS / "deploy.md")[0]
     return run("\n".join([settings, *snippets(DOCS / "deploy.md", under=under)]), "deploy")
 

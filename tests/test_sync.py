@@ -1,4 +1,4 @@
-"""Sync clients: the same object, the same one refresh, on an event loop of the library."""
+"""Sync clients: the same object and the same refresh, on an event loop of the library."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.fakes import Api, Endpoint, both_libraries, refreshing
 
 
 class SyncApi(Api):
-    """The same API for sync clients; it answers what `answers` makes of a request that it accepts."""
+    """The same API for sync clients; `answers` makes the answer to an accepted request."""
 
     def __init__(self, accepts: Callable[[str], bool] = lambda _: True) -> None:
         super().__init__(accepts)
@@ -196,7 +196,7 @@ def _call(function: Callable[[], object]) -> Callable[[], Any]:
 
 
 def test_threads_and_event_loops_of_one_process_share_one_refresh(tmp_path: Any) -> None:
-    """As a Django project does: sync views in threads, async views on a loop, one object made at import time."""
+    """Like a Django project: sync views in threads, async views on a loop, and one object made at import time."""
     endpoint = Endpoint()
     api = SyncApi(only_new(endpoint))
     store = FileStore(tmp_path / "token.json")
@@ -440,7 +440,7 @@ def test_a_caller_s_context_does_not_keep_whose_client_asked(expires_in: float |
         assert libraries.asking.get() is None
 
 
-# -- what cannot be served ---------------------------------------------------------------------------------------------
+# -- unsupported stores and clients ------------------------------------------------------------------------------------
 
 
 @both_libraries
@@ -543,7 +543,7 @@ async def test_a_sync_request_on_the_loop_that_refreshes_raises_and_nothing_is_s
 
 
 class Handle:
-    """A store of somebody's own: one of several on one cell, with no name that tells so."""
+    """A custom store on a cell with several stores, without a name for it."""
 
     def __init__(self, cell: MemoryStore, slot: str | None = None) -> None:
         self.cell = cell
@@ -633,7 +633,7 @@ def test_a_sync_call_on_the_library_s_own_loop_raises_at_once() -> None:
     endpoint = Endpoint()
     auth = RefreshAuth(endpoint, store_of(endpoint, expires_in=-5))
 
-    async def inside() -> None:  # As a token source, a store or a callback of another token would.
+    async def inside() -> None:  # Like a token source, a store or a callback of another token.
         with pytest.raises(RuntimeError, match="own event loop"):
             auth.sync.token()
 

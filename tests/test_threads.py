@@ -1,4 +1,4 @@
-"""Blocking calls: where they run, how many at once, and what becomes of them when nobody waits."""
+"""Blocking calls: where they run, how many at once, and what happens when nobody waits for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from httpx_refresh._threads import run_blocking
 
 ASYNCIO = pytest.mark.parametrize(
     "anyio_backend", ["asyncio", "asyncio+uvloop"], indirect=True
-)  # where a task can be cancelled, or its loop closed, behind anyio's back
+)  # where a task can be cancelled, or its loop closed, without anyio
 LONG = 30.0  # seconds after which a test that waits has failed
 
 
@@ -79,7 +79,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> _threads._Threads:
 
 
 async def nothing_runs(threads: _threads._Threads) -> None:
-    """Wait until all calls are over, and look at what is kept then."""
+    """Wait until all calls are over, and check what is kept then."""
     with anyio.fail_after(LONG):
         while threads._groups:
             await anyio.lowlevel.checkpoint()
@@ -224,7 +224,7 @@ async def test_a_task_that_is_cancelled_leaves_a_stuck_call_at_once(
 async def test_a_coroutine_that_is_collected_leaves_its_call(
     threads: _threads._Threads, stuck: Stuck
 ) -> None:
-    """As when a loop is closed without being cancelled; the lock may be held by whoever collects."""
+    """Like a loop that is closed without being cancelled; the collector may hold the lock."""
     running = run_blocking(stuck, group="stuck")
     await anyio.lowlevel.checkpoint()
     while threads._busy == 0:
@@ -298,7 +298,7 @@ async def test_a_fifth_call_after_four_that_are_stuck_waits_until_its_callers_de
             group.start_soon(lambda: run_blocking(stuck, group="stuck"))
         await stuck.has_begun(4)
         group.cancel_scope.cancel()
-    # Abandoned as they are, they keep the places of their group, and no others.
+    # The abandoned calls use the places of their group only.
     assert threads._busy == 0
     with anyio.CancelScope() as fifth:
         async with anyio.create_task_group() as group:
@@ -557,7 +557,7 @@ atexit.register(anyio.run, call)
 
 
 def test_a_call_while_the_interpreter_ends_is_made_or_is_an_error_that_says_so() -> None:
-    """Which of the two depends on the version of Python."""
+    """The version of Python decides which of the two it is."""
     done = subprocess.run(
         [sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=LONG, check=True
     )

@@ -1,4 +1,4 @@
-"""Token: what a token endpoint answered, and since when it holds."""
+"""Token: a token endpoint's answer, and its expiry."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Virtual time: a test's clock jumps to the next timer as soon as nothing else can run.
 
-`@virtual_time` takes the place of `anyio_backend`'s usual parameters, so such a test runs on
+`@virtual_time` replaces `anyio_backend`'s usual parameters, so such a test runs on
 asyncio and on trio, and an hour's backoff takes it no time at all:
 
     @virtual_time
@@ -34,14 +34,14 @@ virtual_time = pytest.mark.parametrize("anyio_backend", VIRTUAL_BACKENDS, indire
 
 
 class _JumpingSelector(selectors.BaseSelector):
-    """Asks the real selector what is ready, and moves `now` instead of waiting for a timer."""
+    """Asks the real selector which events are ready, and moves `now` instead of waiting for a timer."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self._real = selectors.DefaultSelector()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        # No timer at all (None): only a real event can go on from here, so that one is waited for.
+        # Without a timer (None) only a real event can continue the loop, so it is waited for.
         ready = self._real.select(None if timeout is None else 0)
         if timeout is not None and not ready:
             self.now += timeout

@@ -28,7 +28,7 @@ if find_spec("httpx2") is not None:
 
 
 def major(name: str) -> int:
-    """The major version of a distribution; 0 if it is not installed."""
+    """Return the major version of a distribution; 0 if it is not installed."""
     try:
         return int(version(name).partition(".")[0])
     except PackageNotFoundError:
@@ -95,7 +95,7 @@ class Api:
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Api:
-    """The API, instead of each library's own connections."""
+    """Replace each library's own connections by the API."""
     api = Api()
 
     def mock(library: Any) -> None:
@@ -116,7 +116,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Api:
 
 
 def example(heading: str) -> dict[str, Any]:
-    """Run an example, with an object whose token has ended."""
+    """Run an example with an auth object whose token has ended."""
     endpoint = TokenEndpoint("https://login.example.com/token", "client-id", "client-secret")
     auth = RefreshAuth(
         endpoint,

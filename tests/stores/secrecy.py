@@ -1,4 +1,4 @@
-"""What an error tells whoever prints it."""
+"""The contents of errors, as logs and error trackers show them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _TESTS = Path(__file__).parents[1]
 
 
 def everything_said(error: BaseException) -> str:
-    """Return the text, repr, arguments and attributes of an error and of all it is chained to."""
+    """Return the text, repr, arguments and attributes of an error and of all errors in its chain."""
     said = []
     link: BaseException | None = error
     while link is not None:
@@ -19,9 +19,9 @@ def everything_said(error: BaseException) -> str:
 
 
 def everything_shown(error: BaseException) -> str:
-    """Return what an error and its chain say, and the locals of all frames that they hold, but for the tests' own.
+    """Return the contents of an error and its chain, and the local variables of their frames outside the tests.
 
-    This is what an error tracker sends.
+    An error tracker sends these.
     """
     shown = [everything_said(error)]
     link: BaseException | None = error

@@ -1,4 +1,4 @@
-"""check_store finds each way a store can break the contract, and says which promise it was."""
+"""check_store finds each way to break the contract, and names the broken promise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.virtual_time import virtual_time
 
 
 class SqliteStore:
-    """A store on another database: the standard library's sqlite3, in worker threads."""
+    """A store on the standard library's sqlite3, in worker threads."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -51,7 +51,7 @@ async def test_a_store_of_ones_own_in_a_few_lines_keeps_the_contract(tmp_path: P
 
 
 class Flawed:
-    """A store in memory whose flaws are to be overridden in."""
+    """A correct store in memory; subclasses add flaws."""
 
     def __init__(self) -> None:
         self.text: str | None = None
@@ -74,7 +74,7 @@ class Flawed:
 
 @pytest.mark.anyio
 async def test_without_a_flaw_the_flawed_store_keeps_the_contract() -> None:
-    """So that each of the tests below fails for its flaw."""
+    """This shows that the tests below fail because of their flaws."""
     store = Flawed()
     await check_store(lambda: store)
 
@@ -92,7 +92,7 @@ class WritesWhatItRefuses(Flawed):
 
 
 class WritesLate(Flawed):
-    """Once it holds a text it writes what it refuses, but for another swap of the same crowd."""
+    """Once it holds a text, it also writes the texts that it refuses, except those of the same crowd of swaps."""
 
     async def replace(self, old: str | None, new: str) -> bool:
         won = await super().replace(old, new)
@@ -180,7 +180,7 @@ class LosesForNoReason(Flawed):
 
 
 def notes(text: str | None) -> dict[str, Any]:
-    """What this library notes beside a token; nothing where it is none of its texts."""
+    """Return this library's notes beside a token; empty for other texts."""
     if text is None or not text.startswith("{") or "httpx_refresh" not in text:
         return {}
     found: dict[str, Any] = json.loads(text)["httpx_refresh"]
@@ -195,7 +195,7 @@ class TakesAClaimForNothing(Flawed):
 
 
 class KeepsTokensOnly(Flawed):
-    """It keeps what it knows, and that is no purpose."""
+    """It keeps the fields that it knows, and the purpose is not one of them."""
 
     def kept(self, new: str) -> str:
         if "purpose" not in notes(new):
@@ -215,7 +215,7 @@ class ComparesTokens(Flawed):
 
 
 class SkipsTheSameToken(Flawed):
-    """It takes a write of the token that it holds for one that is not needed, and refuses it."""
+    """It treats a write of the token that it already holds as unnecessary, and refuses it."""
 
     async def replace(self, old: str | None, new: str) -> bool:
         if "purpose" in notes(self.text) and "purpose" in notes(new):
@@ -224,7 +224,7 @@ class SkipsTheSameToken(Flawed):
 
 
 class WantsATokenFirst(Flawed):
-    """A claim without a token is nothing that it lets go."""
+    """It never replaces a claim without a token."""
 
     def same(self, held: str | None, old: str | None) -> bool:
         return held == old and "empty" not in notes(held)
@@ -293,7 +293,7 @@ async def test_a_handle_that_remembers_what_it_read_is_found() -> None:
 
 
 class Replicas:
-    """A primary, and a copy of it that is some writes behind."""
+    """A primary, and a copy of it that lags some writes behind."""
 
     def __init__(self, behind: int) -> None:
         self.behind = behind
@@ -313,7 +313,7 @@ class Replicas:
 
 
 class LaggingReads:
-    """A handle that writes to the primary, and reads from a copy."""
+    """A handle that writes to the primary and reads from a copy."""
 
     def __init__(self, slot: Replicas) -> None:
         self.slot = slot
@@ -353,7 +353,7 @@ class LaggingNowAndThen(LaggingReads):
 
 
 class GoesBack(LaggingReads):
-    """A handle whose reads are spread over the primary and a copy: it sees the new text, then the old one."""
+    """A handle that reads from the primary and a copy in turn: it sees the new text, then the old one."""
 
     reads = 0
 
@@ -418,7 +418,7 @@ async def test_a_store_of_eventual_consistency_is_found(
 async def test_handles_whose_copies_do_not_lag_keep_the_contract(
     handle: Callable[[Replicas], LaggingReads],
 ) -> None:
-    """So that the tests above fail for the lag."""
+    """This shows that the tests above fail because of the lag."""
     slot = Replicas(behind=0)
     await check_store(lambda: handle(slot))
 
@@ -449,7 +449,7 @@ class Held:
 
 
 class Locks(Flawed):
-    """A store in memory that has a lock, whose flaws are to be overridden in."""
+    """A correct store in memory with a lock; subclasses add flaws."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -473,7 +473,7 @@ class HadByAll(Locks):
 
 
 class HadAgain(Locks):
-    """One that counts its holders, as a reentrant lock does."""
+    """A lock that counts its holders, as a reentrant lock does."""
 
     tries = 0
 
@@ -561,7 +561,7 @@ async def test_a_release_that_wants_to_be_awaited_is_found() -> None:
 
 
 class Wakes(Flawed):
-    """A store in memory that wakes whoever waits for a change."""
+    """A store in memory that wakes those who wait for a change."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -87,7 +87,7 @@ async def test_the_same_text_is_never_encrypted_the_same_way_twice() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("plain", [False, True])
 async def test_a_probe_that_swaps_a_text_for_itself_leaves_what_it_found(plain: bool) -> None:
-    """A plain text may be planted by somebody who has no key: to seal it would make it good."""
+    """Somebody without a key may plant a plain text; encrypting it would make it valid."""
     inner = MemoryStore()
     await (inner if plain else sealed(inner)).replace(None, TEXT)
     found = await inner.load()
@@ -241,7 +241,7 @@ async def test_a_plain_text_that_is_allowed_is_read_and_encrypted_by_the_next_wr
 
 
 class Crossed(MemoryStore):
-    """Another process writes between this one's look and its swap, once."""
+    """Another process writes once between this one's load and its swap."""
 
     __slots__ = ("crossing",)
 
@@ -381,7 +381,7 @@ def test_no_error_of_the_construction_shows_a_key(keys: Any) -> None:
 
 
 class Waking(MemoryStore):
-    """A store that tells of changes, and keeps what it was asked."""
+    """A store that reports changes, and keeps its calls."""
 
     __slots__ = ("asked",)
 
@@ -417,7 +417,7 @@ async def test_it_has_hold_and_changed_if_the_store_within_has_them(tmp_path: Pa
 
 
 class Fails(MemoryStore):
-    """A store whose errors hold what it was given."""
+    """A store whose errors hold its arguments."""
 
     __slots__ = ()
 

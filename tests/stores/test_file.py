@@ -152,7 +152,7 @@ async def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> Non
 async def test_the_tokens_of_the_largest_answer_that_is_read_can_be_saved(
     tmp_path: Path, sealed: bool
 ) -> None:
-    """Each two bytes of it are written as six, and beside them is what was kept of earlier answers."""
+    """Every two bytes of it are written as six, and fields of earlier answers are kept beside them."""
     room = MOST - len('{"access_token": "A", "refresh_token": ""}')
     body = f'{{"access_token": "A", "refresh_token": "{"é" * (room // 2)}"}}'.encode()
     token = meaning(Answer(200, {}, body), now=1.0).token
@@ -308,7 +308,7 @@ async def test_a_writer_waits_for_the_one_that_holds_the_lock(
         real_replace(source, target)
 
     monkeypatch.setattr(os, "replace", slow_replace)
-    # Not a list: which of two threads is heard of first is the scheduler's choice.
+    # Not a list: the order of the two threads is not defined.
     won: dict[str, bool] = {}
 
     async def swap(new: str) -> None:

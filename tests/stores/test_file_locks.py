@@ -210,7 +210,7 @@ async def test_a_lock_that_is_taken_for_a_caller_who_has_left_is_released(
     with anyio.fail_after(LONG):
         released = False
         while not released:
-            await anyio.lowlevel.checkpoint()  # Another thread lets go of it.
+            await anyio.lowlevel.checkpoint()  # Another thread releases it.
             gc.collect()
             released = (tmp_path / "token.json.owner").exists() and not file_module._held
     (await held(store)).release()
@@ -239,7 +239,7 @@ EXECS = "subprocess.Popen(['sleep', '600'], close_fds=False).pid"
 
 @contextmanager
 def holder(path: Path, child: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Let a process hold the lock, and have that child; both are killed in the end."""
+    """Start a process that holds the lock and has that child; both are killed at the end."""
     script = HOLDS.format(child=child)
     with subprocess.Popen(
         [sys.executable, "-c", script, path],
@@ -304,7 +304,7 @@ def test_a_forked_child_closes_what_it_inherits_and_releases_nothing(tmp_path: P
 async def test_forty_threads_of_the_application_do_not_keep_the_file_from_being_read(
     tmp_path: Path,
 ) -> None:
-    """As sync endpoints of a web framework do, that wait for a token through `anyio.from_thread`."""
+    """Sync endpoints of a web framework wait for a token like this, through `anyio.from_thread`."""
     store = FileStore(tmp_path / "token.json")
 
     def endpoint() -> str | None:

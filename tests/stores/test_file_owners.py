@@ -1,4 +1,4 @@
-"""Who may read a token's file, whose it is, and what somebody else has put in its place."""
+"""Owners and modes of a token's file, and files that another user has put in its place."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MALLORY = 1003
 
 
 class Owners:
-    """Lets this process be another user, and files belong to whom a test says, for all but the system."""
+    """Pretends that this process is another user, and that files belong to the users that a test names."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, me: int) -> None:
         self.me = me
@@ -50,7 +50,7 @@ class Owners:
         return status
 
     def give(self, path: Path, user: int) -> None:
-        """Let a file, a link or a directory belong to a user."""
+        """Set the owner of a file, a link or a directory."""
         found = self._lstat(path)
         self._others[found.st_dev, found.st_ino] = user
 
@@ -67,7 +67,7 @@ def owners(monkeypatch: pytest.MonkeyPatch) -> Owners:
 
 @pytest.fixture
 def shared(tmp_path: Path, owners: Owners) -> Path:
-    """A directory of root's that everybody may write to, as /tmp is."""
+    """A directory that root owns and everybody may write to, such as /tmp."""
     directory = tmp_path / "shared"
     directory.mkdir()
     directory.chmod(0o1777)
@@ -88,7 +88,7 @@ async def test_a_file_that_another_user_has_put_where_everybody_may_is_refused(
     (shared / planted).write_text("planted")
     owners.give(shared / planted, MALLORY)
     if planted == "token.json.lock":
-        # The swap can be won: one that is lost does not need the lock.
+        # A swap that can win, because one that loses does not need the lock.
         (shared / "token.json").write_text("planted")
         owners.give(shared / "token.json", 0)
     store = FileStore(shared / "token.json")
@@ -139,7 +139,7 @@ async def test_a_link_that_another_user_has_planted_is_not_followed(
         with pytest.raises(PermissionError, match="may be planted"):
             await call()
     assert os.listdir(tmp_path / "loot") == []
-    # The same link is the operator's own business if it is theirs.
+    # The same link is allowed if it belongs to the operator.
     owners.give(shared / "app", ME)
     assert await store.replace(None, "text")
     assert (tmp_path / "loot" / "token.json").read_text() == "text"
@@ -212,7 +212,7 @@ async def test_a_file_that_root_makes_is_the_directorys_owners(
         (f"{tmp_path}/token.json.lock", SERVICE),
         (f"{tmp_path}/.token.json.tmp", SERVICE),
     ]
-    # Where everybody may write, the directory's owner is no reason.
+    # If everybody may write to the directory, its owner does not matter.
     owners.given.clear()
     owners.give(shared, SERVICE)
     assert await FileStore(shared / "token.json").replace(None, "text")
@@ -247,7 +247,7 @@ async def test_root_follows_a_users_link_only_to_what_is_that_users(
     with pytest.raises(FileNotFoundError):
         await FileStore(tmp_path / "service" / "nowhere").load()
     assert await FileStore(tmp_path / "service" / "own").replace(None, "text")
-    # A link of root's leads root anywhere.
+    # Root follows root's own links anywhere.
     owners.give(tmp_path / "service" / "new", 0)
     assert await FileStore(tmp_path / "service" / "new").replace(None, "text")
 
@@ -334,7 +334,7 @@ async def test_where_files_have_no_owners_none_are_asked_for(
 async def test_root_gives_nothing_away_that_has_another_name(
     tmp_path: Path, owners: Owners, suffix: str
 ) -> None:
-    """Where a system lets users link to files of others, a lock may be a name of a file of root's."""
+    """If a system lets users link to other users' files, a lock may be a link to a file of root."""
     owners.give(tmp_path, SERVICE)
     roots = tmp_path / "roots"
     roots.write_text("root's")

@@ -68,6 +68,6 @@ def test_a_process_killed_in_the_middle_of_its_writes_leaves_a_whole_file(
     text = path.read_text()
     assert text == text[0] * 300_000
 
-    # Its lock went with it, and what it may have left half-written goes with the next write.
+    # Its lock ended with it, and the next write replaces a half-written file.
     assert anyio.run(FileStore(path).replace, text, "next")
     assert sorted(os.listdir(tmp_path)) == ["token.json", "token.json.lock"]

@@ -44,7 +44,7 @@ async def test_a_copy_of_a_memory_store_is_that_store_and_it_is_not_pickled() ->
 
 
 class Compared(str):
-    """A text that tells what holds while it is compared."""
+    """A text that records whether the lock is held while it is compared."""
 
     locked = False
 
@@ -88,7 +88,7 @@ def test_what_is_no_text_is_refused_with_the_way_to_make_one(text: Any) -> None:
 
 @pytest.fixture
 def fork(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Makes this process a child, as the hook of a fork does."""
+    """Make this process look like a forked child, by calling the hook of a fork."""
     monkeypatch.setattr(memory, "_forks", memory._forks)
     monkeypatch.setattr(memory, "_lock", memory._lock)
     return memory._count_fork
@@ -163,7 +163,7 @@ def test_a_fork_is_noticed() -> None:
 
 
 def test_a_memory_store_has_no_dict() -> None:
-    """A process may hold a hundred thousand of them."""
+    """A process may have a hundred thousand of them."""
     assert not hasattr(MemoryStore(), "__dict__")
 
 

@@ -129,7 +129,7 @@ async def test_bytes_that_are_no_text_are_an_error_that_shows_none_of_them(
 
 @asynccontextmanager
 async def refuses(code: str) -> AsyncIterator[str]:
-    """A server that knows no scripts and says so as Redis does, with the arguments; yields its URL."""
+    """Run a server without scripts, whose error repeats the arguments as Redis does; yield its URL."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while header := await reader.readline():
@@ -172,7 +172,7 @@ def test_an_attribute_of_an_error_that_quotes_the_text_is_emptied() -> None:
 
 
 class CutsTheFirstAnswer:
-    """Stands between a client and the server, and keeps the first script's answer to itself."""
+    """A proxy between a client and the server that drops the answer to the first script."""
 
     def __init__(self, host: str, port: int) -> None:
         self._server = (host, port)
@@ -197,7 +197,7 @@ class CutsTheFirstAnswer:
 async def test_a_client_that_resends_loses_to_itself_and_the_slot_holds_its_text(
     redis_url: str, key: str
 ) -> None:
-    """The one False for a swap that was won, as the docstring says: the text tells."""
+    """The only False for a swap that was won, as the docstring says; the text shows it."""
     address = re.search(r"//(.*):(\d+)", redis_url)
     assert address is not None
     proxy = CutsTheFirstAnswer(address[1], int(address[2]))
@@ -328,7 +328,7 @@ async def test_a_lost_connection_wakes_and_the_next_wait_subscribes_anew(
             await _until(subscribed)
 
             async def woken(wait: asyncio.Task[None] = wait) -> bool:
-                # One that is killed before it was confirmed has lost nothing: it waits on.
+                # A subscription that is killed before its confirmation has lost nothing, so the waiter still waits.
                 await other.client_kill_filter(_type="pubsub")
                 return wait.done()
 

@@ -1,4 +1,4 @@
-"""What becomes of the tests that need a server, on a machine without it."""
+"""Tests that need a server are skipped, or fail, on a machine without it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("bare_machine")
 def test_a_missing_server_is_named() -> None:
     *missing, last = services.missing_services()
-    if last != "Node.js":  # It may be there as a package of Python's.
+    if last != "Node.js":  # It may be installed as a Python package.
         missing.append(last)
     assert missing == ["Redis", "PostgreSQL", "MariaDB", "Chromium"]
 

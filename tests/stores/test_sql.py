@@ -91,7 +91,7 @@ async def test_engines_of_two_processes_share_one_slot(database: URL, table: str
 @ONE_LOOP
 @pytest.mark.anyio
 async def test_on_sqlite_in_memory_it_keeps_the_contract() -> None:
-    """All tasks share one connection there."""
+    """SQLite in memory has one connection for all tasks."""
     async with connected("sqlite+aiosqlite://") as engine:
         await SQLStore(engine, "key").create_table()
         await check_store(lambda: SQLStore(engine, "key"))
@@ -111,7 +111,7 @@ async def test_encrypted_it_keeps_the_contract(sqlite_url: str) -> None:
 async def test_at_stricter_isolation_postgresql_keeps_the_contract(
     postgres_url: str, table: str, level: str
 ) -> None:
-    """A statement that gave way to another is no lost swap: it is tried again."""
+    """A statement that was rolled back in favour of another one is not a lost swap, and is tried again."""
     settings = {"server_settings": {"default_transaction_isolation": level}}
     async with connected(postgres_url, connect_args=settings) as engine:
         await SQLStore(engine, "key", table=table).create_table()
@@ -343,7 +343,7 @@ GIVE_WAY = {
 
 @asynccontextmanager
 async def giving_way(database: URL, table: str, times: int) -> AsyncIterator[SQLStore]:
-    """A store whose updates the database lets fail this many times, as it does with deadlocks."""
+    """A store whose updates fail this many times, as with deadlocks."""
     async with connected(database) as engine:
         store = SQLStore(engine, "key", table=table)
         await store.create_table()

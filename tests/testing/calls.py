@@ -1,4 +1,4 @@
-"""Calls to an `AuthorizationServer` without a client library: what a test sends, what it got."""
+"""Calls to an `AuthorizationServer` without a client library, and their answers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def basic(client_id: str, secret: str) -> str:
 
 
 def send(server: AuthorizationServer, method: str, path: str, **parts: Any) -> Got:
-    """Hand one call over; `headers`, `query` and `body` as keywords."""
+    """Make one call; `headers`, `query` and `body` are keywords."""
     headers: Mapping[str, str] = parts.get("headers", {})
     call = Call(
         method, "server.test", path, parts.get("query", ""), headers, parts.get("body", b"")
@@ -75,7 +75,7 @@ def ping(server: AuthorizationServer, token: Mapping[str, Any]) -> Got:
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that only moves when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0

@@ -87,7 +87,7 @@ def test_another_process_serves_over_a_socket_and_tells_what_happened(
 def test_losses_are_losses_on_a_socket_too(
     capfd: pytest.CaptureFixture[str], client: httpx.Client
 ) -> None:
-    # A second connection stays open: only the one that asked is closed.
+    # A second connection stays open: only the connection of the request is closed.
     with running_server() as server, httpx.Client(trust_env=False, timeout=60) as other:
         server.script(
             LostRequest(), LostAnswer(half=True), LostAnswer(), Outage(429, retry_after=1)
@@ -99,7 +99,7 @@ def test_losses_are_losses_on_a_socket_too(
         assert spend(client, server).headers["Retry-After"] == "1"
         assert ping(other, server, server.token).status_code == 200
         assert server.stats()["rotations"] == 2
-    assert capfd.readouterr().err == ""  # a loss on purpose is no error of the server's
+    assert capfd.readouterr().err == ""  # a loss on purpose is not an error of the server
 
 
 def test_a_huge_body_comes_over_a_socket(server: RunningServer, client: httpx.Client) -> None:

@@ -390,7 +390,9 @@ def test_a_grace_may_last_until_the_new_token_is_used() -> None:
     refresh(server, old)
     clock.now += 1_000.0
     second = refresh(server, old).json
-    assert ping(server, old).status == 200  # The old access token's use is none of the new one's.
+    assert (
+        ping(server, old).status == 200
+    )  # Using the old access token does not count as a use of the new one.
     third = refresh(server, old).json
     assert ping(server, third).status == 200
     assert refresh(server, old).error == (400, "invalid_grant")

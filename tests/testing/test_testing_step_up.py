@@ -1,4 +1,4 @@
-"""The server asks for stronger logins and for claims, so that what follows from it can be tested."""
+"""The server can require stronger logins and claims, for tests of these cases."""
 
 from __future__ import annotations
 

@@ -21,13 +21,13 @@ FIRST_DOUBT, MOST_DOUBT = 30.0, 300.0
 """Seconds: the first pause between two refreshes that brought nothing, and the longest."""
 
 MANY_EARLY_ENDS = 3
-"""From so many tokens in a row that ended early, pauses apply to those, too."""
+"""After this many tokens in a row that ended early, pauses apply to early ends, too."""
 
 FIRST_EARLY = 0.05
-"""Seconds: the first of these pauses; each is 1.5 times the one before, up to `MOST_DOUBT`; some 30 fit an hour.
+"""Seconds: the first of these pauses; each is 1.5 times the one before, up to `MOST_DOUBT`; about 30 fit in an hour.
 
-They begin short, and callers wait them out: a dozen tokens that end one after the other are nothing that a caller
-has to see, and an API or a rival that ends one after the other for an hour is.
+They begin short, and callers wait for their end. So callers do not notice a dozen early ends in a row, but they do
+notice an API, or another client, that ends tokens for an hour.
 """
 
 LONGEST_EARLY_WAIT = 6.0
@@ -168,17 +168,17 @@ def held_back(need: Need, refusals: Refusals, left: float, accepted_for: float) 
     0: it need not wait. Infinity: do not refresh, and let the waiters judge again by what the store says.
 
     Args:
-        need: why it is wanted.
-        refusals: what those came to, as the store has it.
-        left: seconds that the pause lasts on.
-        accepted_for: seconds for which it counts that other requests are accepted with this token.
+        need: why a refresh is wanted.
+        refusals: the store's note on refusals.
+        left: seconds that are left of its pause.
+        accepted_for: seconds for which the note still says that requests are accepted with this token.
     """
     if need not in (Need.REFUSED, Need.PROBE, Need.ENDED):
         return 0.0
     if need is Need.REFUSED and refusals.futile:
         return math.inf
     if need is Need.PROBE and refusals.futile:
-        # Some pod's requests are accepted with this token: what is refused is forbidden, and no refresh helps.
+        # Other requests are accepted with this token, so the refused ones are forbidden, and no refresh helps.
         return math.inf if accepted_for > 0 else left
     return early_left(refusals, left)
 
@@ -191,14 +191,14 @@ def after_refresh(
     now: float,
     nonce: str,
 ) -> Refusals | None:
-    """Return the note on refusals for a refresh that brought a token.
+    """Return the note on refusals for a refresh that returned a token.
 
     Args:
-        refusals: what stood there.
+        refusals: the earlier note.
         need: why the token was refreshed.
-        generation: the new token's.
+        generation: the generation of the new token.
         now: epoch seconds.
-        nonce: a fresh one.
+        nonce: a new name for the note's pause, by which its readers know it.
     """
     early = 0 if refusals is None else refusals.early
     futile = 0 if refusals is None else refusals.futile
@@ -218,16 +218,16 @@ def after_refresh(
 
 
 def claims_are_futile(asked: AskedClaims | None, claims: str, generation: int, left: float) -> bool:
-    """Whether a refresh with these claims is not worth a try.
+    """Whether a refresh with these claims is useless.
 
-    It is not if the token was asked for with the same ones already, or they were refused for it; or if there were so
-    many such refreshes that they pause.
+    It is if the token was already requested with the same claims, or they were refused for it, or if such refreshes
+    are paused.
 
     Args:
-        asked: what those came to, as the store has it.
-        claims: as text, equal ones alike.
-        generation: the token's that the store holds.
-        left: seconds that the pause lasts on.
+        asked: the store's note on such refreshes.
+        claims: the claims as text; equal claims have equal texts.
+        generation: the generation of the token in the store.
+        left: seconds that are left of the pause.
     """
     if asked is None:
         return False
@@ -237,17 +237,17 @@ def claims_are_futile(asked: AskedClaims | None, claims: str, generation: int, l
 def after_claims(
     asked: AskedClaims | None, claims: str, *, before: int, generation: int, now: float, nonce: str
 ) -> AskedClaims:
-    """Return the note for a refresh with claims that brought a token, or whose claims were refused.
+    """Return the note for a refresh with claims that returned a token, or whose claims were refused.
 
-    The pauses between them grow as those between early ends do: they begin short, and some 30 fit an hour.
+    The pauses between such refreshes grow like those between early ends: they begin short, and about 30 fit in an hour.
 
     Args:
-        asked: what stood there.
-        claims: as text, equal ones alike.
+        asked: the earlier note.
+        claims: the claims as text; equal claims have equal texts.
         before: the generation of the token that was refreshed.
-        generation: the new token's, or the same one's if there is none.
+        generation: the generation of the new token; `before` if there is none.
         now: epoch seconds.
-        nonce: a fresh one.
+        nonce: as for `after_refresh`.
     """
     count = 0 if asked is None or now - asked.pause.until > MOST_DOUBT else asked.times
     kept = asked.tried if asked is not None and before == generation == asked.generation else ()
@@ -289,12 +289,12 @@ def after_acceptance(
     """Return the note for a request that was accepted with a token that is in doubt.
 
     Args:
-        refusals: what stood there.
-        accepted_for: seconds for which it counts on that others were accepted.
-        forbidden: the kinds of request that the process knows to be forbidden with this token.
-        generation: the token's.
+        refusals: the earlier note.
+        accepted_for: seconds for which the note still says that requests are accepted.
+        forbidden: the kinds of request that this process knows to be forbidden with this token.
+        generation: the generation of the token that was accepted.
         now: epoch seconds.
-        nonce: a fresh one.
+        nonce: as for `after_refresh`.
     """
     if refusals is None or not refusals.futile or refusals.generation != generation:
         return refusals
