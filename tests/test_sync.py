@@ -105,6 +105,21 @@ def test_a_refused_request_is_refreshed_once_and_sent_again_with_its_body(http: 
     assert api.threads == {threading.get_ident()}
 
 
+def test_where_the_librarys_own_loop_shares_a_thread_with_its_callers_they_are_served() -> None:
+    """Under gevent each thread is a greenlet of one thread, and asyncio takes the own loop for everybody's."""
+    endpoint, api = Endpoint(), SyncApi()
+    auth = RefreshAuth(endpoint, store_of(endpoint))
+    assert auth.sync.refresh().access_token == "SECRET-a1"
+    loop: Any = own_loop.own_loop()
+    asyncio._set_running_loop(loop)
+    try:
+        with api.sync_client(auth) as client:
+            assert client.get("/").status_code == 200
+        assert auth.sync.refresh().access_token == "SECRET-a2"
+    finally:
+        asyncio._set_running_loop(None)
+
+
 @both_libraries
 def test_a_multipart_body_whose_file_cannot_be_sought_is_sent_twice(http: Any) -> None:
     class File:

@@ -44,7 +44,7 @@ from ._http.libraries import BYTE_STREAMS, STATUS_ERRORS, AuthBase, asking
 from ._http.origins import Origins, compiled
 from ._http.present import BEARER, Presenter
 from ._refresh import own_loop
-from ._refresh.host import THIS_HOST, loop_here
+from ._refresh.host import THIS_HOST
 from ._refresh.observers import Observer, checked_observers
 from ._refresh.pauses import kind_of
 from ._refresh.record import MOST_PATIENCE
@@ -625,7 +625,7 @@ def _blocked(session: Session, call: Callable[[], Coroutine[Any, Any, _T]]) -> _
     Raises:
         RuntimeError: the event loop of this thread would have to go on for that.
     """
-    here = loop_here()
+    here = own_loop.callers_loop()
     if here is not None and here is own_loop.own_loop():
         raise RuntimeError(
             "This synchronous call is made on the library's own event loop, by a token source, a store or a callback "

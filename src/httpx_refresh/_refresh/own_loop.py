@@ -140,7 +140,7 @@ def run(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, seconds: fl
 
     own = _get(seconds)
     context = contextvars.copy_context()
-    context.run(blocked_loop.set, loop_here())
+    context.run(blocked_loop.set, callers_loop())
     sniffio: Any = sys.modules.get("sniffio")
     if (
         sniffio is not None
@@ -171,6 +171,18 @@ def soon(function: Callable[..., object], *args: Any, seconds: float) -> None:
         with suppress(NoAnswer):
             loop = _get(seconds).loop
             loop.call_soon_threadsafe(partial(function, *args), context=bare_context())
+
+
+def callers_loop() -> object | None:
+    """Return the event loop that the caller blocks if it waits; None if it blocks none.
+
+    Under gevent the library's own loop runs in a greenlet: it shares the system's thread with all others, and asyncio
+    takes it for theirs.
+    """
+    here, own = loop_here(), _own
+    if own is not None and here is own.loop and own.thread is not threading.current_thread():
+        return None
+    return here
 
 
 def own_loop() -> object | None:

@@ -36,7 +36,6 @@ from .host import (
     bounded,
     current_loop,
     is_closed,
-    loop_here,
     pass_on_interrupt,
     spawn,
 )
@@ -724,7 +723,7 @@ class Session:
 
                 self.emit(events.EndNotNoted(message=str(error)))
 
-        if loop_here() is None:
+        if own_loop.callers_loop() is None:
             own_loop.soon(self._aside, tell, seconds=self.slot.refresh_timeout)
         else:
             self._aside(tell)
