@@ -272,6 +272,16 @@ async def test_a_request_refreshes_once_whatever_is_asked_for_after_it() -> None
     assert endpoint.with_claims == [None, C1]
 
 
+async def test_a_refresh_with_claims_is_the_one_of_its_request_whose_refusal_then_is_passed_on() -> (
+    None
+):
+    endpoint = Claiming()
+    api = Api(lambda token, _: C1 if token == "a0" else False)
+    async with api.client(RefreshAuth(endpoint, Store(endpoint.text()))) as client:
+        assert (await client.get("/")).status_code == 401
+    assert endpoint.with_claims == [C1]
+
+
 async def test_a_source_that_takes_no_claims_is_asked_for_none() -> None:
     class Deaf(Claiming):
         """It inherits the declaration, but its method does not have the argument."""

@@ -31,6 +31,7 @@ from httpx_refresh import (
 from httpx_refresh._refresh import observers
 from httpx_refresh._refresh.events import LOG
 from httpx_refresh.stores.file import FileStore
+from httpx_refresh.testing import Gate
 from tests.fakes import Api, Endpoint, Store, claims, loop_wall, results
 from tests.virtual_time import virtual_time
 
@@ -193,6 +194,34 @@ async def test_a_failure_is_told_with_its_outcome_and_heeding_it_is_told_once(
         with pytest.raises(RefreshUnavailable):
             await heeds.token()
     assert other.one(events.RefreshFailed).asked is False
+
+
+@pytest.mark.anyio
+@virtual_time
+async def test_a_request_that_fails_while_its_object_is_closed_is_told(loop_time: None) -> None:
+    gate = Gate()
+
+    class Failing(Endpoint):
+        async def refresh(self, token: Token, /) -> Token:
+            self.asked.append(token.refresh_token)
+            await gate.hold()
+            raise RefreshUnavailable("down", outcome="unknown")
+
+    endpoint, seen = Failing(clock=loop_wall), Seen()
+    store = Store(endpoint.text(expires_in=-1))
+    auth = RefreshAuth(endpoint, store, on_event=seen)
+
+    async def call() -> None:
+        with pytest.raises(RefreshUnavailable, match="down"):
+            await auth.token()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        await gate.arrived()
+        group.start_soon(auth.aclose)
+        await anyio.sleep(0.1)
+        gate.release()
+    assert seen.one(events.RefreshFailed).outcome == "unknown"
 
 
 @virtual_time

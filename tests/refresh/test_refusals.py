@@ -15,7 +15,13 @@ import anyio
 import httpx
 import pytest
 
-from httpx_refresh import RefreshAuth, RefreshUnavailable, StoreError
+from httpx_refresh import (
+    ReauthorizationRequired,
+    RefreshAuth,
+    RefreshUnavailable,
+    StoreError,
+    Token,
+)
 from httpx_refresh._refresh.host import Host
 from httpx_refresh._refresh.pauses import (
     Doubt,
@@ -29,7 +35,15 @@ from httpx_refresh._refresh.pauses import (
     told,
     trouble_after,
 )
-from httpx_refresh._refresh.record import AskedClaims, Pause, Refusals, write
+from httpx_refresh._refresh.record import (
+    AskedClaims,
+    Claim,
+    Pause,
+    Refusals,
+    with_token,
+    without_token,
+    write,
+)
 from httpx_refresh.testing import Gate
 from tests.fakes import Api, Endpoint, Store, loop_wall
 from tests.virtual_time import virtual_time
@@ -439,6 +453,69 @@ async def test_a_pod_that_adopts_a_token_learns_from_the_store_that_it_is_in_dou
             assert (await client.get("/")).status_code == 401
             await anyio.sleep(1)
     assert len(endpoint.asked) == asked
+
+
+@pytest.mark.parametrize("there", ["a claim", "a logout", "another token"])
+@marked
+async def test_a_verdict_is_written_to_no_text_but_that_of_its_token_unclaimed(there: str) -> None:
+    """While a claim stands only its owner writes."""
+    _, store, auth = service()
+
+    def meanwhile(token: str) -> bool:
+        if token == "SECRET-a1" and not texts:
+            held = store.record
+            store.text = write(
+                {
+                    "a claim": replace(held, redeeming=Claim("b:1", "n1", loop_wall(), 20.0)),
+                    "a logout": without_token(held, since=loop_wall()),
+                    "another token": with_token(held, Token("SECRET-b", "SECRET-rb")),
+                }[there],
+                rev="v9",
+            )
+            texts.append(store.text)
+        return False
+
+    texts: list[str] = []
+    async with Api(meanwhile).client(auth) as client:
+        assert (await client.get("/")).status_code == 401
+        await anyio.sleep(5)
+        await auth.aclose()
+    assert texts == [store.text]
+
+
+@marked
+async def test_a_look_that_ends_after_a_logout_learns_nothing_and_fails_at_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    endpoint, gate = Endpoint(clock=loop_wall), Gate()
+
+    class Late(Store):
+        async def load(self) -> str | None:
+            text = await super().load()
+            if self.loads == 2:
+                await gate.hold()
+            return text
+
+    store = Late(endpoint.text(expires_in=3600))
+    refusals = Refusals(0, 2, ("a",), 0, Pause("p", 30.0, loop_wall() + 30.0))
+    auth = RefreshAuth(endpoint, store)
+    errors: list[ReauthorizationRequired] = []
+
+    async def call() -> None:
+        async with Api(lambda _: False).client(auth) as client:
+            with pytest.raises(ReauthorizationRequired) as caught:
+                await client.get("/")
+            errors.append(caught.value)
+
+    await auth.token()
+    store.text = write(replace(store.record, refusals=refusals), rev="v1")
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        await gate.arrived()
+        await auth.forget()
+        gate.release()
+    assert len(errors) == 1
+    assert [one for one in caplog.messages if "which it should not" in one] == []
 
 
 @pytest.mark.parametrize("told", ["before it is used", "while it is used"])
