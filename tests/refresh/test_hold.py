@@ -65,6 +65,33 @@ async def test_the_claim_of_a_living_process_is_waited_for() -> None:
     assert not store.held
 
 
+@pytest.mark.parametrize("is_new, held", [(True, True), (False, False)])
+async def test_a_lock_that_can_be_had_tells_nothing_of_a_claim_whose_owner_never_held_it(
+    is_new: bool, held: bool
+) -> None:
+    """The lock is a new one, or somebody without a lock was faster in claiming the token."""
+    endpoint, store = _claimed()
+
+    class Fresh(Holding):
+        @property
+        def is_first(self) -> bool:
+            return is_new
+
+        async def hold(self) -> Holding | None:
+            claim = {"by": "here:2", "nonce": "m", "since": loop_wall(), "for": 20.0, "held": held}
+            self.text = endpoint.text(expires_in=-1, redeeming=claim)
+            return await super().hold()
+
+    there = Fresh(store.text)
+    auth = RefreshAuth(endpoint, there)
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth.token)
+        await anyio.sleep(5)
+        assert endpoint.asked == []
+        there.text = Endpoint(clock=loop_wall).text(expires_in=3600)
+    assert (endpoint.asked, there.held) == ([], False)
+
+
 async def test_a_claim_says_that_a_lock_is_held_and_lets_go_of_it_at_its_end() -> None:
     endpoint = Endpoint(clock=loop_wall)
     store = Holding(endpoint.text(expires_in=-1))
