@@ -16,24 +16,13 @@ from .._http.challenge import ExpiryRule, checked_rule
 from .._http.origins import compiled
 from .._refresh.source import purpose_of
 from .._token import Token
-from . import device as _device
 from . import settings as checked
 from .answer import INVALID_GRANT, Refusal, Rules, refreshed
 from .authentication import ClientAuth, Method
 from .client import Client
 from .clock import ServerClock
-from .device import DeviceAuthorization
 from .granting import CONSENT_REQUIRED, Form, Granted, ask, ask_with
-from .login import (
-    AuthorizationRequest,
-    authorization_request,
-    code_form,
-    code_of,
-    redeem,
-    with_fields,
-)
 from .material import Text
-from .revocation import revoke
 from .settings import (
     BearerAssertion,
     LoginOptions,
@@ -47,6 +36,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .._http.libraries import AsyncClient
+    from .device import DeviceAuthorization
+    from .login import AuthorizationRequest
+
+# What a login needs is imported by the first one: importing the library stays fast.
 
 
 class EndpointOptions(LoginOptions, total=False):
@@ -360,6 +353,8 @@ class TokenEndpoint:
             LoginFailed: the server says that it does not know PKCE.
             ValueError: there is no `authorization_endpoint`, or an argument is invalid.
         """
+        from .login import authorization_request
+
         return authorization_request(
             self._client,
             self.login,
@@ -384,6 +379,8 @@ class TokenEndpoint:
         Raises:
             LoginFailed: there is no token; no store has changed.
         """
+        from .login import code_form, code_of, redeem, with_fields
+
         code, fields = code_of(self._client, self.login, request, redirect)
         token = await redeem(
             self._client, "authorization_code", code_form(self.login, code, request), self.rules
@@ -400,7 +397,9 @@ class TokenEndpoint:
             LoginFailed: the server began none.
             ValueError: there is no `device_authorization_endpoint`.
         """
-        return await _device.start(self._client, self.login, scope=scope)
+        from .device import start
+
+        return await start(self._client, self.login, scope=scope)
 
     @frameless
     async def device_token(self, device: DeviceAuthorization) -> Token:
@@ -409,7 +408,9 @@ class TokenEndpoint:
         Raises:
             LoginFailed: the person said no, or nobody decided in time.
         """
-        return await _device.wait(self._client, self.login, device, self.rules)
+        from .device import wait
+
+        return await wait(self._client, self.login, device, self.rules)
 
     @frameless
     async def revoke(self, token: Token) -> None:
@@ -420,4 +421,6 @@ class TokenEndpoint:
             OriginNotAllowed: the token names a host to revoke it at that is none of `origins`.
             ValueError: there is no `revocation_endpoint`.
         """
+        from .revocation import revoke
+
         await revoke(self._client, self.login, token, origins=self.origins)

@@ -45,7 +45,7 @@ _CURVES = {"ES256": "secp256r1", "ES384": "secp384r1", "ES512": "secp521r1"}
 _NAMES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Key:
     """A key that was read: joserfc's key, its thumbprint (RFC 7638), its `kid`, and its certificate's header fields."""
 

@@ -5,7 +5,6 @@ It knows no request and no answer.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -235,6 +234,8 @@ def no_others(function: str, given: Iterable[str], known: Iterable[str]) -> None
     known = list(known)
     for name in given:
         if name not in known:
+            import difflib  # Not at the top: importing the library stays fast.
+
             close = difflib.get_close_matches(name, known, n=1)
             meant = f". Did you mean {close[0]!r}?" if close else ""
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{meant}")
