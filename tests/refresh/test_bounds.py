@@ -488,3 +488,22 @@ async def test_a_token_of_a_source_that_is_no_coroutine_function_is_not_lost() -
     assert (await auth.token()).access_token == "SECRET-a1"
     assert json.loads(str(store.text))["refresh_token"] == "SECRET-r1"
     await auth.aclose()
+
+
+async def test_a_login_may_bring_back_a_refresh_token_that_was_exchanged_here_and_no_other_text() -> (
+    None
+):
+    endpoint = Endpoint(clock=loop_wall)
+    store = Store(endpoint.text(expires_in=-1))
+    oldest = store.text
+    auth = RefreshAuth(endpoint, store)
+    await auth.refresh()
+    await auth.refresh()
+    await auth.set_token(Token("SECRET-login", "SECRET-r1", loop_wall() - 1))
+    with pytest.raises(RefreshAuthError):  # The server refuses it.
+        await auth.refresh()
+    assert endpoint.asked == ["SECRET-r0", "SECRET-r1", "SECRET-r1"]
+    store.text = oldest
+    with pytest.raises(StoreError, match="already exchanged"):
+        await auth.refresh()
+    assert endpoint.asked == ["SECRET-r0", "SECRET-r1", "SECRET-r1"]

@@ -313,6 +313,20 @@ async def test_a_token_that_the_api_learns_of_late_is_sent_again_and_not_refresh
     assert endpoint.asked == ["SECRET-r0"]
 
 
+@pytest.mark.parametrize("age, asked", [(3.0, []), (6.0, ["SECRET-r0"])])
+@marked
+async def test_so_is_one_that_another_process_has_just_refreshed(
+    age: float, asked: list[str]
+) -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    store = Store(endpoint.text(expires_in=3600, issued=loop_wall() - age))
+    known_at = anyio.current_time() + 0.9
+    api = Paths(lambda *_: anyio.current_time() >= known_at)
+    async with api.client(RefreshAuth(endpoint, store)) as client:
+        assert (await client.get("/")).status_code == 200
+    assert endpoint.asked == asked
+
+
 @marked
 async def test_a_token_that_one_part_of_the_api_accepts_is_sent_again_to_a_part_that_learns_late() -> (
     None
