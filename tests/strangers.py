@@ -670,6 +670,27 @@ def url(rng: Random) -> str:
     return mutated(rng, written) if chance(rng, 15) else written
 
 
+def home(rng: Random) -> Any:
+    """Return what stands in a store as the `instance_url` of a token."""
+    if chance(rng, 10):
+        return value(rng)
+    host = rng.choice(("as.test", "acme.as.test", "a.b.as.test"))
+    return url(rng) if chance(rng, 60) else mutated(rng, f"https://{host}")
+
+
+def origin_and_url(rng: Random) -> tuple[str, str]:
+    """Return what is named as an origin, and the URL of a request, the host of which is often alike."""
+    host = rng.choice(_HOSTS)
+    allowed = f"{rng.choice(_SCHEMES)}://{rng.choice(('', '', '*.'))}{host}{rng.choice(_PORTS)}"
+    allowed = url(rng) if chance(rng, 15) else mutated(rng, allowed) if chance(rng, 20) else allowed
+    if chance(rng, 40):
+        return allowed, url(rng)
+    asked = (
+        allowed.replace("*.", rng.choice(("", "a.", "a.b.", "evil.test/", "evil.test\\."))) + "/x"
+    )
+    return allowed, mutated(rng, asked) if chance(rng, 40) else asked
+
+
 _STORES = (
     *(
         "file:token.json",
