@@ -143,6 +143,16 @@ async def test_a_refresh_ahead_that_fails_is_logged_and_tried_again_later(
     ]
 
 
+async def test_a_refresh_ahead_asks_once_where_what_was_sent_may_be_spent() -> None:
+    endpoint, store, auth = holding(50)
+    endpoint.always = RefreshUnavailable("503", outcome="unknown", transient=True)
+    await auth.token()
+    await auth.token()  # The flight starts.
+    await anyio.sleep(5)
+    assert endpoint.asked == ["SECRET-r0"]
+    assert store.record.uncertain is not None
+
+
 async def test_in_an_outage_a_good_token_is_used_to_its_end_and_the_endpoint_left_in_peace() -> (
     None
 ):
