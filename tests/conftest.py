@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from functools import partial
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from tests.virtual_time import VirtualTimeLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 pytest_plugins = ["tests.kinds", "tests.services"]
 
@@ -70,3 +71,25 @@ _BACKENDS: dict[str, Callable[[], Backend]] = {
 def anyio_backend(request: pytest.FixtureRequest) -> Backend:
     """The event loop of an async test; `@virtual_time` sets others."""
     return _BACKENDS[request.param]()
+
+
+class _Failures(logging.Handler):
+    """Keeps what the library says of a failure of its own, which reaches no caller."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "which it should not" in str(record.msg):
+            self.messages.append(record.getMessage())
+
+
+@pytest.fixture(autouse=True)
+def no_task_of_the_library_fails() -> Iterator[None]:
+    """Fail a test in which a task of the library's own raised: nobody else hears of that."""
+    failures, logger = _Failures(), logging.getLogger("httpx_refresh")
+    logger.addHandler(failures)
+    yield
+    logger.removeHandler(failures)
+    assert failures.messages == []

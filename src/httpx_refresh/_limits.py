@@ -16,13 +16,26 @@ __all__ = ["OutOfTime", "longer", "may_send", "require_time"]
 _LATE = 0.01
 """A limit that ends later than by this part of it was not looked at in time."""
 
+_LATE_SECONDS = 0.05
+"""Seconds by which each timer of a busy loop may be late, although the loop does not stand still."""
+
 _LONGER = 0.25
-"""This part of a limit is added then; and again, if the loop stood still once more."""
+"""This part of a limit is added then."""
+
+_MOST = 4
+"""How often it is added, should the loop stand still again and again: so twice the limit is the most."""
 
 
-def longer(seconds: float, late: float) -> float:
-    """Return for how many seconds more to wait, where a limit of `seconds` ended `late` seconds late; 0: no more."""
-    return seconds * _LONGER if late > seconds * _LATE else 0.0
+def longer(seconds: float, late: float, times: int) -> float:
+    """Return for how many seconds more to wait; 0: no more.
+
+    Args:
+        seconds: the limit.
+        late: how many seconds late it ended.
+        times: how often it was lengthened before.
+    """
+    stood_still = late > max(seconds * _LATE, _LATE_SECONDS)
+    return seconds * _LONGER if stood_still and times < _MOST else 0.0
 
 
 class OutOfTime(Exception):

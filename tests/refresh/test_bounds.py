@@ -12,6 +12,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from httpx_refresh import RefreshAuth, RefreshAuthError, RefreshUnavailable, StoreError, Token
+from httpx_refresh._limits import longer
 from httpx_refresh._refresh.spending import Spending
 from httpx_refresh.testing import Gate
 from tests.fakes import (
@@ -451,6 +452,38 @@ async def test_an_event_loop_that_stood_still_waits_for_an_answer_a_quarter_long
         stood = anyio.current_time()
     assert anyio.current_time() - stood == pytest.approx(2.5, abs=0.1)
     await auth.aclose()
+
+
+async def test_an_event_loop_that_stands_still_again_and_again_waits_twice_as_long_and_no_more() -> (
+    None
+):
+    class Left(Held):
+        left_at = 0.0
+
+        async def refresh(self, token: Token) -> Token:
+            try:
+                return await super().refresh(token)
+            finally:
+                self.left_at = anyio.current_time()
+
+    endpoint = Left()
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)), refresh_timeout=10.0)
+    async with anyio.create_task_group() as group:
+        group.start_soon(_asks, auth)
+        await endpoint.sent.wait()
+        sent_at = anyio.current_time()
+        while not endpoint.left_at:
+            stand_still(0.2)  # So each timer of this loop is late.
+            await checkpoint()
+            assert anyio.current_time() - sent_at < 30.0
+    assert endpoint.left_at - sent_at == pytest.approx(22.0, abs=2.0)
+    await auth.aclose()
+
+
+async def test_a_timer_that_is_a_little_late_lengthens_no_limit() -> None:
+    assert longer(0.05, 0.04, 0) == 0.0
+    assert longer(10.0, 0.09, 0) == 0.0
+    assert [longer(10.0, 0.11, times) for times in range(6)] == [2.5, 2.5, 2.5, 2.5, 0.0, 0.0]
 
 
 async def test_what_has_no_time_left_when_it_is_to_be_sent_is_begun_again(

@@ -275,7 +275,7 @@ closing_spends = edited(
 
 def answer_of_a_stopped_process_dropped(patch: pytest.MonkeyPatch) -> None:
     """What came while the event loop stood still is not read any more."""
-    patch.setattr(host, "longer", lambda seconds, late: 0.0)
+    patch.setattr(host, "longer", lambda seconds, late, times: 0.0)
 
 
 def sent_without_time_to_answer(patch: pytest.MonkeyPatch) -> None:

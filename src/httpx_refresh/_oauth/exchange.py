@@ -181,12 +181,13 @@ def _later(seconds: float, then: Callable[[], object], unless: ExitStack) -> Non
         scope = trio.CancelScope()
 
         async def sleep() -> None:
-            more = seconds
+            more, times = seconds, 0
             with scope:
                 while more:
                     due = trio.current_time() + more
                     await trio.sleep_until(due)
-                    more = longer(seconds, trio.current_time() - due)
+                    more = longer(seconds, trio.current_time() - due, times)
+                    times += 1
                 then()
 
         trio.lowlevel.spawn_system_task(sleep)
@@ -197,17 +198,17 @@ def _later(seconds: float, then: Callable[[], object], unless: ExitStack) -> Non
 
     loop = asyncio.get_running_loop()
 
-    def wait(more: float) -> None:
+    def wait(more: float, times: int) -> None:
         due = loop.time() + more
-        unless.callback(loop.call_at(due, look, due).cancel)
+        unless.callback(loop.call_at(due, look, due, times).cancel)
 
-    def look(due: float) -> None:
-        if more := longer(seconds, loop.time() - due):
-            wait(more)
+    def look(due: float, times: int) -> None:
+        if more := longer(seconds, loop.time() - due, times):
+            wait(more, times + 1)
         else:
             then()
 
-    wait(seconds)
+    wait(seconds, 0)
 
 
 # -- whose client ------------------------------------------------------------------------------------------------------

@@ -280,6 +280,7 @@ async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
         CallRaised: it raised something else.
     """
     outcome: list[tuple[bool, Any]] = []
+    more, times = seconds, 0
     trio = _trio()
     if trio is not None:
         done, scope, asked = trio.Event(), trio.CancelScope(shield=True), asking.get()
@@ -297,12 +298,12 @@ async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
         # Else it had none of the caller's context variables: the span that a request belongs to is one.
         context = contextvars.copy_context()
         trio.lowlevel.spawn_system_task(run_on_trio, context=context)
-        more = seconds
         while more:
             due = trio.current_time() + more
             with trio.move_on_at(due):
                 await done.wait()
-            more = 0.0 if outcome else longer(seconds, trio.current_time() - due)
+            more = 0.0 if outcome else longer(seconds, trio.current_time() - due, times)
+            times += 1
         if not outcome:
             scope.cancel()
             raise NotBack(done.is_set)
@@ -316,12 +317,12 @@ async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
                 outcome.append((False, error))
 
         loop = asyncio.get_running_loop()
-        more = seconds
         task = _hidden(loop, run())
         while more and not task.done():
             due = loop.time() + more
             await asyncio.wait((task,), timeout=more)
-            more = 0.0 if outcome else longer(seconds, loop.time() - due)
+            more = 0.0 if outcome else longer(seconds, loop.time() - due, times)
+            times += 1
         if not outcome:
             task.cancel()
             raise NotBack(task.done)
