@@ -13,6 +13,7 @@ from anyio.lowlevel import checkpoint
 
 from httpx_refresh import RefreshAuth, RefreshAuthError, RefreshUnavailable, StoreError, Token
 from httpx_refresh._limits import longer
+from httpx_refresh._refresh.host import Host
 from httpx_refresh._refresh.spending import Spending
 from httpx_refresh.testing import Gate
 from tests.fakes import (
@@ -540,3 +541,27 @@ async def test_a_login_may_bring_back_a_refresh_token_that_was_exchanged_here_an
     with pytest.raises(StoreError, match="already exchanged"):
         await auth.refresh()
     assert endpoint.asked == ["SECRET-r0", "SECRET-r1", "SECRET-r1"]
+
+
+async def test_a_claim_whose_machine_slept_before_the_request_sends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The monotonic clock stands still meanwhile, and others have taken the claim for abandoned since."""
+    slept = 0.0
+    monkeypatch.setattr(Host, "wall", lambda _: loop_wall() + slept)
+    endpoint = Endpoint(clock=loop_wall)
+    store = Store(endpoint.text(expires_in=-1))
+    replace = store.replace
+
+    async def sleeps(old: str | None, new: str) -> bool:
+        nonlocal slept
+        won = await replace(old, new)
+        slept = slept or 3600.0
+        return won
+
+    store.replace = sleeps  # type: ignore[method-assign]  # the machine sleeps as soon as the claim is written
+    auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
+    assert (await auth.token()).access_token == "SECRET-a1"
+    assert endpoint.asked == ["SECRET-r0"]
+    claims = [one.redeeming for one in store.written if one.redeeming is not None]
+    assert [claim.since - loop_wall() > 1800 for claim in claims] == [False, True]
