@@ -94,7 +94,14 @@ refusals = st.builds(
     st.one_of(st.none(), texts),
     st.one_of(st.none(), texts),
 )
-claims = st.builds(Claim, texts, texts, st.floats(0, 1e12))
+claims = st.builds(
+    Claim,
+    texts,
+    texts,
+    st.floats(0, 1e12),
+    st.one_of(st.none(), st.floats(0.001, 300.0)),
+    st.booleans(),
+)
 deaths = st.builds(
     Dead, texts, st.one_of(st.none(), texts), st.one_of(st.none(), texts), st.floats(0, 1e12)
 )
