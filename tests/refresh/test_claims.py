@@ -9,9 +9,17 @@ from typing import Any
 import anyio
 import pytest
 
-from httpx_refresh import ReauthorizationRequired, RefreshAuth, RefreshUnavailable, Token
+from httpx_refresh import (
+    MemoryStore,
+    ReauthorizationRequired,
+    RefreshAuth,
+    RefreshUnavailable,
+    Token,
+)
+from httpx_refresh._refresh import slot
 from httpx_refresh._refresh.host import Host
 from httpx_refresh._refresh.record import parse
+from httpx_refresh._refresh.slot import Slot
 from tests.fakes import Endpoint, Store, claims, loop_wall, refreshing
 from tests.virtual_time import virtual_time
 
@@ -254,3 +262,17 @@ async def test_a_refusal_that_meets_anothers_claim_leaves_it_be_and_waits_for_it
         store.text = endpoint.text(expires_in=3600, generation=1)
     assert (await auth.token()).access_token == "SECRET-a7"
     assert len(stolen) == 1
+
+
+async def test_a_claim_looks_through_no_claims_that_hold_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten thousand tenants that expire at once claim at once."""
+    slots = [Slot(MemoryStore(), Host(), refresh_timeout=10.0) for _ in range(50)]
+    claims = [one.claim(None) for one in slots]
+    looked: list[object] = []
+    monkeypatch.setattr(slot, "is_closed", looked.append)
+    one_more = slots[0].claim(None)
+    assert looked == []
+    for of, claim in zip([*slots, slots[0]], [*claims, one_more], strict=True):
+        of.release(claim)

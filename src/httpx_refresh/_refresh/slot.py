@@ -77,6 +77,10 @@ class _Owner(NamedTuple):
 # The owners of the claims of this process that stand, by nonce.
 _standing: dict[str, _Owner] = {}
 
+# The nonces of those that hold a lock beside the store. They alone are looked through at each new claim: of the others
+# there may be thousands at once.
+_holding: set[str] = set()
+
 # The claims that stood in the parent when this process was forked. Their holds stay the parent's, and are not let go.
 _inherited: frozenset[str] = frozenset()
 
@@ -301,20 +305,25 @@ class Slot:
     def claim(self, hold: Release | None) -> Claim:
         """Make a claim that no other one equals. Its owner runs on this event loop."""
         host = self.host
-        for nonce, owner in list(_standing.items()):
-            if owner.hold is not None and is_closed(owner.loop):
+        for nonce in list(_holding):
+            owner = _standing.get(nonce)
+            if owner is not None and owner.hold is not None and is_closed(owner.loop):
                 # Closed under its claim: nothing of it goes on.
                 owner.hold.release()
+                _holding.discard(nonce)
                 _standing[nonce] = owner._replace(hold=None)  # Known, so that nobody waits for it.
         claim = Claim(
             host.name(), host.nonce(), host.wall(), self.refresh_timeout, hold is not None
         )
         _standing[claim.nonce] = _Owner(current_loop(), hold, self.store)
+        if hold is not None:
+            _holding.add(claim.nonce)
         return claim
 
     def release(self, claim: Claim) -> None:
         """Let go of what a claim of this process holds outside the store."""
         owner = _standing.pop(claim.nonce, None)
+        _holding.discard(claim.nonce)
         if owner is not None and owner.hold is not None:
             owner.hold.release()
 
