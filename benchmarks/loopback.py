@@ -21,7 +21,7 @@ class _Pong(asyncio.Protocol):
         self._head = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: asyncio.WriteTransport = transport  # type: ignore[assignment]
+        self._transport: asyncio.WriteTransport = transport  # type: ignore[assignment]  # TCP transports write
 
     def data_received(self, data: bytes) -> None:
         *heads, self._head = (self._head + data).split(b"\r\n\r\n")

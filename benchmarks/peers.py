@@ -51,7 +51,7 @@ def _static(library: ModuleType, world: World, expires_at: float | None, transpo
 def _plain(library: ModuleType, world: World, expires_at: float | None, transport: Any) -> Any:
     header = f"Bearer {world.access_token}"
 
-    class Plain(library.Auth):  # type: ignore[name-defined, misc]
+    class Plain(library.Auth):  # type: ignore[name-defined, misc]  # a base of either library
         def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
             request.headers["Authorization"] = header
             yield request
@@ -62,7 +62,7 @@ def _plain(library: ModuleType, world: World, expires_at: float | None, transpor
 def _twice(library: ModuleType, world: World, expires_at: float | None, transport: Any) -> Any:
     refused, good = "Bearer refused", f"Bearer {world.access_token}"
 
-    class Twice(library.Auth):  # type: ignore[name-defined, misc]
+    class Twice(library.Auth):  # type: ignore[name-defined, misc]  # a base of either library
         def auth_flow(self, request: Any) -> Generator[Any, Any, None]:
             request.headers["Authorization"] = refused
             response = yield request
@@ -78,7 +78,7 @@ def _one_event(library: ModuleType, world: World, expires_at: float | None, tran
     refused, good = "Bearer refused", f"Bearer {world.access_token}"
     events: list[asyncio.Event] = []
 
-    class OneEvent(library.Auth):  # type: ignore[name-defined, misc]
+    class OneEvent(library.Auth):  # type: ignore[name-defined, misc]  # a base of either library
         async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
             request.headers["Authorization"] = refused
             response = yield request
@@ -104,7 +104,7 @@ def _ours(library: ModuleType, world: World, expires_at: float | None, transport
 
 
 def _recipe(library: ModuleType, world: World, expires_at: float | None, transport: Any) -> Any:
-    class LockAroundRefresh(library.Auth):  # type: ignore[name-defined, misc]
+    class LockAroundRefresh(library.Auth):  # type: ignore[name-defined, misc]  # a base of either library
         """The better of the recipes that people paste: it looks again once it has the lock."""
 
         requires_response_body = True

@@ -152,21 +152,30 @@ def _expire(
         return reports, server.stats()["token_requests"] - before
 
 
+@contextlib.contextmanager
+def _two_ready(
+    server: RunningServer, backend: str, place: str, refresh_timeout: float
+) -> Iterator[tuple[subprocess.Popen[str], subprocess.Popen[str]]]:
+    """Start two workers that hold a token which has just ended."""
+    with (
+        _worker(server, backend, place, refresh_timeout) as one,
+        _worker(server, backend, place, refresh_timeout) as other,
+    ):
+        assert _hear(one) == _hear(other) == "ready\n"
+        server.expire()
+        yield one, other
+
+
 def _woken(server: RunningServer, backend: str, place: str) -> float:
     """Let two processes meet a slow refresh; return the seconds from the save to the answer that the other one had.
 
     The clock of `time.perf_counter` is one for all processes of a Linux machine.
     """
-    with (
-        _worker(server, backend, place, REFRESH_TIMEOUT) as one,
-        _worker(server, backend, place, REFRESH_TIMEOUT) as other,
-    ):
-        assert _hear(one) == _hear(other) == "ready\n"
+    with _two_ready(server, backend, place, REFRESH_TIMEOUT) as workers:
         server.script(Answer(delay=REFRESH))
-        server.expire()
-        for worker in (one, other):
+        for worker in workers:
             _tell(worker, "go")
-        reports = [json.loads(_hear(worker)) for worker in (one, other)]
+        reports = [json.loads(_hear(worker)) for worker in workers]
         assert all(report["status"] == 200 for report in reports)
         saved_at = max(report["written_at"] for report in reports)
         return max(float(report["answered_at"]) for report in reports) - saved_at
@@ -175,13 +184,8 @@ def _woken(server: RunningServer, backend: str, place: str) -> float:
 def _takeover(server: RunningServer, backend: str, place: str) -> float:
     """Kill a process while it waits for the token endpoint; return what the next one waits for."""
     gate = Gate()
-    with (
-        _worker(server, backend, place, TAKEOVER_TIMEOUT) as killed,
-        _worker(server, backend, place, TAKEOVER_TIMEOUT) as heir,
-    ):
-        assert _hear(killed) == _hear(heir) == "ready\n"
+    with _two_ready(server, backend, place, TAKEOVER_TIMEOUT) as (killed, heir):
         server.script(Answer(gate=gate))
-        server.expire()
         _tell(killed, "go")
         server.arrived(gate)
         killed.kill()

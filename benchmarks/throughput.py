@@ -34,7 +34,7 @@ def _metered(library: ModuleType, auth: Any, held: list[float]) -> Any:
     def clock() -> float:
         return time.perf_counter() - COLLECTOR.seconds
 
-    class Metered(library.Auth):  # type: ignore[name-defined, misc]
+    class Metered(library.Auth):  # type: ignore[name-defined, misc]  # a base of either library
         requires_response_body = auth.requires_response_body
 
         async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:

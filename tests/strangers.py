@@ -754,6 +754,82 @@ def store_url(rng: Random) -> str:
     return mutated(rng, written) if kind < 0.85 else written
 
 
+def listening_address(rng: Random) -> str:
+    """Return what somebody gives as the address of the redirect of a login."""
+    kind = rng.random()
+    if kind < 0.3:
+        return url(rng)
+    if kind < 0.4:
+        return pieces(rng)
+    host = rng.choice(("127.0.0.1", "localhost", "[::1]", "as.test", text(rng)))
+    port = rng.choice(("", ":0", ":80", ":8080", ":65535", ":65536", ":x", ":-1"))
+    written = f"http://{host}{port}/{rng.choice(('', 'callback', text(rng)))}"
+    return mutated(rng, written) if kind < 0.8 else written
+
+
+# -- sealed texts ----------------------------------------------------------------------------------------------------
+
+
+def sealed_part(part: Any) -> str:
+    """Return a JSON value as a part of a compact serialization (RFC 7515 §2)."""
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
+
+
+def sealed(rng: Random) -> str:
+    """Return what a writer without the key puts in the place of an encrypted text."""
+    kind = rng.random()
+    if kind < 0.2:
+        return text(rng)
+    if kind < 0.4:
+        parts = [sealed_part(value(rng)) if chance(rng, 70) else text(rng) for _ in range(5)]
+        return ".".join(parts[: rng.randrange(1, 6)])
+    header = spoiled(rng, {"alg": "dir", "enc": "A256GCM"})
+    if isinstance(header, dict):
+        for name in ("kid", "slot", "zip", "crit", "b64", "jwk", "p2c"):
+            if chance(rng, 25):
+                header[name] = value(rng)
+        if chance(rng, 20):
+            header["zip"] = "DEF"
+    rest = [_urlsafe(rng) for _ in range(4)]
+    written = ".".join([sealed_part(header), *rest])
+    return mutated(rng, written) if chance(rng, 20) else written
+
+
+def _urlsafe(rng: Random) -> str:
+    return (
+        base64.urlsafe_b64encode(rng.randbytes(rng.choice((0, 1, 12, 16, 40)))).decode().rstrip("=")
+    )
+
+
+# -- bytes on a socket -----------------------------------------------------------------------------------------------
+
+
+def _line(rng: Random) -> bytes:
+    kind = rng.random()
+    if kind < 0.2:
+        return rng.randbytes(rng.randrange(30))
+    if kind < 0.4:
+        return text(rng).encode("utf-8", "surrogatepass")
+    if kind < 0.7:
+        return f"GET /{pieces(rng)} HTTP/1.1".encode("utf-8", "surrogatepass")
+    return rng.choice(
+        (
+            *(b"Host: 127.0.0.1:80", b"Host:", b"Content-Length: 1e9", b"GET / HTTP/1.1"),
+            *(b"Transfer-Encoding: chunked", b"GET /callback?state=st4te2&code=c HTTP/1.1"),
+        )
+    )
+
+
+def requests(rng: Random) -> list[bytes]:
+    """Return what a client of the server of a login sends, in pieces; it does not know the state."""
+    return [
+        rng.randbytes(rng.randrange(200))
+        if chance(rng, 20)
+        else b"\r\n".join([_line(rng) for _ in range(rng.randrange(8))]) + b"\r\n\r\n"
+        for _ in range(rng.randrange(4))
+    ]
+
+
 # -- metadata, and other documents of a server -----------------------------------------------------------------------
 
 ISSUER = "https://as.test"

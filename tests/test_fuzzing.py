@@ -7,9 +7,7 @@ is bounded in time by `quickly`; what is as large as it may be is measured at th
 from __future__ import annotations
 
 import asyncio
-import base64
 import functools
-import json
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -21,8 +19,6 @@ import anyio
 import h11
 import httpx
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from sqlalchemy.util import compat
 
 from httpx_refresh import (
@@ -53,15 +49,18 @@ from tests.strangers import (
     Page,
     device_answer,
     home,
+    listening_address,
     metadata,
     origin_and_url,
     quickly,
     read_many,
     redirect,
+    requests,
+    sealed,
+    sealed_part,
     store_url,
     toml,
 )
-from tests.test_properties import texts, values
 
 _T = TypeVar("_T")
 
@@ -80,78 +79,6 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     made = asyncio.new_event_loop()
     yield made
     made.close()
-
-
-# -- texts that look like what is expected ---------------------------------------------------------------------
-
-words = st.sampled_from(
-    [
-        *(
-            "state",
-            "code",
-            "error",
-            "error_description",
-            "iss",
-            "scope",
-            "realmId",
-            "key",
-            "table",
-            "token",
-        ),
-        *(
-            "https",
-            "http",
-            "file",
-            "redis",
-            "sqlite+aiosqlite",
-            "postgresql+asyncpg",
-            "as.test",
-            "xn--nxasmq6b",
-        ),
-        *(
-            "localhost",
-            "127.0.0.1",
-            "[::1]",
-            "..",
-            "%00",
-            "%2e\u202e",
-            "\x1b[2J",
-            "\r\n",
-            "\u0130",
-            "\ud800",
-        ),
-    ]
-)
-marks = st.sampled_from(
-    ["://", "/", "?", "#", "&", "=", "@", ":", "%", "+", "[", "]", "\\", ".", "*."]
-)
-pieces = st.lists(st.one_of(words, marks, texts), max_size=14).map("".join)
-hosts = st.one_of(
-    pieces,
-    st.sampled_from(
-        [
-            "as.test",
-            "127.0.0.1",
-            "[::1]",
-            "localhost",
-            "a.as.test.",
-            "[fe80::1%25eth0]",
-            "\uff21\uff33.test",
-            "0x7f.1",
-        ]
-    ),
-)
-urls = st.one_of(
-    pieces,
-    st.builds(
-        lambda scheme, user, host, port, rest: f"{scheme}://{user}{host}{port}{rest}",
-        st.one_of(st.sampled_from(["https", "http", "HTTPS", "wss", "ftp", "file", ""]), pieces),
-        st.one_of(st.just(""), st.sampled_from(["u@", "u:p@", "@"])),
-        hosts,
-        st.one_of(st.just(""), st.sampled_from([":443", ":0", ":99999", ":x", ":", ":-1"])),
-        st.one_of(st.just(""), st.just("/"), pieces.map(lambda text: f"/{text}")),
-    ),
-)
 
 
 class Stranger(httpx.AsyncBaseTransport):
@@ -396,8 +323,7 @@ def test_any_store_url_opens_a_store_or_says_what_is_wrong_with_it(url: str) -> 
     assert (store is None) == bool(said)
 
 
-@given(st.one_of(urls, pieces, texts))
-@example("http://[")
+@read_many(listening_address, "http://[")
 def test_any_address_of_a_redirect_is_a_place_to_listen_at_or_a_problem(url: str) -> None:
     with quickly():
         assert has_password(url) in (True, False)
@@ -413,38 +339,12 @@ def test_any_address_of_a_redirect_is_a_place_to_listen_at_or_a_problem(url: str
 KEY = generate_key()
 
 
-def _part(value: Any) -> str:
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
-
-
-sealed = st.one_of(
-    texts.filter(lambda text: not text.lstrip().startswith("{")),
-    st.lists(st.one_of(values.map(_part), texts), min_size=1, max_size=6).map(".".join),
-    st.tuples(
-        st.fixed_dictionaries(
-            {
-                "alg": st.one_of(st.just("dir"), values),
-                "enc": st.one_of(st.just("A256GCM"), values),
-            },
-            optional={
-                "kid": values,
-                "slot": values,
-                "zip": st.one_of(st.just("DEF"), values),
-                "crit": values,
-                "b64": values,
-                "jwk": values,
-                "p2c": values,
-            },
-        ).map(_part),
-        texts,
-    ).map(lambda both: f"{both[0]}..{both[1]}"),
+@read_many(
+    sealed,
+    "." * 4,
+    sealed_part({"alg": "dir", "enc": "A256GCM", "kid": []}) + "....",
+    sealed_part({"alg": "dir", "enc": "A256GCM", "zip": "DEF"}) + "....",
 )
-
-
-@given(text=sealed)
-@example(text="." * 4)
-@example(text=_part({"alg": "dir", "enc": "A256GCM", "kid": []}) + "....")
-@example(text=_part({"alg": "dir", "enc": "A256GCM", "zip": "DEF"}) + "....")
 def test_what_was_not_sealed_with_a_key_never_opens(
     loop: asyncio.AbstractEventLoop, text: str
 ) -> None:
@@ -469,29 +369,11 @@ class Sent:
         return self.chunks.pop(0)
 
 
-lines = st.one_of(
-    texts.map(lambda text: text.encode("utf-8", "surrogatepass")),
-    st.binary(max_size=30),
-    st.sampled_from(
-        [
-            b"Host: 127.0.0.1:80",
-            b"Host:",
-            b"Content-Length: 1e9",
-            b"Transfer-Encoding: chunked",
-            b"GET / HTTP/1.1",
-        ]
-    ),
-    pieces.map(lambda text: f"GET /{text} HTTP/1.1".encode("utf-8", "surrogatepass")),
+@read_many(
+    requests,
+    [b"GET /callback?" + b"a=1&" * 500 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"],
+    [b"GET /callback?state=%ff HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"],
 )
-requests = st.one_of(
-    st.binary(max_size=200),
-    st.lists(lines, max_size=8).map(lambda parts: b"\r\n".join(parts) + b"\r\n\r\n"),
-)
-
-
-@given(st.lists(requests, max_size=3))
-@example([b"GET /callback?" + b"a=1&" * 500 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
-@example([b"GET /callback?state=%ff HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
 def test_any_bytes_are_turned_away_by_the_server_of_a_login(
     loop: asyncio.AbstractEventLoop, chunks: list[bytes]
 ) -> None:

@@ -492,8 +492,11 @@ anyio.run(main, backend=sys.argv[1])
 def test_a_stuck_call_does_not_keep_the_interpreter_from_ending(backend: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", STUCK_AT_EXIT, backend],
-        capture_output=True, text=True, timeout=LONG, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        check=True,
+    )
     assert (done.stdout, done.stderr) == ("left\n", "")
 
 

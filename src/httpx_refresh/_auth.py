@@ -331,7 +331,7 @@ class RefreshAuth(AuthBase):
         """
         session = self._session
         if self._async_only:
-            raise RuntimeError(_async_only(session.source, session.slot.store))
+            raise self._no_sync_calls()
         known = session.credential
         sent: tuple[Credential, Response] | None = None
         if (
@@ -512,6 +512,9 @@ class RefreshAuth(AuthBase):
         if session.listening and _is_answer(response):
             session.accepted(known, _kind(response), after_refusal=refreshed)
 
+    def _no_sync_calls(self) -> RuntimeError:
+        return RuntimeError(_async_only(self._session.source, self._session.slot.store))
+
     async def _again(
         self,
         response: Response,
@@ -587,8 +590,7 @@ class SyncCalls:
 
     def _check(self) -> None:
         if self._auth._async_only:
-            session = self._auth._session
-            raise RuntimeError(_async_only(session.source, session.slot.store))
+            raise self._auth._no_sync_calls()
 
     def _run(self, call: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         self._check()

@@ -70,10 +70,18 @@ async def test_scope_and_further_claims_may_stand_in_the_assertion() -> None:
     server = server_of()
     mine = {"box_sub_type": "enterprise"}
     source = JWTBearer(
-        endpoint_of(server), EC.as_dict(private=True), issuer="ec", scope=["read", "write"], scope_as="claim",
-        algorithm="ES256", audience=server.issuer, lifetime=30, issued_before=10, claims=mine,
+        endpoint_of(server),
+        EC.as_dict(private=True),
+        issuer="ec",
+        scope=["read", "write"],
+        scope_as="claim",
+        algorithm="ES256",
+        audience=server.issuer,
+        lifetime=30,
+        issued_before=10,
+        claims=mine,
         params={"x": "y"},
-    )  # fmt: skip
+    )
     token = await RefreshAuth(source).token()
     (form,) = sent(server)
     claims = claims_of(form)

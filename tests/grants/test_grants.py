@@ -249,9 +249,14 @@ async def test_a_claim_that_its_owner_left_is_taken_over_without_a_doubt() -> No
 
 
 REFUSALS = [
-    "invalid_client", "invalid_scope", "unauthorized_client", "invalid_grant", "invalid_target",
-    "invalid_request", "unsupported_grant_type",
-]  # fmt: skip
+    "invalid_client",
+    "invalid_scope",
+    "unauthorized_client",
+    "invalid_grant",
+    "invalid_target",
+    "invalid_request",
+    "unsupported_grant_type",
+]
 
 
 @pytest.mark.parametrize("error", REFUSALS)
@@ -424,18 +429,28 @@ async def test_a_save_that_fails_costs_no_caller_anything_and_asks_nobody_to_log
 async def test_a_token_is_exchanged_for_another() -> None:
     server = AuthorizationServer(subject_tokens=["SECRET-s"])
     source = TokenExchange(
-        endpoint_of(server), "SECRET-s", subject_token_type=ID_TOKEN, actor_token="SECRET-s",
-        actor_token_type=ID_TOKEN, scope="read", audience=["x", "y"], resource="https://api.test",
-    )  # fmt: skip
+        endpoint_of(server),
+        "SECRET-s",
+        subject_token_type=ID_TOKEN,
+        actor_token="SECRET-s",
+        actor_token_type=ID_TOKEN,
+        scope="read",
+        audience=["x", "y"],
+        resource="https://api.test",
+    )
     token = await RefreshAuth(source).token()
     assert token.extra["issued_token_type"].endswith("access_token")
     form = parse_qs(server.token_calls[0].body.decode())
     assert form == {
         "grant_type": ["urn:ietf:params:oauth:grant-type:token-exchange"],
-        "subject_token": ["SECRET-s"], "subject_token_type": [ID_TOKEN],
-        "actor_token": ["SECRET-s"], "actor_token_type": [ID_TOKEN],
-        "scope": ["read"], "audience": ["x", "y"], "resource": ["https://api.test"],
-    }  # fmt: skip
+        "subject_token": ["SECRET-s"],
+        "subject_token_type": [ID_TOKEN],
+        "actor_token": ["SECRET-s"],
+        "actor_token_type": [ID_TOKEN],
+        "scope": ["read"],
+        "audience": ["x", "y"],
+        "resource": ["https://api.test"],
+    }
 
 
 async def test_an_exchange_starts_and_then_refreshes_with_the_rules_of_rotation() -> None:
@@ -608,19 +623,31 @@ BAD: Any = 7
         (lambda: ClientCredentials(ENDPOINT, resource="https://x#y"), ValueError, "absolute URI"),
         (lambda: ClientCredentials(ENDPOINT, audience=""), ValueError, "audience must not be"),
         (lambda: ClientCredentials(ENDPOINT, params={"client_id": "x"}), ValueError, "params"),
-        (lambda: ClientCredentials(ENDPOINT, scope="a", params={"scope": "b"}), ValueError, "argument of its own"),
+        (
+            lambda: ClientCredentials(ENDPOINT, scope="a", params={"scope": "b"}),
+            ValueError,
+            "argument of its own",
+        ),
         (lambda: ClientCredentials(ENDPOINT, ends_previous=BAD), TypeError, "ends_previous"),
         (lambda: TokenExchange(ENDPOINT, ""), ValueError, "subject_token must not be empty"),
         (lambda: TokenExchange(ENDPOINT, BAD), TypeError, "subject_token must be"),
-        (lambda: TokenExchange(ENDPOINT, "x", subject_token_type=""), ValueError, "subject_token_type"),
+        (
+            lambda: TokenExchange(ENDPOINT, "x", subject_token_type=""),
+            ValueError,
+            "subject_token_type",
+        ),
         (lambda: TokenExchange(ENDPOINT, "x", actor_token="y"), ValueError, "go together"),
-        (lambda: TokenExchange(ENDPOINT, "x", actor_token_type=ID_TOKEN), ValueError, "go together"),
+        (
+            lambda: TokenExchange(ENDPOINT, "x", actor_token_type=ID_TOKEN),
+            ValueError,
+            "go together",
+        ),
         (lambda: Grant(ENDPOINT, ""), ValueError, "grant_type must not be empty"),
         (lambda: Grant(ENDPOINT, "refresh_token"), ValueError, "TokenEndpoint is one"),
         (lambda: Grant(ENDPOINT, "x", {"a": BAD}), TypeError, "params must be"),
         (lambda: Grant(ENDPOINT, "x", repeatable=BAD), TypeError, "repeatable"),
     ],
-)  # fmt: skip
+)
 async def test_what_cannot_be_meant_is_an_error_at_once(
     make: Callable[[], Any], error: type[Exception], words: str
 ) -> None:

@@ -116,9 +116,10 @@ async def test_a_401_that_is_not_about_expiry_is_passed_on_without_a_refresh(htt
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>", b"\xff\xfe", b"[" * 50_000, b'{"error": "token_expired"'],
+    "body",
+    [b"", b"<html>", b"\xff\xfe", b"[" * 50_000, b'{"error": "token_expired"'],
     ids=["empty", "HTML", "no text", "deep", "cut short"],
-)  # fmt: skip
+)
 async def test_a_body_that_is_no_json_is_none_to_the_rule(http: Any, body: bytes) -> None:
     seen: list[Any] = []
     site = Site(http, ExpiryRule(noting(seen)), lambda http: http.Response(401, content=body))

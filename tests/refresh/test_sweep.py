@@ -59,7 +59,7 @@ class World:
 
     def assert_the_next_run_goes_on(self, run: Callable[..., Any]) -> None:
         async def main() -> None:
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 assert (await self.auth.token()).access_token == "SECRET-a1"
 
         run(main)
@@ -106,7 +106,7 @@ def test_asyncio_the_guard_of_a_flight_is_cancelled_after_every_single_step(
 
         async def main() -> None:
             caller = asyncio.create_task(world.auth.token())
-            with anyio.fail_after(5):  # A hanging run fails: a waiter was not woken.
+            with anyio.fail_after(30):  # A hanging run fails: a waiter was not woken.
                 await asyncio.wait([caller])
                 await world.auth.aclose()
             error = caller.exception()

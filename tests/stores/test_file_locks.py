@@ -243,8 +243,10 @@ def holder(path: Path, child: str) -> Iterator[tuple[subprocess.Popen[str], int]
     script = HOLDS.format(child=child)
     with subprocess.Popen(
         [sys.executable, "-c", script, path],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None
         said, number = process.stdout.readline().rsplit(maxsplit=1)
         assert said == "held"

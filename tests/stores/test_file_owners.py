@@ -277,9 +277,15 @@ async def test_a_file_that_others_can_read_is_warned_about_once(
         assert await FileStore(tmp_path / name).load() == "sesame"
         assert await FileStore(tmp_path / name).load() == "sesame"
     assert [(record.levelno, record.getMessage().split(". ")[0]) for record in caplog.records] == [
-        (logging.WARNING, f"Other users of this host can access the token in '{tmp_path}/a' (mode 0644)"),
-        (logging.WARNING, f"Other users of this host can access the token in '{tmp_path}/b' (mode 0620)"),
-    ]  # fmt: skip
+        (
+            logging.WARNING,
+            f"Other users of this host can access the token in '{tmp_path}/a' (mode 0644)",
+        ),
+        (
+            logging.WARNING,
+            f"Other users of this host can access the token in '{tmp_path}/b' (mode 0620)",
+        ),
+    ]
 
 
 @pytest.mark.anyio

@@ -37,7 +37,16 @@ from .pauses import (
 from .record import Claim, Failed, Record
 from .slot import Slot, View
 from .source import Facts, TokenSource, facts_now
-from .spending import Declined, NoToken, Outcome, Refused, Renewed, Spending, Unsent
+from .spending import (
+    TIME_TO_ANSWER,
+    Declined,
+    NoToken,
+    Outcome,
+    Refused,
+    Renewed,
+    Spending,
+    Unsent,
+)
 from .waking import Waiting
 
 if TYPE_CHECKING:
@@ -449,11 +458,15 @@ class Renewal:
         return None
 
     def _begin_in_time(self, view: View) -> None:
-        """Raise if there is too little time left for a request; else see that there is enough."""
+        """See that there is time left for a request and its answer.
+
+        A takeover has the whole time, and so has a process that was held up before it sent anything. Raises what the
+        flight has to tell its waiters, if it came too late because it waited for others.
+        """
         host = self.slot.host
         if view.claim == "abandoned":
             self._begun = host.monotonic()  # A takeover: its time begins now.
-        elif self._left() < self.slot.refresh_timeout * 0.25:
+        elif self._left() < self.slot.refresh_timeout * TIME_TO_ANSWER:
             failed, _ = failed_for(view, self.facts.client_fingerprint)
             if self._failure is None and failed is not None:
                 raise failed_like(failed, 0.0)  # What the others were told.

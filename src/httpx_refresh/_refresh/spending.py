@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 LONGEST_HELD_PAUSE = 1.0
 """Seconds for which a claim is held while its owner waits to ask again."""
 
-_TIME_TO_ANSWER = 0.25
+TIME_TO_ANSWER = 0.25
 """This part of `refresh_timeout` must be left when the source is asked, or its answer would come when nobody waits. A
 `TokenEndpoint` looks once more when it is connected: that may take long, and its process may be stopped meanwhile."""
 
@@ -295,7 +295,7 @@ class Spending:
 
     def _has_time(self) -> bool:
         """Whether an answer to what is sent now would still be waited for."""
-        return self._remaining() > self._slot.refresh_timeout * _TIME_TO_ANSWER
+        return self._remaining() > self._slot.refresh_timeout * TIME_TO_ANSWER
 
     async def _ask_once(
         self, remaining: float
