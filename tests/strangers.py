@@ -413,7 +413,7 @@ def _claim(rng: Random) -> Any:
         "nonce": text(rng),
         "since": 1.8e9,
         "for": number(rng),
-        "held": chance(rng, 50),
+        "held": rng.choice((None, True, text(rng))),
     }
     return spoiled(rng, fields)
 

@@ -96,7 +96,7 @@ def test_the_stored_text_is_the_one_that_is_documented() -> None:
             None,
             None,
             1,
-            Claim("host:1", "nonce", 1.0, 20.0, held=True),
+            Claim("host:1", "nonce", 1.0, 20.0, held="machine"),
             failed=(Failed("message", "busy", True, 1, pause, "client"),),
             refusals=Refusals(0, 0, (), 1, pause),
             revoked=1.0,

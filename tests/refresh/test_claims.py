@@ -85,7 +85,7 @@ async def test_a_claim_says_for_how_long_its_owner_may_go_on() -> None:
     await RefreshAuth(endpoint, store, refresh_timeout=7.5).token()
     claim = store.written[0].redeeming
     assert claim is not None
-    assert (claim.patience, claim.held) == (7.5, False)
+    assert (claim.patience, claim.held) == (7.5, None)
     assert claim.since == pytest.approx(loop_wall())
 
 

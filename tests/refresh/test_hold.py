@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import sys
+
 import anyio
 import pytest
 
 from httpx_refresh import RefreshAuth, StoreError
+from httpx_refresh._refresh import host
+from httpx_refresh._refresh.host import THIS_HOST
 from tests.fakes import Endpoint, Store, loop_wall, results
 from tests.virtual_time import virtual_time
 
@@ -37,9 +42,9 @@ class Holding(Store):
         self.released += 1
 
 
-def _claimed() -> tuple[Endpoint, Holding]:
+def _claimed(held: object = THIS_HOST.machine()) -> tuple[Endpoint, Holding]:
     endpoint = Endpoint(clock=loop_wall)
-    claim = {"by": "here:1", "nonce": "n", "since": loop_wall(), "for": 20.0, "held": True}
+    claim = {"by": "here:1", "nonce": "n", "since": loop_wall(), "for": 20.0, "held": held}
     return endpoint, Holding(endpoint.text(expires_in=-1, redeeming=claim))
 
 
@@ -65,11 +70,41 @@ async def test_the_claim_of_a_living_process_is_waited_for() -> None:
     assert not store.held
 
 
-@pytest.mark.parametrize("is_new, held", [(True, True), (False, False)])
-async def test_a_lock_that_can_be_had_tells_nothing_of_a_claim_whose_owner_never_held_it(
-    is_new: bool, held: bool
+@pytest.mark.parametrize("held", ["another machine's boot", True, None])
+async def test_a_lock_that_is_free_here_proves_no_death_on_another_machine(held: object) -> None:
+    """On a mount whose locks do not reach the other host, its live owner would be taken for dead."""
+    endpoint, store = _claimed(held)
+    before = anyio.current_time()
+    auth = RefreshAuth(endpoint, store)
+    async with anyio.create_task_group() as group:
+        group.start_soon(auth.token)
+        await anyio.sleep(29.9)
+        assert (endpoint.asked, store.released) == ([], 0)
+    assert endpoint.asked == ["SECRET-r0"]  # One and a half times the owner's time have gone by.
+    assert anyio.current_time() - before >= 30
+
+
+async def test_a_machine_has_one_name_for_all_processes_and_else_its_hosts(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The lock is a new one, or somebody without a lock was faster in claiming the token."""
+    code = "from httpx_refresh._refresh.host import THIS_HOST; print(THIS_HOST.machine())"
+    said = await anyio.run_process([sys.executable, "-c", code])
+    assert said.stdout.decode().strip() == THIS_HOST.machine() != ""
+
+    def unknown() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(host, "_boot_id", unknown)
+    assert THIS_HOST.machine() == socket.gethostname()
+
+
+@pytest.mark.parametrize(
+    "is_new, held", [(True, THIS_HOST.machine()), (False, None), (False, "another machine's")]
+)
+async def test_a_lock_that_can_be_had_tells_nothing_of_a_claim_whose_owner_never_held_it(
+    is_new: bool, held: str | None
+) -> None:
+    """The lock is a new one, or somebody who holds none that is seen here was faster in claiming the token."""
     endpoint, store = _claimed()
 
     class Fresh(Holding):
@@ -98,7 +133,7 @@ async def test_a_claim_says_that_a_lock_is_held_and_lets_go_of_it_at_its_end() -
     await RefreshAuth(endpoint, store).token()
     claim = store.written[0].redeeming
     assert claim is not None
-    assert claim.held
+    assert claim.held == THIS_HOST.machine()
     assert (store.held, store.released) == (False, 1)
 
 
@@ -109,7 +144,7 @@ async def test_a_store_whose_locks_fail_is_used_without_them() -> None:
     assert (await RefreshAuth(endpoint, store).token()).access_token == "SECRET-a1"
     claim = store.written[0].redeeming
     assert claim is not None
-    assert not claim.held
+    assert claim.held is None
 
 
 async def test_a_claim_that_cannot_be_written_holds_no_lock() -> None:

@@ -138,9 +138,9 @@ def test_a_note_that_is_null_is_none(notes: str) -> None:
 def test_a_claim_s_time_is_read_as_positive_and_at_most_five_minutes(
     given: Any, read: float | None
 ) -> None:
-    note = {"by": "x", "nonce": "n", "since": 1.0, "for": given, "held": "yes"}
+    note = {"by": "x", "nonce": "n", "since": 1.0, "for": given, "held": True}
     record = parse(json.dumps({"access_token": "a", "httpx_refresh": {"redeeming": note}}))
-    assert record.redeeming == Claim("x", "n", 1.0, read, held=False)
+    assert record.redeeming == Claim("x", "n", 1.0, read, held=None)
 
 
 _PAUSE = {"nonce": "p", "pause": 5.0, "until": 1005.0}
@@ -246,10 +246,10 @@ def test_what_is_written_is_read_back_whole() -> None:
         Record(None, None, 3, revoked=5.5), text=written(None, revoked=5.5).text
     )
     claimed = written(
-        redeeming=Claim("b", "n", 1.5, 300.0, held=True),
+        redeeming=Claim("b", "n", 1.5, 300.0, held="machine"),
         failed=(FAILED._replace(client="c1", transient=True, outcome="refused"),),
     )
-    assert claimed.redeeming == Claim("b", "n", 1.5, 300.0, held=True)
+    assert claimed.redeeming == Claim("b", "n", 1.5, 300.0, held="machine")
     assert claimed.failed == (Failed("no answer", "refused", True, 2, PAUSE, "c1"),)
 
 

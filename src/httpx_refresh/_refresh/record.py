@@ -50,14 +50,15 @@ class Claim(NamedTuple):
     Attributes:
         patience: the claimant's own `refresh_timeout` in seconds ("for" in the text), so that watchers with another
             one judge the claim rightly. None in texts of 0.1.
-        held: whether an operating system's lock is held for as long as the claim stands (see `ClaimLock`).
+        held: the machine on which an operating system's lock is held for as long as the claim stands (see `ClaimLock`
+            and `Host.machine`); None if none is held. Processes of other machines may not see that lock.
     """
 
     by: str
     nonce: str
     since: float
     patience: float | None = None
-    held: bool = False
+    held: str | None = None
 
 
 class Dead(NamedTuple):
@@ -306,8 +307,8 @@ def _claim(notes: dict[str, Any], name: str) -> Claim | None:
     if isinstance(note, dict):
         by, nonce, since = note.get("by"), note.get("nonce"), note.get("since")
         if isinstance(by, str) and isinstance(nonce, str) and _is_number(since):
-            patience = seconds(note.get("for"), most=MOST_PATIENCE)
-            return Claim(by, nonce, since, patience, note.get("held") is True)
+            patience, held = seconds(note.get("for"), most=MOST_PATIENCE), note.get("held")
+            return Claim(by, nonce, since, patience, held if isinstance(held, str) else None)
     raise BadText(f"its note {name!r} is not readable")
 
 
@@ -488,8 +489,8 @@ def _claim_note(claim: Claim) -> dict[str, Any]:
     note: dict[str, Any] = {"by": claim.by, "nonce": claim.nonce, "since": claim.since}
     if claim.patience is not None:
         note["for"] = claim.patience
-    if claim.held:
-        note["held"] = True
+    if claim.held is not None:
+        note["held"] = claim.held
     return note
 
 

@@ -180,11 +180,6 @@ def maybe_sent(outcome: Outcome) -> bool:
     return not isinstance(outcome, Unsent)
 
 
-def _held_by_the_claimant(record: Record, hold: Release) -> bool:
-    """Whether the owner of the claim in `record` had held what is held here now."""
-    return not hold.is_first and record.redeeming is not None and record.redeeming.held
-
-
 class Renewal:
     """Brings one flight to its landing: looks at the store, and does what `decide` says, until that ends it.
 
@@ -298,7 +293,8 @@ class Renewal:
         need = flight.need
         if view.failed:  # Whose refusals these are matters.
             self.facts = facts_now(self.facts, self.source)
-        if self._hold is not None and _held_by_the_claimant(record, self._hold):
+        hold, claim = self._hold, record.redeeming
+        if hold is not None and not hold.is_first and self.slot.sees_lock_of(claim):
             view = replace(view, claim="abandoned")  # The claimant held what is held here: it died.
         step = decide(
             view,
@@ -360,7 +356,7 @@ class Renewal:
     async def _wait_for(self, record: Record) -> None:
         """Wait behind the claim that stands in this record, until the store is worth another look."""
         claim = record.redeeming
-        if claim is not None and claim.held and self._hold is None:
+        if self._hold is None and self.slot.sees_lock_of(claim):
             self._hold = await self.slot.hold()
             if self._hold is not None:
                 return  # The claim may have ended between the look and this.

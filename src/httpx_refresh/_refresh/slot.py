@@ -312,9 +312,8 @@ class Slot:
                 owner.hold.release()
                 _holding.discard(nonce)
                 _standing[nonce] = owner._replace(hold=None)  # Known, so that nobody waits for it.
-        claim = Claim(
-            host.name(), host.nonce(), host.wall(), self.refresh_timeout, hold is not None
-        )
+        held = None if hold is None else host.machine()
+        claim = Claim(host.name(), host.nonce(), host.wall(), self.refresh_timeout, held)
         _standing[claim.nonce] = _Owner(current_loop(), hold, self.store)
         if hold is not None:
             _holding.add(claim.nonce)
@@ -361,8 +360,8 @@ class Slot:
     async def hold(self) -> Release | None:
         """Take the operating system's lock beside the store; None if the store has none, or if somebody holds it.
 
-        It ends with the process. A process that gets it while a claim with `held` stands knows that the claim's
-        owner has died.
+        It ends with the process. A process of the same machine that gets it while a claim with `held` stands knows that
+        the claim's owner has died.
         """
         hold: Any = getattr(self.store, "hold", None)
         if hold is None:
@@ -371,6 +370,13 @@ class Slot:
             return await self._call("locked", hold)
         except StoreError:
             return None  # It only shortens a wait.
+
+    def sees_lock_of(self, claim: Claim | None) -> bool:
+        """Whether the lock that the claim's owner has held since cannot be had here while the owner lives.
+
+        On a mount that two machines share, a lock that one of them holds may be free for the other.
+        """
+        return claim is not None and claim.held is not None and claim.held == self.host.machine()
 
     # -- somebody else's code ----------------------------------------------------------------------------------
 
