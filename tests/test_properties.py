@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -128,7 +127,7 @@ def test_any_text_in_the_store_is_a_record_or_no_token(text: str) -> None:
         record = read(text)
         if record is None:
             return
-        claimed = replace(record, generation=record.next_generation(), redeeming=CLAIM)
+        claimed = record._replace(generation=record.next_generation(), redeeming=CLAIM)
         written = write(claimed, rev="v")
         again = read(written)
     assert again is not None

@@ -12,10 +12,8 @@ from collections.abc import (
     Coroutine,
     Generator,
     Iterable,
-    Iterator,
     Mapping,
 )
-from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, TypeVar, overload
@@ -390,7 +388,7 @@ class RefreshAuth(AuthBase):
             self._origins.check(request.url)
             if known is None or session.host.wall() >= known.renew_at:
                 try:
-                    with _asked_by(request):
+                    with _AskedBy(request):
                         known = _good(session) if blocking else await session.good()
                 except RefreshAuthError:
                     known = session.credential
@@ -456,7 +454,7 @@ class RefreshAuth(AuthBase):
                             # Before waiting: it frees the connection, and a pool of one must work.
                             await bodies.read_ahead(response)
                             try:
-                                with _asked_by(request):
+                                with _AskedBy(request):
                                     renewed, refreshed = (
                                         _blocked(session, partial(session.renew, known, kind))
                                         if blocking
@@ -484,7 +482,7 @@ class RefreshAuth(AuthBase):
                             session.step_up, known, None if refreshed else asked.claims
                         )
                         try:
-                            with _asked_by(request):
+                            with _AskedBy(request):
                                 renewed, spent = (
                                     _blocked(session, step_up) if blocking else await step_up()
                                 )
@@ -718,16 +716,24 @@ _hook_told = False
 """Whether this process has told that a response hook hides refusals."""
 
 
-@contextmanager
-def _asked_by(request: Request) -> Iterator[None]:
-    """Note whose client asks, while a token is asked for; no request is sent in the meantime."""
-    before = asking.get()
-    asking.set(type(request))
-    try:
-        yield
-    finally:
+class _AskedBy:
+    """Notes whose client asks, while a token is asked for; no request is sent in the meantime.
+
+    Entered and left once, by the caller that waits.
+    """
+
+    __slots__ = ("_before", "_kind")
+
+    def __init__(self, request: Request) -> None:
+        self._kind = type(request)
+
+    def __enter__(self) -> None:
+        self._before = asking.get()
+        asking.set(self._kind)
+
+    def __exit__(self, *_: object) -> None:
         # Not reset by its `Token`: if the event loop was closed under it, it ends in another context.
-        asking.set(before)
+        asking.set(self._before)
 
 
 def _tell_of_hook(

@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from ._errors import frameless, shown, without_frames
 
@@ -176,6 +176,8 @@ class Token:
 DEEPEST = 20
 """Arrays and objects in one another; a reader and a writer differ in how many they can bear."""
 
+_NESTING = (dict, list, tuple)
+
 _MOST_DIGITS = 300  # the longest that is still a float; Python itself refuses 4,300 and more
 
 
@@ -186,28 +188,30 @@ def read_json(text: str | bytes) -> Any:
         ValueError: it is not JSON. The exception may hold the text.
         RecursionError: it is nested too deeply to be read.
     """
-    return json.loads(text, parse_int=_integer, parse_float=_number, parse_constant=_nothing)
+    return json.loads(text, **_HOOKS) if isinstance(text, bytes) else _DECODER.decode(text)
 
 
 def write_json(fields: Mapping[str, Any]) -> str:
     """Return the JSON text of an object, without the fields that JSON cannot carry."""
-    writable = {name: value for name, value in fields.items() if _can_be_written(name, value)}
-    if len(writable) < len(fields):
-        logger.warning(
-            "Left out, for JSON cannot carry them: %s",
-            ", ".join(repr(name) for name in fields if name not in writable),
-        )
-    return json.dumps(writable)
+    whole = _written(
+        fields
+    )  # Nearly always; to write each field by itself takes several times as long.
+    if whole is not None:
+        return whole
+    writable = {name: value for name, value in fields.items() if _written({name: value})}
+    logger.warning(
+        "Left out, for JSON cannot carry them: %s",
+        ", ".join(repr(name) for name in fields if name not in writable),
+    )
+    return _ENCODER.encode(writable)
 
 
-def is_shallow(value: Any, depth: int = 0) -> bool:
-    """Whether a JSON value is nested less than `DEEPEST` deep."""
-    if not isinstance(value, (dict, list, tuple)):
+def is_shallow(value: Any, most: int = DEEPEST) -> bool:
+    """Whether a JSON value has at most `most` arrays and objects in one another."""
+    if not isinstance(value, _NESTING):
         return True
-    inner: Any = cast("Any", value)
-    if isinstance(value, dict):
-        inner = inner.values()
-    return depth < DEEPEST and all(is_shallow(one, depth + 1) for one in inner)
+    inner: Any = value.values() if isinstance(value, dict) else value
+    return most > 0 and all(is_shallow(one, most - 1) for one in inner if isinstance(one, _NESTING))
 
 
 MOST_EXTRA = 65_536
@@ -224,6 +228,8 @@ def bounded_extra(extra: Mapping[str, Any], most: int = MOST_EXTRA) -> dict[str,
         extra: fields of a JSON object.
         most: bytes.
     """
+    if len(json.dumps(dict(extra))) <= most:
+        return dict(extra)
     sizes = {name: len(json.dumps({name: value})) for name, value in extra.items()}
     kept: set[str] = set()
     for name in sorted(sizes, key=sizes.__getitem__):
@@ -231,24 +237,21 @@ def bounded_extra(extra: Mapping[str, Any], most: int = MOST_EXTRA) -> dict[str,
         if most < 0:
             break
         kept.add(name)
-    if len(kept) < len(sizes):
-        logger.warning(
-            "Left out of a token response, for it is too large: %s",
-            ", ".join(ascii(name)[:64] for name in list(sizes)[:20] if name not in kept),
-        )
+    logger.warning(
+        "Left out of a token response, for it is too large: %s",
+        ", ".join(ascii(name)[:64] for name in list(sizes)[:20] if name not in kept),
+    )
     return {name: value for name, value in extra.items() if name in kept}
 
 
-def _can_be_written(name: Any, value: Any) -> bool:
-    if type(value) is str:
-        return isinstance(name, str)
-    if not is_shallow(value):
-        return False
+def _written(fields: Mapping[Any, Any]) -> str | None:
+    """Return the JSON text of an object; None if JSON cannot carry all of it."""
+    if not (is_shallow(fields, DEEPEST + 1) and all(isinstance(name, str) for name in fields)):
+        return None
     try:
-        json.dumps({name: value}, allow_nan=False)
+        return _ENCODER.encode(fields)
     except (TypeError, ValueError):
-        return False
-    return isinstance(name, str)
+        return None
 
 
 def _integer(text: str) -> int | None:
@@ -262,3 +265,8 @@ def _number(text: str) -> float | None:
 
 def _nothing(_: str) -> None:
     """Drop NaN and Infinity, which Python writes and nobody else reads."""
+
+
+_HOOKS: Any = {"parse_int": _integer, "parse_float": _number, "parse_constant": _nothing}
+_DECODER = json.JSONDecoder(**_HOOKS)
+_ENCODER = json.JSONEncoder(allow_nan=False)

@@ -706,7 +706,7 @@ async def _note(slot: Slot, issuer: str, registration: Registration) -> None:
                 kept = {one: old for one, old in _registrations(record).items() if one != issuer}
                 newest = list({**kept, issuer: registration}.items())[-_MOST_REGISTRATIONS:]
                 notes = {one: registered.note() for one, registered in newest}
-                changed = replace(record, text=None, others={**record.others, _NOTE: notes})
+                changed = record._replace(text=None, others={**record.others, _NOTE: notes})
                 if await slot.swap(record.text, changed) is not None:
                     return
             await anyio.sleep(0.05)

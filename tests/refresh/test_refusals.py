@@ -6,7 +6,6 @@ import logging
 import math
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -480,7 +479,7 @@ async def test_a_verdict_is_written_to_no_text_but_that_of_its_token_unclaimed(t
             held = store.record
             store.text = write(
                 {
-                    "a claim": replace(held, redeeming=Claim("b:1", "n1", loop_wall(), 20.0)),
+                    "a claim": held._replace(redeeming=Claim("b:1", "n1", loop_wall(), 20.0)),
                     "a logout": without_token(held, since=loop_wall()),
                     "another token": with_token(held, Token("SECRET-b", "SECRET-rb")),
                 }[there],
@@ -522,7 +521,7 @@ async def test_a_look_that_ends_after_a_logout_learns_nothing_and_fails_at_nothi
             errors.append(caught.value)
 
     await auth.token()
-    store.text = write(replace(store.record, refusals=refusals), rev="v1")
+    store.text = write(store.record._replace(refusals=refusals), rev="v1")
     async with anyio.create_task_group() as group:
         group.start_soon(call)
         await gate.arrived()
@@ -546,7 +545,7 @@ async def test_one_futile_refresh_elsewhere_leaves_a_token_the_benefit_of_the_do
             await auth.token()
         pause = Pause("p", 30.0, loop_wall() + 30.0)
         refusals = Refusals(0, futile, (kind_of("GET", "https://b", "/"),), 0, pause)
-        store.text = write(replace(store.record, refusals=refusals), rev="v1")
+        store.text = write(store.record._replace(refusals=refusals), rev="v1")
         assert (await client.get("/")).status_code == status
     assert len(endpoint.asked) == asked
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 
 import anyio
 import anyio.lowlevel
@@ -120,7 +119,7 @@ async def test_a_note_that_is_written_meanwhile_has_no_token_revoked_twice() -> 
     async def revoke(token: Token) -> None:
         endpoint.revoked.append(token.refresh_token)
         record = store.record
-        assert await store.replace(record.text, write(replace(record, issued=1.0), rev="n"))
+        assert await store.replace(record.text, write(record._replace(issued=1.0), rev="n"))
 
     endpoint.revoke = revoke  # type: ignore[method-assign]  # this one writes a note meanwhile
     assert await auth.revoke() is True

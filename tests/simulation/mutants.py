@@ -119,7 +119,7 @@ def release_by_another(patch: pytest.MonkeyPatch) -> None:
     async def tidies(self: Slot) -> Record:
         there = await read(self)
         if there.redeeming is not None:
-            await self.swap(there.text, replace(there, text=None, redeeming=None))
+            await self.swap(there.text, there._replace(text=None, redeeming=None))
         return there
 
     patch.setattr(Slot, "read", tidies)
@@ -167,14 +167,14 @@ def cut_off_forgets_the_doubt(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         Spending,
         "next_record",
-        lambda self: replace(next_record(self), uncertain=self._base.uncertain),
+        lambda self: next_record(self)._replace(uncertain=self._base.uncertain),
     )
 
 
 def dead_not_noted(patch: pytest.MonkeyPatch) -> None:
     """That a grant is dead is not written down: everybody asks for it."""
     next_record = Spending.next_record
-    patch.setattr(Spending, "next_record", lambda self: replace(next_record(self), dead=None))
+    patch.setattr(Spending, "next_record", lambda self: next_record(self)._replace(dead=None))
 
 
 generation_not_counted = edited(

@@ -92,15 +92,15 @@ def glance(status: int, rule: Rule) -> Challenge | None:
 async def challenge_of(response: Response, rule: Rule) -> Challenge:
     """Return the meaning of a response; its body is read only if the rule needs it."""
     status, headers = response.status_code, response.headers
+    if rule is None:
+        return read(status, headers, None, None)
     if status == 401 and (step_up := _step_up(headers)) is not None:
-        return step_up
+        return step_up  # Before its body is read, or a predicate is asked.
     if isinstance(rule, ExpiryRule):
         body = None
         if status in rule.statuses and not _announces_too_much(headers):
             body = await short_body_of(response)
         return read(status, headers, body, rule)
-    if rule is None:
-        return read(status, headers, None, None)
     return EXPIRED if _answer("is_expired", rule(response)) else ACCEPTED
 
 

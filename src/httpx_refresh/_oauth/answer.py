@@ -416,7 +416,8 @@ def _token(fields: dict[str, Any], default_lifetime: float | None, now: float) -
         token = Token.from_response(fields)
     except (TypeError, ValueError):
         return None
-    return replace(token, extra=bounded_extra(token.extra))
+    extra = bounded_extra(token.extra)
+    return token if len(extra) == len(token.extra) else replace(token, extra=extra)
 
 
 def _error(fields: dict[str, Any]) -> tuple[str | None, str | None]:

@@ -239,8 +239,8 @@ async def _client_of(source: Any, url: str) -> Any:
     if isinstance(source, CLIENTS):
         if source.is_closed:
             return _unfit(f"the client passed as client= is closed; {_FACTORY}")
-        here = _this_loop()
-        if _loops.get(source, here) is not here:
+        used_on = _loops.get(source)
+        if used_on is not None and used_on is not _this_loop():
             return _unfit(
                 f"the client passed as client= has its connections on another event loop; {_FACTORY}"
             )

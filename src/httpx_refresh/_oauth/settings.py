@@ -251,7 +251,11 @@ def refusals(name: str, value: Iterable[Refusal]) -> tuple[Refusal, ...]:
 
 def is_sendable(text: str) -> bool:
     """Whether a text can be encoded as UTF-8; JSON may hold half of a surrogate pair, which cannot."""
-    return not any("\ud800" <= one <= "\udfff" for one in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def params(value: Mapping[str, str] | None, what: str = "params") -> dict[str, str]:

@@ -118,7 +118,7 @@ class Flight:
         """Let all who wait go. The first landing counts: what is raised after it changes nothing."""
         if self.landing is None:
             self.landing = landing
-            self.wake()
+            self.turn.set()  # Nobody waits any more, and so it is not replaced.
 
     def join(self, need: Need, claims: str | None) -> None:
         """Ask for more than the flight was to do. What has to do with claims is not asked of another flight."""

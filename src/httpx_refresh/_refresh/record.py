@@ -10,12 +10,21 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeGuard
 
 from .._errors import Outcome
-from .._token import NAMED, Token, epoch, is_shallow, lifetime, read_json, seconds, write_json
+from .._token import (
+    DEEPEST,
+    NAMED,
+    Token,
+    epoch,
+    is_shallow,
+    lifetime,
+    read_json,
+    seconds,
+    write_json,
+)
 
 NOTES = "httpx_refresh"
 
@@ -142,8 +151,10 @@ class AskedClaims(NamedTuple):
     pause: Pause
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+_NO_OTHERS: Mapping[str, Any] = MappingProxyType({})
+
+
+class Record(NamedTuple):
     """One text of the store, read. `token` is None where the slot is empty or its token was revoked.
 
     Attributes:
@@ -160,7 +171,7 @@ class Record:
         others: notes of other versions of this library, which are carried along.
     """
 
-    text: str | None = field(repr=False)
+    text: str | None
     token: Token | None = None
     generation: int = 0
     redeeming: Claim | None = None
@@ -172,7 +183,10 @@ class Record:
     issued: float | None = None
     purpose: str | None = None
     asked_claims: AskedClaims | None = None
-    others: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    others: Mapping[str, Any] = _NO_OTHERS
+
+    def __repr__(self) -> str:
+        return f"<Record {self.token!r}, generation {self.generation}>"  # Its text holds secrets.
 
     def is_dead(self) -> bool:
         """Whether the refresh token held here is the one that was refused."""
@@ -233,7 +247,7 @@ def parse(text: str | None) -> Record:
         raise BadText("it is not JSON") from None
     if not isinstance(fields, dict):
         raise BadText("it is not a JSON object")
-    if not all(map(is_shallow, fields.values())):
+    if not is_shallow(fields, DEEPEST + 1):
         raise BadText("it is nested too deeply")
     notes = fields.pop(NOTES, {})
     if not isinstance(notes, dict):
@@ -281,7 +295,6 @@ _KNOWN = frozenset(
         "empty",
     }
 )
-_NO_OTHERS: Mapping[str, Any] = MappingProxyType({})
 
 
 def _token(fields: dict[str, Any]) -> Token:

@@ -320,9 +320,9 @@ class Session:
     def newer_than(self, refused: Credential) -> Credential | None:
         """Return the credential that is held if it is another one than `refused`, and good for all that is known."""
         known = self.credential
-        if known is None or known.same_as(refused) or known.expired(self.host.wall()):
+        if known is None or known is refused or known.same_as(refused):
             return None
-        return known
+        return None if known.expired(self.host.wall()) else known
 
     async def step_up(
         self, refused: Credential, claims: Mapping[str, Any] | None
@@ -378,9 +378,9 @@ class Session:
         return None, False
 
     async def _replaying(self, credential: Credential) -> Credential:
-        observers = self._observers
         self.replaying(credential)
-        if observers.listening:
+        observers = self._observers_if_any
+        if observers is not None and observers.listening:
             await observers.told()
         return credential
 
@@ -641,7 +641,7 @@ class Session:
             )
         current = self.credential
         if self._accepted and current is not None and current.same_as(credential):
-            told = replace(view, record=replace(view.record, refusals=refusals))
+            told = replace(view, record=view.record._replace(refusals=refusals))
             # Accepted before this was written: that found nothing to tell it of.
             doubt = self._doubt
             forbidden = () if doubt is None else tuple(doubt.forbidden)
@@ -717,7 +717,7 @@ class Session:
                         or record.token.access_token != credential.token.access_token
                     ):
                         return
-                    await self.slot.swap(record.text, replace(record, text=None, refusals=refusals))
+                    await self.slot.swap(record.text, record._replace(text=None, refusals=refusals))
             except StoreError as error:
                 from . import events
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -112,6 +112,7 @@ class Slot:
     """
 
     __slots__ = (
+        "_in_memory",
         "_over",
         "_seen",
         "_spent",
@@ -131,6 +132,7 @@ class Slot:
         self.hanging: Beside | None = None
         self.said: bool = False
         self.told: Callable[[StoreCalled], None] | None = None
+        self._in_memory = _is_in_memory(type(store))
         self._seen: tuple[tuple[str, float], ...] = ()
         self._over: tuple[tuple[str, bool], ...] = ()
         self._spent: tuple[str, ...] = ()
@@ -221,7 +223,7 @@ class Slot:
         it is older than any clock is wrong; if it was given up here; if its event loop was closed under it; or if it
         stands in a forked child's copy of its parent's memory, where nobody goes on with it.
         """
-        if claim.nonce in _inherited and _peek_of(self.store) is not None:
+        if claim.nonce in _inherited and self._in_memory:
             return True
         patience = claim.patience or self.refresh_timeout
         standing = _standing.get(claim.nonce)
@@ -237,10 +239,10 @@ class Slot:
 
     def peek(self) -> Record:
         """Read a text that is in this process's memory; an empty record where it is elsewhere, or is no token."""
-        peek = _peek_of(self.store)
-        if peek is not None:
+        if self._in_memory:
+            store: Any = self.store
             with suppress(BadText):  # Who reads it gets the error.
-                return parse(peek())
+                return parse(store.peek())
         return Record(None)
 
     # -- writing -----------------------------------------------------------------------------------------------
@@ -258,7 +260,7 @@ class Slot:
                 f"{self.store!r}.replace(old, new) returned {_a(won)}. It must return a bool. "
                 "Make it say whether it wrote."
             )
-        return replace(record, text=text) if won else None
+        return record._replace(text=text) if won else None
 
     async def put(self, token: Token, purpose: str | None = None) -> Record:
         """Replace what the store holds, readable or not, with `token`; return what stands there then.
@@ -382,7 +384,7 @@ class Slot:
 
     async def _call(self, done: str, call: Callable[[], Awaitable[T]]) -> T:
         """Await a call of the store, in bounded time; raise `StoreError` for whatever it raises."""
-        if _peek_of(self.store) is not None:
+        if self._in_memory:
             return await call()  # In memory: it never waits, and never fails.
         self._stuck = tuple(stuck for stuck in self._stuck if not stuck())
         if len(self._stuck) >= _MOST_STUCK:
@@ -442,12 +444,12 @@ def _place_of(error: BaseException) -> str:
     return ""
 
 
-def _peek_of(store: Any) -> Callable[[], str | None] | None:
-    """Return the `peek` of a store that keeps its text in this process's memory.
+def _is_in_memory(kind: type[Any]) -> bool:
+    """Whether the stores of a class keep their text in this process's memory, and have a `peek` that returns it.
 
     Not that of a base class, if `load` is another one's: what a subclass does when it loads is not to be passed by.
     """
-    for owner in type(store).__mro__:
+    for owner in kind.__mro__:
         if "load" in vars(owner) or "peek" in vars(owner):
-            return store.peek if "load" in vars(owner) and "peek" in vars(owner) else None
-    return None
+            return "load" in vars(owner) and "peek" in vars(owner)
+    return False

@@ -186,7 +186,7 @@ class Spending:
         """
         # Taken before the write: a watcher of the claim cannot have begun earlier.
         self._deadline = self._slot.host.monotonic() + self._slot.refresh_timeout
-        claimed = replace(self._base, redeeming=self._claim, uncertain=self._uncertain)
+        claimed = self._base._replace(redeeming=self._claim, uncertain=self._uncertain)
         won = None
         try:
             won = await self._slot.swap(self._base.text, claimed)
@@ -372,9 +372,6 @@ class Spending:
     def next_record(self) -> Record:
         """Return what the store has to hold in the end, as it follows from the outcome."""
         base, outcome, host = self._base, self.outcome, self._slot.host
-        unclaimed = replace(base, text=None, redeeming=None, uncertain=self._uncertain)
-        if isinstance(outcome, Unsent):
-            return unclaimed
         if isinstance(outcome, Renewed):
             generation = base.next_generation()
             purpose = self._facts.purpose
@@ -400,8 +397,11 @@ class Spending:
                 asked_claims=asked_claims,
                 others=base.others,
             )
+        unclaimed = base._replace(text=None, redeeming=None, uncertain=self._uncertain)
+        if isinstance(outcome, Unsent):
+            return unclaimed
         if isinstance(outcome, Declined):
-            return replace(unclaimed, asked_claims=self._asked_claims(base.generation))
+            return unclaimed._replace(asked_claims=self._asked_claims(base.generation))
         uncertain = self._claim if outcome.maybe_spent else self._uncertain
         if isinstance(outcome, Refused) and not self._obtains and self._held is not None:
             refusal = outcome.error
@@ -411,9 +411,9 @@ class Spending:
                 refusal.error_description or str(refusal),
                 host.wall(),
             )
-            return replace(unclaimed, uncertain=uncertain, dead=dead, failed=())
+            return unclaimed._replace(uncertain=uncertain, dead=dead, failed=())
         failed = self._failed(outcome.error, maybe_spent=outcome.maybe_spent)
-        return replace(unclaimed, uncertain=uncertain, failed=failed)
+        return unclaimed._replace(uncertain=uncertain, failed=failed)
 
     def _asked_claims(self, generation: int) -> AskedClaims | None:
         """Return the note about claims beside the token of this generation."""
