@@ -44,8 +44,8 @@ from ._http.present import BEARER, Presenter
 from ._refresh import own_loop
 from ._refresh.host import THIS_HOST
 from ._refresh.observers import Observer, checked_observers
-from ._refresh.pauses import kind_of
 from ._refresh.record import MOST_PATIENCE
+from ._refresh.refusals import kind_of
 from ._refresh.session import Credential, Session, held_too_long
 from ._refresh.slot import Slot
 from ._refresh.source import Obtains, TokenSource, facts_of
@@ -346,7 +346,7 @@ class RefreshAuth(AuthBase):
                 _tell_of_hook(session, request, known, closed)
                 raise
             if (
-                not session.listening
+                not session.verdicts.listening
                 and response.status_code != 403
                 and isinstance(glance(response.status_code, self._rule), Accepted)
             ):
@@ -507,7 +507,7 @@ class RefreshAuth(AuthBase):
             response.extensions[GRANTED_SCOPE] = known.scope
         if recording is not None:
             recording.forget()
-        if session.listening and _is_answer(response):
+        if session.verdicts.listening and _is_answer(response):
             session.accepted(known, _kind(response), after_refusal=refreshed)
 
     def _no_sync_calls(self) -> RuntimeError:

@@ -21,7 +21,7 @@ from httpx_refresh import (
     Token,
 )
 from httpx_refresh._http.libraries import library_asking
-from httpx_refresh._refresh import session
+from httpx_refresh._refresh import refusals
 from httpx_refresh.testing import Gate
 from tests.fakes import Endpoint, Store, both_libraries, use_loop_time
 from tests.virtual_time import virtual_time
@@ -276,7 +276,7 @@ async def test_a_request_refreshes_once_whatever_is_asked_for_after_it() -> None
 async def test_a_refresh_with_claims_is_the_one_of_its_request_whose_refusal_then_is_passed_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(session, "LATE_LEARNER", -1.0)  # The API knows each token at once.
+    monkeypatch.setattr(refusals, "LATE_LEARNER", -1.0)  # The API knows each token at once.
     endpoint = Claiming()
     api = Api(lambda token, _: C1 if token == "a0" else False)
     async with api.client(RefreshAuth(endpoint, Store(endpoint.text()))) as client:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from httpx_refresh._refresh.pauses import Need
 from httpx_refresh._refresh.record import (
     AskedClaims,
     BadText,
@@ -25,6 +24,7 @@ from httpx_refresh._refresh.record import (
     without_token,
     write,
 )
+from httpx_refresh._refresh.refusals import Need
 from httpx_refresh._refresh.renewal import Step, decide
 from httpx_refresh._refresh.slot import View
 from httpx_refresh._refresh.source import Facts, purpose_of

@@ -22,7 +22,17 @@ from httpx_refresh import (
     Token,
 )
 from httpx_refresh._refresh.host import Host
-from httpx_refresh._refresh.pauses import (
+from httpx_refresh._refresh.pauses import trouble_after
+from httpx_refresh._refresh.record import (
+    AskedClaims,
+    Claim,
+    Pause,
+    Refusals,
+    with_token,
+    without_token,
+    write,
+)
+from httpx_refresh._refresh.refusals import (
     Doubt,
     Need,
     after_acceptance,
@@ -32,16 +42,6 @@ from httpx_refresh._refresh.pauses import (
     after_refresh,
     kind_of,
     told,
-    trouble_after,
-)
-from httpx_refresh._refresh.record import (
-    AskedClaims,
-    Claim,
-    Pause,
-    Refusals,
-    with_token,
-    without_token,
-    write,
 )
 from httpx_refresh.testing import Gate
 from tests.fakes import Api, Endpoint, Store, loop_wall

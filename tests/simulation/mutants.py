@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from httpx_refresh import ReauthorizationRequired, StoreError, _limits
 from httpx_refresh._http import challenge
-from httpx_refresh._refresh import host, pauses, record, renewal, session, slot, spending
+from httpx_refresh._refresh import host, pauses, record, refusals, renewal, session, slot, spending
 from httpx_refresh._refresh.flight import Flight
 from httpx_refresh._refresh.renewal import Renewal
 from httpx_refresh._refresh.session import Session
@@ -314,8 +314,8 @@ def failures_overflow(patch: pytest.MonkeyPatch) -> None:
     def pause_after(failures: int, *, first: float, most: float) -> float:
         return min(first * 2.0**failures, most)
 
-    patch.setattr(pauses, "pause_after", pause_after)
-    patch.setattr(spending, "pause_after", pause_after)
+    for owner in (pauses, refusals, spending):
+        patch.setattr(owner, "pause_after", pause_after)
 
 
 pause_of_one_process = edited(
@@ -349,7 +349,10 @@ purpose_not_written = edited(Spending, "next_record", "purpose=purpose,", "purpo
 
 
 acceptance_anywhere_ends_doubt = edited(
-    Session, "accepted", "doubt is not None and after_refusal", "doubt is not None"
+    refusals.Verdicts,
+    "after_acceptance",
+    "doubt is not None and after_refusal",
+    "doubt is not None",
 )
 """A request that is accepted elsewhere counts as proof that the token is good."""
 
@@ -362,35 +365,33 @@ def doubt_of_one_process(patch: pytest.MonkeyPatch) -> None:
 
 def doubt_for_an_hour(patch: pytest.MonkeyPatch) -> None:
     """An API that is back is not used for an hour."""
-    for owner in (pauses, session):
-        patch.setattr(owner, "FIRST_DOUBT", 3600.0)
-    patch.setattr(pauses, "MOST_DOUBT", 3600.0)
+    patch.setattr(refusals, "FIRST_DOUBT", 3600.0)
+    patch.setattr(refusals, "MOST_DOUBT", 3600.0)
 
 
 def acceptance_for_ever(patch: pytest.MonkeyPatch) -> None:
     """What was accepted once with a token shows for ever that the token is good."""
-    patch.setattr(pauses, "ACCEPTED_FOR", 1e9)
+    patch.setattr(refusals, "ACCEPTED_FOR", 1e9)
 
 
 def probes_are_no_early_ends(patch: pytest.MonkeyPatch) -> None:
     """A token that a probe replaced is not counted among those that ended early."""
-    fruit = pauses.after_fruit
+    fruit = refusals.after_fruit
 
-    def after_fruit(refusals: record.Refusals | None) -> record.Refusals | None:
-        return fruit(None if refusals is None else refusals._replace(probed=False))
+    def after_fruit(note: record.Refusals | None) -> record.Refusals | None:
+        return fruit(None if note is None else note._replace(probed=False))
 
     patch.setattr(session, "after_fruit", after_fruit)
 
 
 def no_doubt(patch: pytest.MonkeyPatch) -> None:
     """Every refusal is worth a refresh."""
-    patch.setattr(Session, "_judge", lambda self, *args: pauses.Need.RESULT)
+    patch.setattr(Session, "_judge", lambda self, *args: refusals.Need.RESULT)
 
 
 def early_ends_without_pauses(patch: pytest.MonkeyPatch) -> None:
     """However often tokens end early, each end is followed by a refresh at once."""
-    for owner in (pauses, session):
-        patch.setattr(owner, "early_left", lambda refusals, left: 0.0)
+    patch.setattr(refusals, "early_left", lambda refusals, left: 0.0)
 
 
 def late_learner_is_refused(patch: pytest.MonkeyPatch) -> None:

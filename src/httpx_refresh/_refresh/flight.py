@@ -10,8 +10,8 @@ import anyio
 
 from .._errors import RefreshAuthError
 from .._token import Token
-from .pauses import Need
 from .record import Claim, Record
+from .refusals import Need
 
 
 class Landing(NamedTuple):

@@ -25,16 +25,9 @@ from .._token import Token
 from ..stores.base import Release
 from .flight import Flight, Landing
 from .observers import Observers
-from .pauses import (
-    LONGEST_EARLY_WAIT,
-    Backoff,
-    Need,
-    Polls,
-    Trouble,
-    claims_are_futile,
-    held_back,
-)
+from .pauses import Backoff, Polls, Trouble
 from .record import Claim, Failed, Record
+from .refusals import LONGEST_EARLY_WAIT, Need, claims_are_futile, held_back
 from .slot import Slot, View
 from .source import Facts, TokenSource, facts_now
 from .spending import (
@@ -485,8 +478,6 @@ class Renewal:
     async def _ask(self, spending: Spending, record: Record) -> Outcome:
         """Ask the source, and tell those who observe and trace."""
         flight, observers = self.flight, self._observers
-        if self._retries is None:
-            self._retries = Backoff(self.slot.host, 0.25, 8.0)
         event: RefreshStarted | None = None
         if self._hears:
             from .events import RefreshStarted
@@ -500,11 +491,17 @@ class Renewal:
             if event and observers.tracing
             else nullcontext() as told
         ):
-            outcome = await spending.spend(flight.closing, self._retries)
+            outcome = await spending.spend(flight.closing, self._next_retry)
             if told is not None and not isinstance(outcome, Renewed):
                 told(outcome_of(outcome))
         flight.sent = sent_before or maybe_sent(outcome)
         return outcome
+
+    def _next_retry(self) -> float:
+        """Return the pause (seconds) before the source is asked again."""
+        if self._retries is None:
+            self._retries = Backoff(self.slot.host, 0.25, 8.0)
+        return self._retries.next()
 
     def _after_refusal(self, spending: Spending, outcome: Refused) -> None:
         """Raise what a refusal for good means, unless there is another way to a token."""

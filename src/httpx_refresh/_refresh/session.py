@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.lowlevel import RunVar
@@ -40,22 +40,19 @@ from .host import (
     spawn,
 )
 from .observers import Observer, Observers
-from .pauses import (
+from .pauses import LOOK, Backoff, Trouble, trouble_after
+from .record import Record, Refusals, without_token
+from .refusals import (
     FIRST_DOUBT,
-    LOOK,
     MANY_EARLY_ENDS,
-    Backoff,
-    Doubt,
+    NEW,
+    NOTHING_SAID,
     Need,
-    Trouble,
     after_acceptance,
     after_fruit,
     after_futile,
-    early_left,
     told,
-    trouble_after,
 )
-from .record import Record, Refusals, without_token
 from .renewal import Renewal, decide, reason_of, reauthorization_required
 from .slot import Slot, View
 from .source import Facts, TokenSource, facts_of
@@ -65,15 +62,6 @@ if TYPE_CHECKING:
     from .events import Event
 
 # Events are imported where one is told: importing the library stays fast.
-
-LATE_LEARNER = 5.0
-"""Seconds after its issue in which an API may not know a token yet."""
-
-LATE = 1.2
-"""Seconds after which such a token is sent once more, with jitter."""
-
-NEW = 60.0
-"""Seconds after its issue in which a token is not suspected to have ended."""
 
 _NO_FLIGHTS: Mapping[object, Flight] = MappingProxyType({})
 
@@ -115,6 +103,10 @@ class Credential:
         """Whether the token has expired at `now` (epoch seconds); False if its expiry is not known."""
         return self.expires_at is not None and now >= self.expires_at
 
+    def age_at(self, now: float) -> float:
+        """Return the seconds since the token's issue at `now` (monotonic); infinite if they are not known."""
+        return now - self.since + self.age
+
     def same_as(self, other: Credential) -> bool:
         """Whether both are of the same access token."""
         return self.token.access_token == other.token.access_token
@@ -139,41 +131,17 @@ def ahead_of(
     return expires_at - host.jitter(lead, 0.9)
 
 
-class Lately(NamedTuple):
-    """What a session did lately, and need not or may not do again at once. All moments are monotonic.
-
-    Attributes:
-        probe_at: when a refusal may be worth a refresh again although nothing is accepted.
-        end_at: when an early end may be worth a refresh again.
-        look_at: when the store may be looked at again because of a refusal that is passed on.
-        ahead_at: when a refresh ahead of expiry may start again.
-        emptied_at: when the store was emptied here last. What was seen there before is not used any more.
-        told: the generation whose verdict was written into the store.
-    """
-
-    probe_at: float = -math.inf
-    end_at: float = -math.inf
-    look_at: float = -math.inf
-    ahead_at: float = -math.inf
-    emptied_at: float = -math.inf
-    told: int = -1
-
-
-_NOTHING_LATELY = Lately()
-
-
 class Session:
     """The refreshes of one token in one process. A request with a good token reads `credential`, and nothing else.
 
     Mutable; each field is replaced as a whole, under `host.CHANGING` where its new value follows from the old one:
         credential: the token in use; replaced by `_use` alone.
-        listening: whether acceptances by the API matter now: until the first with each token, and in doubt.
         _flights: the flights under way, by event loop; one that has landed and still saves, by itself.
         _trouble: what the last flight failed with; None once one brought a token.
         _unsaved: the spending whose token the store does not have yet. What it brought is the truth then.
-        _doubt: which kinds of request were accepted and refused with `credential`; None where nothing is in doubt.
-        _accepted: the kind of the first request that was accepted with `credential`; empty until then.
-        _lately: what was done lately; one object for all sessions that have done nothing yet.
+        verdicts: what the API said of `credential`.
+        _ahead_at: when (monotonic) a refresh ahead of expiry may start again.
+        _emptied_at: when (monotonic) the store was emptied here last. What was seen there before is not used any more.
         _observers_if_any: who is told; without callbacks it is made when it is first needed.
 
     Invariants: there is at most one flight for a loop in `_flights`: between the look and the registration in `_board`
@@ -182,11 +150,10 @@ class Session:
     """
 
     __slots__ = (
-        "_accepted",
-        "_doubt",
+        "_ahead_at",
+        "_emptied_at",
         "_flights",
         "_label",
-        "_lately",
         "_observers_if_any",
         "_on_unsaved",
         "_refresh_before",
@@ -195,9 +162,9 @@ class Session:
         "credential",
         "facts",
         "host",
-        "listening",
         "slot",
         "source",
+        "verdicts",
     )
 
     def __init__(
@@ -215,15 +182,13 @@ class Session:
         self.slot = slot
         self.host = slot.host
         self.credential: Credential | None = None
-        self.listening = False
+        self.verdicts = NOTHING_SAID
         self._refresh_before = refresh_before
         self._on_unsaved = on_unsaved
         self._flights = _NO_FLIGHTS
         self._trouble: Trouble | None = None
         self._unsaved: Spending | None = None
-        self._doubt: Doubt | None = None
-        self._accepted = ""
-        self._lately = _NOTHING_LATELY
+        self._ahead_at = self._emptied_at = -math.inf
         self._label = label
         self._observers_if_any: Observers | None = None
         if observers:
@@ -248,11 +213,6 @@ class Session:
         if found is None:  # Not made before: a process may have very many sessions.
             found = self._observers_if_any = self._observers_of(())
         return found
-
-    def _note(self, **done: Any) -> None:
-        """Note what was done, see `Lately`."""
-        with CHANGING:
-            self._lately = self._lately._replace(**done)
 
     @property
     def emit(self) -> Callable[[Event], None]:
@@ -288,7 +248,7 @@ class Session:
         """Whether there is something to do on `loop` for a credential that holds, see `renew_ahead`."""
         return known.renew_at == -math.inf or (
             self.host.wall() >= known.renew_at
-            and self.host.monotonic() >= self._lately.ahead_at
+            and self.host.monotonic() >= self._ahead_at
             and loop not in self._flights
         )
 
@@ -450,8 +410,8 @@ class Session:
                     raise self.slot.keeps_changing()
             with CHANGING:
                 self.credential = None
-                self._note(emptied_at=host.monotonic())
-                self._accepted, self.listening = "", False
+                self.verdicts = NOTHING_SAID
+                self._emptied_at = host.monotonic()
             self._start_over()
 
         await self._to_the_end(give_back, "the token was revoked")
@@ -484,8 +444,8 @@ class Session:
             self._unsaved = None  # Another text is there in its place.
             self.emit(events.Saved())
         self._trouble = None
-        self._doubt = None
-        self._note(probe_at=-math.inf, end_at=-math.inf)
+        with CHANGING:
+            self.verdicts = self.verdicts.forgotten()
 
     async def _to_the_end(self, work: Callable[[], Coroutine[Any, Any, None]], before: str) -> None:
         """Do `work` in a task that no caller owns, and wait for it; raise what it raises, without its frames.
@@ -533,101 +493,81 @@ class Session:
     # -- refusals and acceptances ------------------------------------------------------------------------------
 
     def second_try(self, refused: Credential, kind: Callable[[], str]) -> float | None:
-        """Return in how many seconds the same token is worth sending once more; None if it is not.
-
-        It is if the API may not know the token yet. And it is if tokens have ended early so often in a row that a
-        refusal is likely a fault, which comes and goes.
-        """
-        if self._accepted and refused.early >= MANY_EARLY_ENDS - 1:
-            return 0.0
-        if self.host.monotonic() - refused.since + refused.age > LATE_LEARNER:
-            return None
-        # Where one part of an API has accepted the token, another may not know it yet; the same part does.
-        refused_kind, doubt = kind(), self._doubt
-        if refused_kind == self._accepted or (doubt is not None and refused_kind in doubt.here):
-            return None
-        return self.host.jitter(LATE, 0.8)
+        """Return in how many seconds the same token is worth sending once more; None if it is not."""
+        age = refused.age_at(self.host.monotonic())
+        pause = self.verdicts.second_try(kind, age=age, early=refused.early)
+        return None if pause is None else self.host.jitter(pause, 0.8)
 
     def is_new(self, credential: Credential) -> bool:
         """Whether a refusal of this token, too, says something of the API, and not of an old token in the store."""
-        return self.host.monotonic() - credential.since + credential.age <= NEW
+        return credential.age_at(self.host.monotonic()) <= NEW
 
     def accepted(self, credential: Credential, kind: str, *, after_refusal: bool) -> None:
-        """Take note that a request was accepted; called only while `listening`.
+        """Take note that a request was accepted; called only while `verdicts.listening`.
 
         Args:
             credential: what it carried.
             kind: see `kind_of`.
             after_refusal: it was refused with another token before: that refresh was fruitful.
         """
-        current = self.credential
-        if current is None or not current.same_as(credential):
-            return
         with CHANGING:
-            self._accepted = self._accepted or kind
-            doubt, ended = self._doubt, False
-            if doubt is not None and after_refusal:
-                ended = not doubt.is_settled()
-                self._doubt = doubt = doubt.after_fruit(kind)
-                self._note(probe_at=-math.inf)
-            self.listening = doubt is not None
-            news = doubt is not None and doubt.accepted(kind, self.host.monotonic())
-            forbidden = () if doubt is None else tuple(doubt.forbidden)
+            if not self._is_used(credential):
+                return
+            self.verdicts, ended, news = self.verdicts.after_acceptance(
+                kind, self.host.monotonic(), after_refusal=after_refusal
+            )
+            forbidden = self.verdicts.forbidden()
         if ended:
             from . import events
 
             self.emit(events.DoubtEnded())
             self._tell(credential, lambda view: after_fruit(view.record.refusals))
         elif news:
+            generation = credential.generation
             self._tell(
-                credential, lambda view: self._vouched(view, credential.generation, forbidden)
+                credential,
+                lambda view: self._vouched(
+                    view.record.refusals, view.accepted_for, forbidden, generation
+                ),
             )
 
     def futile(self, credential: Credential, kind: str) -> None:
         """Take note that a request that was refused with another token was refused with this one, too."""
-        current = self.credential
-        if current is None or not current.same_as(credential):
-            return
-        began = False
         with CHANGING:
-            doubt = self._doubt
-            if doubt is None:
-                began = True
-                doubt = self._doubt = Doubt.of(
-                    credential.generation, accepted_at=self._accepted_at(), benefit=True
-                )
-            doubt.kinds[kind] = False
-            doubt.here.add(kind)
-            self.listening = True
-            kinds = told(doubt.kinds)
-        if began:
+            if not self._is_used(credential):
+                return
+            before = self.verdicts
+            after = before.after_futile(credential.generation, kind, self.host.monotonic())
+            self.verdicts = after._replace(told=credential.generation)
+            kinds = told({} if after.doubt is None else after.doubt.kinds)
+        if before.doubt is None:
             from . import events
 
-            self._note(probe_at=self.host.monotonic() + FIRST_DOUBT)
             self.emit(events.DoubtBegan(pause=FIRST_DOUBT))
-        if self._lately.told != credential.generation:
-            self._note(told=credential.generation)
-            self._tell(
-                credential,
-                lambda view: self._verdict(view, credential, kinds),
-            )
+        if before.told != credential.generation:
+            self._tell(credential, lambda view: self._verdict(view, credential, kinds))
 
-    def _accepted_at(self) -> float:
-        """Return when (monotonic) the API accepted a request with the credential in use, where no doubt keeps it.
+    def _is_used(self, credential: Credential) -> bool:
+        """Whether this is the credential in use, so that what the API says of it matters."""
+        current = self.credential
+        return current is not None and current.same_as(credential)
 
-        The moment of the first acceptance is not kept, for there is one with each token. It is taken for a recent one.
-        """
-        return self.host.monotonic() if self._accepted else -math.inf
-
-    def _vouched(self, view: View, generation: int, forbidden: tuple[str, ...]) -> Refusals | None:
+    def _vouched(
+        self,
+        refusals: Refusals | None,
+        accepted_for: float,
+        forbidden: tuple[str, ...],
+        generation: int,
+    ) -> Refusals | None:
         """Return what to note in the store about a token that is accepted while it is in doubt."""
+        host = self.host
         return after_acceptance(
-            view.record.refusals,
-            view.accepted_for,
+            refusals,
+            accepted_for,
             forbidden,
             generation=generation,
-            now=self.host.wall(),
-            nonce=self.host.nonce(),
+            now=host.wall(),
+            nonce=host.nonce(),
         )
 
     def _verdict(
@@ -639,59 +579,44 @@ class Session:
             refusals = after_futile(
                 refusals, kinds, generation=generation, now=host.wall(), nonce=host.nonce()
             )
-        current = self.credential
-        if self._accepted and current is not None and current.same_as(credential):
-            told = replace(view, record=view.record._replace(refusals=refusals))
+        verdicts = self.verdicts
+        if verdicts.accepted and self._is_used(credential):
             # Accepted before this was written: that found nothing to tell it of.
-            doubt = self._doubt
-            forbidden = () if doubt is None else tuple(doubt.forbidden)
-            return self._vouched(told, generation, forbidden)
+            return self._vouched(refusals, view.accepted_for, verdicts.forbidden(), generation)
         return refusals
 
     def _judge(self, kind: Callable[[], str]) -> Need:
         """Say what a refusal of the credential in use is worth."""
-        now = self.host.monotonic()
         with CHANGING:
-            doubt = self._doubt
-            verdict = "ended" if doubt is None else doubt.refused(kind(), now)
-            if verdict == "ended" and now >= self._lately.end_at:
-                return Need.REFUSED if doubt is None else Need.ENDED
-            if verdict == "probe" and now >= self._lately.probe_at:
-                return Need.PROBE
-            return Need.LOOK
+            return self.verdicts.need(kind, self.host.monotonic())
 
     def _may_look(self) -> bool:
         """Whether to look at the store for another token; if so, not again soon."""
         now = self.host.monotonic()
         with CHANGING:
-            if now < self._lately.look_at:
+            if now < self.verdicts.look_at:
                 return False
-            self._note(look_at=now + self.host.jitter(LOOK, 0.8))
+            self._look_again_at(now)
             return True
+
+    def _look_again_at(self, now: float) -> None:
+        self.verdicts = self.verdicts._replace(look_at=now + self.host.jitter(LOOK, 0.8))
 
     def _learn(self, view: View) -> None:
         """Take over what the store tells of refusals."""
         refusals, credential = view.record.refusals, self.credential
         if refusals is None or credential is None:
             return
-        now, pause = self.host.monotonic(), view.refusals_for
+        now = self.host.monotonic()
         with CHANGING:
-            if refusals.futile and self._doubt is None:
-                self._doubt = Doubt.of(
-                    credential.generation,
-                    refusals,
-                    accepted_at=self._accepted_at(),
-                    benefit=bool(self._accepted) or refusals.futile == 1,
-                )
-                self.listening = True
-            if self._doubt is not None and refusals.generation == self._doubt.generation:
-                self._doubt.accepted_elsewhere(view.accepted_for, now)
-            if refusals.futile:
-                self._note(probe_at=max(self._lately.probe_at, now + pause))
-            self._note(
-                end_at=now + early_left(refusals, pause),
-                look_at=now + self.host.jitter(LOOK, 0.8),
+            self.verdicts = self.verdicts.learnt(
+                credential.generation,
+                refusals,
+                refusals_for=view.refusals_for,
+                accepted_for=view.accepted_for,
+                now=now,
             )
+            self._look_again_at(now)
 
     def _tell(self, credential: Credential, change: Callable[[View], Refusals | None]) -> None:
         """Write a verdict into the store, beside everything else; it stays in memory if the token is claimed, or gone.
@@ -988,7 +913,7 @@ class Session:
             seen_at: when (monotonic) it was seen in the store. What was put to use later is newer.
         """
         known = self.credential
-        if known is None and seen_at <= self._lately.emptied_at:
+        if known is None and seen_at <= self._emptied_at:
             return  # It has been revoked or forgotten since then.
         if known is not None and known.since >= seen_at:
             # A clock may be too coarse to tell the two moments apart: then the generation tells.
@@ -1025,30 +950,17 @@ class Session:
             self.credential = credential
             if self._observers_if_any is not None:
                 self._observers_if_any.generation = generation
-            self._accepted = ""
-            self.listening = True
-            before = self._doubt
-            if before is not None or (refusals is not None and refusals.futile):
-                # Only a fruitful refresh ends doubt. Refused kinds are kept; acceptances were of the earlier token.
-                self._doubt = Doubt.of(
-                    generation,
-                    refusals,
-                    benefit=before.benefit
-                    if before is not None
-                    else refusals is not None and refusals.futile == 1,
-                )
-                if refusals is not None and refusals.generation == generation:
-                    self._doubt.accepted_elsewhere(view.accepted_for, self.host.monotonic())
-                if before is not None:
-                    self._doubt.kinds.update(before.refused_kinds())
-                    self._doubt.forbidden |= before.forbidden
-        if refusals is not None:
-            if refusals.futile:
-                self._note(probe_at=self.host.monotonic() + view.refusals_for)
-            if issued and refusals.early >= MANY_EARLY_ENDS:
-                from . import events
+            self.verdicts = self.verdicts.of_next(
+                generation,
+                refusals,
+                refusals_for=view.refusals_for,
+                accepted_for=view.accepted_for,
+                now=self.host.monotonic(),
+            )
+        if refusals is not None and issued and refusals.early >= MANY_EARLY_ENDS:
+            from . import events
 
-                self.emit(events.EarlyEnds(count=refusals.early))
+            self.emit(events.EarlyEnds(count=refusals.early))
 
     def _raise_if_just_looked(self) -> None:
         """Raise the last failure again if the store was looked at within about a second."""
@@ -1066,7 +978,7 @@ class Session:
         pause = self.host.jitter(max(most, 0.2), 0.5)
         if trouble is not None:
             pause = max(pause, trouble.ask_at - now)
-        self._note(ahead_at=now + pause)
+        self._ahead_at = now + pause
 
     def _renew_at(self, token: Token, expires_at: float | None) -> float:
         return ahead_of(

@@ -26,7 +26,7 @@ from .._limits import OutOfTime, may_send
 from .._token import Token
 from ..stores.base import Release
 from .host import CallRaised, NotBack, bounded, pass_on_interrupt
-from .pauses import Backoff, Need, after_claims, after_fruit, after_refresh, pause_after
+from .pauses import Backoff, pause_after
 from .record import (
     MOST_FAILED,
     AskedClaims,
@@ -38,6 +38,7 @@ from .record import (
     fingerprint,
     merged,
 )
+from .refusals import Need, after_claims, after_fruit, after_refresh
 from .slot import Slot, View
 from .source import Facts, Obtains, Refreshes, TokenSource, facts_now
 
@@ -202,18 +203,18 @@ class Spending:
 
     # -- the request -------------------------------------------------------------------------------------------
 
-    async def spend(self, closing: anyio.Event, backoff: Backoff) -> Outcome:
+    async def spend(self, closing: anyio.Event, next_pause: Callable[[], float]) -> Outcome:
         """Ask the source, again where that is safe, and settle what came of it in the store.
 
         Args:
-            backoff: the pauses between two requests.
             closing: once it is set, nothing is asked again.
+            next_pause: returns the pause (seconds) before another request.
 
         Returns:
             The outcome. If it is `Renewed` and `saved` is None, the store failed, and the token is not saved yet.
         """
         try:
-            await self._ask(closing, backoff)
+            await self._ask(closing, next_pause)
         except GeneratorExit:  # The loop was closed under it: nothing can be awaited any more.
             raise
         except BaseException:
@@ -224,7 +225,7 @@ class Spending:
         await self._settle()
         return self.outcome
 
-    async def _ask(self, closing: anyio.Event, backoff: Backoff) -> None:
+    async def _ask(self, closing: anyio.Event, next_pause: Callable[[], float]) -> None:
         host = self._slot.host
         started = host.monotonic()
         maybe_spent = False
@@ -257,7 +258,7 @@ class Spending:
             if unknown and self.repeatable:
                 answer.transient = True  # Nothing is at stake.
             maybe_spent = maybe_spent or (unknown and not self.repeatable)
-            pause = max(min(answer.retry_after or 0.0, 300.0), backoff.next())
+            pause = max(min(answer.retry_after or 0.0, 300.0), next_pause())
             self.outcome = NoToken(answer, maybe_spent, pause)
             forgiven = (
                 not self._obtains and host.monotonic() + pause - started < self._facts.reuse_grace
@@ -520,8 +521,7 @@ class Spending:
         Raises:
             StoreError: the store failed, or another's claim stands there.
         """
-        host = self._slot.host
-        backoff = Backoff(host, 0.02, 1.0)
+        host, backoff = self._slot.host, None
         until = host.monotonic() + self._slot.refresh_timeout / 2
         record = self.next_record()
         while True:
@@ -541,16 +541,11 @@ class Spending:
                 and claim.nonce == self._claim.nonce
                 and there.same_base(self._base)
             ):
-                # Somebody wrote into it although it is claimed.
-                self._there = there.text
-                if host.monotonic() > until:
-                    raise self._slot.keeps_changing()
-                await anyio.sleep(backoff.next())
-                continue
-            if not self._may_replace(there):
+                self._there = there.text  # Somebody wrote into it although it is claimed.
+            elif not self._may_replace(there):
                 written = there  # A newer token, somebody's login, or a logout.
                 break
-            if self._slot.judge(there).claim == "standing":
+            elif self._slot.judge(there).claim == "standing":
                 if not isinstance(self.outcome, Renewed):
                     written = there
                     break
@@ -562,8 +557,9 @@ class Spending:
                 until = host.monotonic() + self._slot.refresh_timeout / 2
             else:
                 self._there = there.text
-                if host.monotonic() > until:
-                    raise self._slot.keeps_changing()
+            if host.monotonic() > until:
+                raise self._slot.keeps_changing()
+            backoff = backoff or Backoff(host, 0.02, 1.0)
             await anyio.sleep(backoff.next())
         self.saved = written
         self._there = written.text
