@@ -77,10 +77,17 @@ def _found(text: str, form: str) -> Iterator[tuple[int, int]]:
     size = min(_PIECE, len(form))
     step = 1 if len(form) <= 3 * _LONG else size  # Each character may be three in a URL.
     pieces = {form[at : at + size]: at for at in range(0, len(form) - size + 1, step)}
+    # Where the last piece stands in the form, counted from where it stands in the text, and the end of what is like
+    # the form around it. The next piece of the same row is widened to the same bounds.
+    shift, covered = None, 0
     for start in range(len(text) - size + 1):
         at = pieces.get(text[start : start + size])
-        if at is not None:
-            yield _widened(text, start, start + size, form, at)
+        if at is None or (at - start == shift and start < covered):
+            continue
+        shift = at - start
+        bounds = _widened(text, start, start + size, form, at)
+        covered = bounds[1]
+        yield bounds
 
 
 def _widened(text: str, start: int, end: int, form: str, at: int) -> tuple[int, int]:
