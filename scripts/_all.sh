@@ -8,7 +8,7 @@
 WORLDS=600 ROUNDS=2
 
 # What may differ from one Python to another, beside what all of it does on the newest: event loops, threads, files,
-# sockets. scripts/check runs all that is quick on the oldest, with the oldest of everything.
+# sockets.
 PYTHONS_OWN=(tests/refresh tests/stores tests/http
     tests/test_{auth_flow,backends,otel,sync,threads,token,virtual_time}.py)
 
@@ -19,8 +19,14 @@ test_all() { # INSTALL COVERAGE
     read -r last _ _ < <(full_python "$first")
     mapfile -t lines < <(find_pythons)
     say "Pythons: $(printf '%s\n' "${lines[@]}" | awk '{ printf "%s%s", sep, $2; sep = ", " }'); everything on $last"
+    local lowest='' lowest_python
     for line in "${lines[@]}"; do
         read -r version full python <<<"$line"
+        find_uv "$python"
+        if [ "$version" = "$oldest" ] && [ -n "$UV" ]; then
+            lowest=$version lowest_python=$python
+            [ "$version" = "$last" ] || [ -n "$coverage" ] || continue
+        fi
         make_env ".venvs/$version" "$python" -e . --group all-tests
     done
     local bin=.venvs/$last/bin
@@ -47,9 +53,11 @@ test_all() { # INSTALL COVERAGE
     job "$last: the processes, the browser and the packages" "$bin/python" -m pytest -q \
         --rounds "$ROUNDS" -m "processes or browser or packaging"
     job "$last: the simulation, at size" "$bin/python" -m pytest -q --worlds "$WORLDS" -m simulation
+    [ -z "$lowest" ] ||
+        job "$lowest, the lowest version of each dependency: what is quick" test_lowest "$lowest_python"
     for line in "${lines[@]}"; do
         read -r version full python <<<"$line"
-        [ "$version" = "$last" ] ||
+        [ "$version" = "$last" ] || [ "$version" = "$lowest" ] ||
             job "$version: the protocol, the stores and the wire" ".venvs/$version/bin/python" -m pytest -q \
                 -m "$QUICK and not (loops or size)" "${PYTHONS_OWN[@]}"
     done
@@ -66,6 +74,13 @@ test_all() { # INSTALL COVERAGE
     [ -z "$missing" ] || [ "${CI:-}" != true ] || failed=1
     [ $failed = 0 ] || say "FAILED"
     exit $failed
+}
+
+# The lower bounds that pyproject.toml promises. Only uv can resolve to the lowest versions.
+test_lowest() { # PYTHON
+    make_env .venvs/lowest "$1" --resolution lowest-direct -e '.[httpx2,redis,sql,encrypted,testing,cli]' || return 1
+    "$UV" pip install -q --python .venvs/lowest/bin/python --group tests || return 1
+    .venvs/lowest/bin/python -m pytest -q -m "$QUICK and not (loops or size)"
 }
 
 report_coverage() { # with the variables of test_all

@@ -1,11 +1,13 @@
 # shellcheck shell=bash
 # Sourced by the scripts beside it: finds the machine's Pythons and makes the project's environments.
-# Everything it writes lies in .venv and .venvs, which git ignores.
+# Everything it writes lies in .venv, .venvs and __pycache__, which git ignores.
 
 set -euo pipefail
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cd -- "$ROOT"
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV UV_PROJECT_ENVIRONMENT CONDA_PREFIX
+# Where no bytecode may be written, each of the many processes of the tests compiles all that it imports.
+unset PYTHONDONTWRITEBYTECODE
 export UV_SYSTEM_CERTS=1 # a machine behind a proxy has its own certificate authority
 
 say() { printf '== %s\n' "$*"; }
