@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -13,6 +14,7 @@ import pytest
 import trio.testing
 from hypothesis import HealthCheck, settings
 
+from tests.oauth.pems import certificate
 from tests.virtual_time import VirtualTimeLoop
 
 if TYPE_CHECKING:
@@ -33,6 +35,29 @@ settings.register_profile("endless", max_examples=200_000, **_PROPERTIES)
 settings.load_profile("quick")
 
 Backend = tuple[str, dict[str, Any]]
+
+
+def pytest_collection_finish() -> None:
+    """Keep what collection made out of later garbage collections, which would look through all of it each time."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def _one_authority(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("authorities") / "one.pem"
+    path.write_text(certificate("P-384"))
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def trust_in_one_authority(
+    _one_authority: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let each client trust one authority: it takes 30 ms to load all of a machine's. No test needs the Internet."""
+    if "packaging" not in request.keywords:  # They install packages.
+        monkeypatch.setenv("SSL_CERT_FILE", _one_authority)
+
 
 # A shell's background jobs ignore SIGINT. Then this process and its children would ignore it, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # pragma: no cover - only in a background job

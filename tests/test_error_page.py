@@ -29,6 +29,7 @@ NEXT_STEP = re.compile(
 )
 
 
+@functools.cache
 def errors() -> list[str]:
     return [
         name
@@ -63,6 +64,7 @@ def template(node: ast.expr) -> str:
     return "…"
 
 
+@functools.cache
 def trees() -> list[ast.Module]:
     return [ast.parse(path.read_text("utf-8")) for path in MODULES]
 

@@ -99,7 +99,7 @@ claims = st.builds(
     texts,
     st.floats(0, 1e12),
     st.one_of(st.none(), st.floats(0.001, 300.0)),
-    st.booleans(),
+    st.one_of(st.none(), texts),
 )
 deaths = st.builds(
     Dead, texts, st.one_of(st.none(), texts), st.one_of(st.none(), texts), st.floats(0, 1e12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -60,9 +61,15 @@ def test_every_page_stands_in_the_navigation_and_every_entry_is_a_page() -> None
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_test_that_a_page_names_exists(path: Path) -> None:
     for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", path.read_text("utf-8")):
-        tree = ast.parse((ROOT / file).read_text("utf-8"))
-        kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-        assert name in {one.name for one in ast.walk(tree) if isinstance(one, kinds)}, name
+        assert name in functions(file), name
+
+
+@functools.cache
+def functions(file: str) -> set[str]:
+    """Return the names of a file's functions."""
+    tree = ast.parse((ROOT / file).read_text("utf-8"))
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return {one.name for one in ast.walk(tree) if isinstance(one, kinds)}
 
 
 def test_the_drawings_are_those_that_the_script_draws() -> None:

@@ -166,7 +166,7 @@ def main() -> None:
     server.set_app(StaticFilesHandler(get_wsgi_application()))
     line = {"url": f"http://127.0.0.1:{server.server_port}", "user": USER, "password": PASSWORD}
     print(json.dumps({**line, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}), flush=True)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     sys.stdin.read()
     server.shutdown()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import uvicorn
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from httpx_refresh.cli.app import app
@@ -24,29 +25,50 @@ if TYPE_CHECKING:
 
 Run = Callable[..., "Result"]
 
+COMMAND = get_command(app)
+
 
 @contextmanager
-def serving(server: AuthorizationServer) -> Iterator[None]:
-    """Serve `server` on a port of its own, in a thread."""
+def serving(app: Any) -> Iterator[str]:
+    """Serve an application on a port of its own, in a thread; yields its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # The socket accepts connections from here on, so nobody has to wait for the thread.
-        server.issuer = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        config = uvicorn.Config(server.app, lifespan="off", log_level="error", ws="none")
+        config = uvicorn.Config(app, lifespan="off", log_level="error", ws="none")
         web = uvicorn.Server(config)
         thread = threading.Thread(target=web.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            yield
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             web.should_exit = True
             thread.join()
 
 
+class Site:
+    """What the tests' web server serves: one test's authorization server after the other."""
+
+    def __init__(self) -> None:
+        self.app: Any = None
+        self.url = ""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """A web server for all tests: one that ends looks only ten times a second whether it should."""
+    site = Site()
+    with serving(site) as site.url:
+        yield site
+
+
 @pytest.fixture
-def server() -> Iterator[AuthorizationServer]:
+def server(site: Site) -> AuthorizationServer:
     server = AuthorizationServer()
-    with serving(server):
-        yield server
+    server.issuer = site.url
+    site.app = server.app
+    return server
 
 
 @pytest.fixture(autouse=True)
@@ -66,8 +88,10 @@ def _no_browser(url: str) -> bool:
 
 
 @pytest.fixture
-def run() -> Run:
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command: its arguments, and `env` and `input` as keywords."""
+    # Typer's runner would make all commands anew each time, which takes most of the time of a run.
+    monkeypatch.setattr("typer.testing._get_command", lambda _app: COMMAND)
 
     def run(*arguments: str, **options: Any) -> Result:
         result = CliRunner().invoke(app, arguments, prog_name="httpx-refresh", **options)

@@ -87,6 +87,8 @@ def check(error: BaseException) -> None:
     check_frames(error, ASSERTION, *PARTS_OF_KEYS)
 
 
+# A source knows no event loop. The other loops' frames are looked at in tests/oauth/test_frames.py.
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 @pytest.mark.parametrize("failing", FAILURES)
 @pytest.mark.parametrize("name", SOURCES)
 async def test_no_failure_of_a_grant_keeps_a_secret_in_a_frame(name: str, failing: str) -> None:

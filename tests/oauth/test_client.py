@@ -199,7 +199,7 @@ def server() -> Iterator[str]:
     Rotating.requests = 0
     with ThreadingHTTPServer(("127.0.0.1", 0), Rotating) as served:
         served.daemon_threads = True
-        thread = threading.Thread(target=served.serve_forever)
+        thread = threading.Thread(target=served.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{served.server_port}/token"
         served.shutdown()

@@ -466,7 +466,7 @@ def tls_server(tmp_path: Path) -> Iterator[tuple[str, type[Seen]]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), seen) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"https://127.0.0.1:{server.server_port}", seen
         server.shutdown()

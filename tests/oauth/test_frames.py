@@ -182,6 +182,8 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("httpx_refresh._oauth.device._MOST_LIFETIME", 3.0)
 
 
+# An exception's frames are those of the library that runs the tasks, however a loop runs their steps.
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"], indirect=True)
 @pytest.mark.usefixtures("no_pause")
 @pytest.mark.parametrize("failing", FAILURES)
 @pytest.mark.parametrize("asked", ASKED)

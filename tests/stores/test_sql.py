@@ -21,6 +21,7 @@ from httpx_refresh.stores.encrypted import EncryptedStore
 from httpx_refresh.stores.sql import SQLStore, _is_conflict, _without_texts, token_table
 from httpx_refresh.testing import check_store
 
+from .race import check_race
 from .secrecy import everything_said
 
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio", "asyncio+uvloop"], indirect=True)
@@ -73,15 +74,9 @@ async def execute(engine: AsyncEngine, *statements: str) -> None:
 
 @ASYNCIO
 @pytest.mark.anyio
-async def test_a_sql_store_keeps_the_contract(database: URL, table: str) -> None:
-    async with connected(database) as engine:
-        await SQLStore(engine, "key", table=table).create_table()
-        await check_store(lambda: SQLStore(engine, "key", table=table))
-
-
-@ASYNCIO
-@pytest.mark.anyio
-async def test_engines_of_two_processes_share_one_slot(database: URL, table: str) -> None:
+async def test_a_sql_store_keeps_the_contract_between_engines_of_two_processes(
+    database: URL, table: str
+) -> None:
     async with connected(database) as one, connected(database) as two:
         await SQLStore(one, "key", table=table).create_table()
         engines = iter([one, two] * 3)
@@ -90,44 +85,44 @@ async def test_engines_of_two_processes_share_one_slot(database: URL, table: str
 
 @ONE_LOOP
 @pytest.mark.anyio
-async def test_on_sqlite_in_memory_it_keeps_the_contract() -> None:
+async def test_on_sqlite_in_memory_one_of_many_swaps_wins() -> None:
     """SQLite in memory has one connection for all tasks."""
     async with connected("sqlite+aiosqlite://") as engine:
         await SQLStore(engine, "key").create_table()
-        await check_store(lambda: SQLStore(engine, "key"))
+        await check_race(lambda: SQLStore(engine, "key"))
 
 
 @ONE_LOOP
 @pytest.mark.anyio
-async def test_encrypted_it_keeps_the_contract(sqlite_url: str) -> None:
+async def test_encrypted_one_of_many_swaps_wins(sqlite_url: str) -> None:
     async with connected(sqlite_url) as engine:
         await SQLStore(engine, "key").create_table()
-        await check_store(lambda: EncryptedStore(SQLStore(engine, "key"), [bytes(range(32))]))
+        await check_race(lambda: EncryptedStore(SQLStore(engine, "key"), [bytes(range(32))]))
 
 
 @ONE_LOOP
 @pytest.mark.anyio
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-async def test_at_stricter_isolation_postgresql_keeps_the_contract(
+async def test_at_stricter_isolation_of_postgresql_one_of_many_swaps_wins(
     postgres_url: str, table: str, level: str
 ) -> None:
     """A statement that was rolled back in favour of another one is not a lost swap, and is tried again."""
     settings = {"server_settings": {"default_transaction_isolation": level}}
     async with connected(postgres_url, connect_args=settings) as engine:
         await SQLStore(engine, "key", table=table).create_table()
-        await check_store(lambda: SQLStore(engine, "key", table=table))
+        await check_race(lambda: SQLStore(engine, "key", table=table))
 
 
 @ONE_LOOP
 @pytest.mark.anyio
 @pytest.mark.parametrize("level", ["READ COMMITTED", "SERIALIZABLE"])
-async def test_at_another_isolation_mariadb_keeps_the_contract(
+async def test_at_another_isolation_of_mariadb_one_of_many_swaps_wins(
     mariadb_url: str, table: str, level: str
 ) -> None:
     settings = {"init_command": f"SET SESSION TRANSACTION ISOLATION LEVEL {level}"}
     async with connected(mariadb_url, connect_args=settings) as engine:
         await SQLStore(engine, "key", table=table).create_table()
-        await check_store(lambda: SQLStore(engine, "key", table=table))
+        await check_race(lambda: SQLStore(engine, "key", table=table))
 
 
 @ONE_LOOP
@@ -137,7 +132,7 @@ async def test_the_isolation_of_the_callers_engine_is_nobodys_hindrance(
 ) -> None:
     async with connected(database, isolation_level="SERIALIZABLE") as engine:
         await SQLStore(engine, "key", table=table).create_table()
-        await check_store(lambda: SQLStore(engine, "key", table=table))
+        await check_race(lambda: SQLStore(engine, "key", table=table))
         async with engine.connect() as connection:
             assert await connection.get_isolation_level() == "SERIALIZABLE"
 
@@ -417,7 +412,7 @@ async def test_no_connection_is_held_between_calls(database: URL, table: str) ->
         await store.replace(None, "x")
         await store.load()
         assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # QueuePool's, which this one is
-        await check_store(lambda: SQLStore(engine, "other", table=table))
+        await check_race(lambda: SQLStore(engine, "other", table=table))
 
 
 @ONE_LOOP

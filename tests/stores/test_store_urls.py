@@ -11,8 +11,8 @@ from httpx_refresh import FileStore, MemoryStore, StoreError, open_store
 from httpx_refresh.stores.encrypted import EncryptedStore, generate_key
 from httpx_refresh.stores.redis import RedisStore
 from httpx_refresh.stores.sql import SQLStore
-from httpx_refresh.testing import check_store
 
+from .race import check_race
 from .secrecy import everything_shown
 
 asyncio_only = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -60,7 +60,7 @@ def test_a_sql_url_is_a_sql_store_of_its_key_and_table() -> None:
 
 @asyncio_only
 @pytest.mark.anyio
-async def test_a_store_by_url_keeps_the_contract_with_a_connection_for_each_call(
+async def test_of_many_swaps_one_wins_with_a_connection_for_each_call(
     tmp_path: Path,
 ) -> None:
     async def make_store() -> SQLStore:
@@ -69,7 +69,7 @@ async def test_a_store_by_url_keeps_the_contract_with_a_connection_for_each_call
         await store.create_table()
         return store
 
-    await check_store(make_store)
+    await check_race(make_store)
 
 
 @asyncio_only
