@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import gzip
 import json
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import httpx2
 import pytest
+from anyio.lowlevel import checkpoint
 
 from httpx_refresh import ExpiryRule
 from httpx_refresh._http.bodies import READ_LIMIT, drain
@@ -149,6 +152,39 @@ async def test_a_body_of_just_the_limit_is_read_to_its_end_and_closed(library: A
     response = await answered(library, body)
     assert await look(response) == "x" * (READ_LIMIT - 2)
     assert body.closed == 1
+
+
+@pytest.mark.anyio
+@both
+async def test_a_body_that_breaks_is_none_to_the_rule_however_much_of_it_came(library: Any) -> None:
+    class Breaking(Body):
+        async def __anext__(self) -> bytes:
+            if self.taken == 1:
+                raise library.ReadError("broken")
+            return await super().__anext__()
+
+    response = await answered(library, Breaking(b'{"error": "expired"}', b""))
+    assert await look(response) is None
+    with pytest.raises(library.ReadError):
+        await response.aread()
+
+
+@pytest.mark.anyio
+@both
+async def test_nothing_is_kept_of_a_body_that_was_looked_into(library: Any) -> None:
+    def readers() -> int:
+        gc.collect()
+        return sum(
+            isinstance(one, asyncio.Task) and getattr(one.get_coro(), "__name__", "") == "_read"
+            for one in gc.get_objects()
+        )
+
+    before = readers()
+    response = await answered(library, Body(b"{}"))
+    assert await look(response) == {}
+    await response.aclose()
+    await checkpoint()  # The event loop tells of a task's end in a step of its own.
+    assert readers() == before
 
 
 @pytest.mark.anyio

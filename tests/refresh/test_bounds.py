@@ -12,6 +12,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from httpx_refresh import RefreshAuth, RefreshAuthError, RefreshUnavailable, StoreError, Token
+from httpx_refresh._errors import Outcome
 from httpx_refresh._limits import longer
 from httpx_refresh._refresh.host import Host
 from httpx_refresh._refresh.spending import Spending
@@ -20,6 +21,7 @@ from tests.fakes import (
     Endpoint,
     Store,
     any_write,
+    claims,
     loop_wall,
     no_write,
     refreshing,
@@ -565,3 +567,53 @@ async def test_a_claim_whose_machine_slept_before_the_request_sends_nothing(
     assert endpoint.asked == ["SECRET-r0"]
     claims = [one.redeeming for one in store.written if one.redeeming is not None]
     assert [claim.since - loop_wall() > 1800 for claim in claims] == [False, True]
+
+
+async def test_a_wall_clock_that_is_set_back_during_a_request_lengthens_no_time_to_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await anyio.sleep(100)  # What counts is the time since the claim, whatever the clocks show.
+    back = 0.0
+    monkeypatch.setattr(Host, "wall", lambda _: loop_wall() - back)
+    endpoint = Endpoint(clock=loop_wall)
+    store = Store(endpoint.text(expires_in=-1))
+    replace = store.replace
+
+    async def sets_back(old: str | None, new: str) -> bool:
+        nonlocal back
+        won = await replace(old, new)
+        back = 3600.0
+        return won
+
+    store.replace = sets_back  # type: ignore[method-assign]  # as soon as the claim is written
+    endpoint.gate = Gate()  # It never answers.
+    auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
+    before = anyio.current_time()
+    with pytest.raises(RefreshUnavailable, match="no answer within 10 s"):
+        await auth.token()
+    assert anyio.current_time() - before < 11.0
+    await auth.aclose()
+
+
+@pytest.mark.parametrize("outcome, asked", [("refused", 1), ("not_sent", 2)])
+async def test_one_request_answers_all_who_had_joined_its_flight_if_it_was_sent(
+    outcome: Outcome, asked: int
+) -> None:
+    """Also those who want another token in any case; they ask themselves only where nothing was sent."""
+    endpoint = Endpoint(clock=loop_wall)
+    endpoint.always = RefreshUnavailable("no", outcome=outcome, transient=False)
+    store = Store(endpoint.text(expires_in=-1))
+    store.delays = claims
+    auth = RefreshAuth(endpoint, store)
+    async with anyio.create_task_group() as group:
+        group.start_soon(_asks, auth)
+        await store.gate.arrived()
+        group.start_soon(_insists, auth)
+        await anyio.sleep(0.1)
+        store.gate.release()
+    assert len(endpoint.asked) == asked
+
+
+async def _insists(auth: RefreshAuth) -> None:
+    with pytest.raises(RefreshUnavailable):
+        await auth.refresh()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from typing import Any
 
@@ -237,6 +238,20 @@ async def test_a_claim_that_somebody_else_wrote_into_is_released_all_the_same() 
         store.text += "  "
     assert store.record.token == await auth.token()
     assert (store.record.redeeming, store.record.generation) == (None, 1)
+
+
+async def test_a_login_of_a_tool_that_keeps_the_notes_is_not_replaced_by_a_result() -> None:
+    """The claim still stands then, beside another token than the one that it is for."""
+    endpoint = Endpoint(clock=loop_wall)
+    store = Store(endpoint.text(expires_in=-1))
+    auth = RefreshAuth(endpoint, store)
+    async with refreshing(auth, endpoint):
+        fields = json.loads(store.text or "")
+        fields |= {"access_token": "SECRET-login", "refresh_token": "SECRET-r9"}
+        store.text = json.dumps({**fields, "expires_at": loop_wall() + 3600})
+    assert store.record.token is not None
+    assert store.record.token.refresh_token == "SECRET-r9"
+    await auth.aclose()
 
 
 async def test_a_refusal_that_meets_anothers_claim_leaves_it_be_and_waits_for_its_result() -> None:

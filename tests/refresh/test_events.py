@@ -534,6 +534,27 @@ async def test_each_log_record_carries_its_event_and_the_label(
     assert all(one.getMessage().startswith("Fake [tenant-7]: ") for one in records)
 
 
+@virtual_time
+@pytest.mark.anyio
+async def test_only_of_a_refresh_ahead_that_failed_the_log_says_that_the_token_is_still_in_use(
+    loop_time: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "httpx_refresh")
+    endpoint = Endpoint(clock=loop_wall)
+    ahead = RefreshAuth(endpoint, Store(endpoint.text(expires_in=50)))
+    await ahead.token()
+    await ahead.token()  # The flight starts.
+    await anyio.sleep(1)
+    endpoint.always = RefreshUnavailable("down", outcome="unknown")
+    with pytest.raises(RefreshUnavailable):
+        await ahead.refresh()
+    said = [(one.levelno, one.getMessage().partition(",")[0]) for one in caplog.records]
+    assert said == [
+        (logging.INFO, "Fake: token refreshed (generation 1)"),
+        (logging.INFO, "Fake: there is no new token (forced"),
+    ]
+
+
 def test_every_event_has_a_log_record_and_is_public() -> None:
     def all_of(kind: type[Any]) -> set[type[Any]]:
         below = kind.__subclasses__()

@@ -11,7 +11,7 @@ import pytest
 from httpx_refresh import RefreshAuth, StoreError
 from httpx_refresh._refresh import host
 from httpx_refresh._refresh.host import THIS_HOST
-from tests.fakes import Endpoint, Store, loop_wall, results
+from tests.fakes import Endpoint, Store, loop_wall, refreshing, results
 from tests.virtual_time import virtual_time
 
 pytestmark = [pytest.mark.anyio, virtual_time, pytest.mark.usefixtures("loop_time")]
@@ -166,3 +166,15 @@ async def test_a_save_that_is_given_up_lets_go_of_the_lock_beside_its_claim() ->
     await auth.aclose()
     assert store.record.redeeming is not None
     assert not store.held  # Others need not wait for a claim without an active owner.
+
+
+async def test_a_claim_lets_go_of_no_lock_of_a_claim_that_stands() -> None:
+    """Two tokens are refreshed at once on one event loop."""
+    endpoint, other = Endpoint(clock=loop_wall), Endpoint(clock=loop_wall)
+    store, another = (Holding(one.text(expires_in=-1)) for one in (endpoint, other))
+    auth = RefreshAuth(endpoint, store)
+    async with refreshing(auth, endpoint):
+        assert store.held
+        await RefreshAuth(other, another).token()
+        assert store.held
+    assert (store.held, store.released, another.released) == (False, 1, 1)

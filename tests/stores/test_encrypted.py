@@ -349,6 +349,12 @@ async def test_a_generated_key_is_new_each_time_and_works() -> None:
     assert await sealed(inner, second, first).load() == TEXT
 
 
+@pytest.mark.parametrize("slot", ["", 7, b"slot"])
+def test_a_slot_s_name_is_text(slot: Any) -> None:
+    with pytest.raises(ValueError, match="give one"):
+        EncryptedStore(MemoryStore(), [KEY], slot=slot)
+
+
 def test_a_store_without_a_name_needs_one() -> None:
     with pytest.raises(ValueError, match="MemoryStore has no slot name"):
         EncryptedStore(MemoryStore(), [KEY])

@@ -239,7 +239,7 @@ def _has_one_owner(domain: str) -> bool:
     """
     if domain in _ONE_OWNER:
         return True
-    if domain.rpartition(".")[2].isdecimal() or ":" in domain:
+    if domain.rpartition(".")[2].isdecimal():
         return False  # `*.0.0.1` would match an IP address.
     try:
         return not _public_suffixes().is_public(domain.encode().decode("idna"))

@@ -81,7 +81,7 @@ class Waiting:
         if call is None or not call.done.is_set():
             return
         self._cut = True
-        if call.failed is not None and self._usable:
+        if call.failed is not None:
             self._usable = False
             self._say_once(call.failed)
 
