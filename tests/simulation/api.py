@@ -51,7 +51,7 @@ class Request:
         return _url(self.path)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
     """As much of a response as `RefreshAuth` looks at."""
 
@@ -90,16 +90,16 @@ class Api:
             return Request()
         dice = world.random.random()
         if plan.forbidden and dice < 0.15:
-            method, path = _FORBIDDEN[world.random.randrange(plan.forbidden)]
-            return Request(method, path.format(world.random.randrange(1000)), allowed=False)
+            method, path = _FORBIDDEN[world.below(plan.forbidden)]
+            return Request(method, path.format(world.below(1000)), allowed=False)
         if plan.step_ups and dice < 0.5:
-            asks = world.random.choice(plan.step_ups)
-            path = f"/{asks}/{world.random.randrange(1000)}"
+            asks = world.choice(plan.step_ups)
+            path = f"/{asks}/{world.below(1000)}"
             return Request("POST", path, step_up=asks)
         if plan.public and dice > 0.7:
             return Request("GET", "/health", public=True)
-        method, path = world.random.choice(_ALLOWED)
-        return Request(method, path.format(world.random.randrange(1000)))
+        method, path = world.choice(_ALLOWED)
+        return Request(method, path.format(world.below(1000)))
 
     def refusal(self, request: Request, access_token: str) -> str:
         """Say why the request is refused; nothing if it is accepted."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from httpx_refresh._refresh import host as _host
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from tests.simulation.world import World
+
+
+_set_running_loop = asyncio._set_running_loop
 
 
 class Machine:
@@ -52,6 +56,60 @@ class Machine:
 EPOCH = 1_700_000_000.0
 
 
+class Handle:
+    """A callback that is to run: as much of `asyncio.Handle` as tasks, futures and anyio ask for."""
+
+    __slots__ = ("args", "callback", "context", "dropped")
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
+    ) -> None:
+        self.callback = callback
+        self.args = args
+        self.context = copy_context() if context is None else context
+        self.dropped = False
+
+    def cancel(self) -> None:
+        """Drop it: a handle stays where it is, and does nothing when its turn comes."""
+        self.dropped = True
+
+    def cancelled(self) -> bool:
+        return self.dropped
+
+
+class Timer(Handle):
+    """A callback that is to run at a moment of its loop's clock."""
+
+    __slots__ = ("loop", "moment")
+
+    def __init__(
+        self,
+        moment: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: Loop,
+        context: Context | None,
+    ) -> None:
+        super().__init__(callback, args, context)
+        self.moment = moment
+        self.loop = loop
+
+    def when(self) -> float:
+        return self.moment
+
+    def due(self) -> None:
+        """Run soon, if the loop runs; called at the moment, or when a stopped loop goes on."""
+        loop = self.loop
+        if self.dropped or loop.dead:
+            return
+        if not loop.running:
+            loop.held.append(self)
+        elif loop.machine.moment(self.moment) > loop.world.now + 1e-9:
+            loop.set(self)  # The machine slept meanwhile.
+        else:
+            loop.enqueue(self)
+
+
 class Loop:
     """One event loop of a process: as much of `asyncio.AbstractEventLoop` as tasks, futures and timers ask for."""
 
@@ -64,13 +122,14 @@ class Loop:
         self.running = True
         """False while the process is stopped, and for good once it is dead."""
         self.dead = False
-        self.ready: deque[asyncio.Handle] = deque()
-        self.held: list[asyncio.TimerHandle] = []
+        self.ready: deque[Handle] = deque()
+        self.held: list[Timer] = []
         self.tasks: list[asyncio.Task[Any]] = []
         self.closed = False
         self.owner = ""
         """The name of its process."""
-        self.on_step: Callable[[Loop], None] = lambda _: None
+        self.on_step: Callable[[Loop], None] | None = None
+        """Called after each handle that ran; None: nobody looks."""
 
     # -- what asyncio asks of an event loop --------------------------------------------------------------------
 
@@ -88,9 +147,12 @@ class Loop:
 
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self._loop, context)
-        self._enqueue(handle)
+    ) -> Handle:
+        handle = Handle(callback, args, context)
+        ready = self.ready
+        if not ready and self.running:
+            self.world.awake.append(self)
+        ready.append(handle)
         return handle
 
     def call_at(
@@ -99,10 +161,10 @@ class Loop:
         callback: Callable[..., object],
         *args: Any,
         context: Context | None = None,
-    ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self._loop, context)
-        self._set(handle)
-        return handle
+    ) -> Timer:
+        timer = Timer(when, callback, args, self, context)
+        self.set(timer)
+        return timer
 
     def call_later(
         self,
@@ -110,11 +172,10 @@ class Loop:
         callback: Callable[..., object],
         *args: Any,
         context: Context | None = None,
-    ) -> asyncio.TimerHandle:
-        return self.call_at(self.time() + delay, callback, *args, context=context)
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """A cancelled timer stays where it is, and does nothing when its time comes."""
+    ) -> Timer:
+        timer = Timer(self.machine.monotonic() + delay, callback, args, self, context)
+        self.set(timer)
+        return timer
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self._loop)
@@ -133,21 +194,13 @@ class Loop:
 
     # -- what the world does with it ---------------------------------------------------------------------------
 
-    def _set(self, handle: asyncio.TimerHandle) -> None:
+    def set(self, timer: Timer) -> None:
+        """Have a timer called at its moment."""
         # A hair later: a clock that shows a little less than was waited for makes its reader wait again.
-        self.world.at(self.machine.moment(handle.when()) + 1e-7, lambda: self._due(handle))
+        self.world.at(self.machine.moment(timer.moment) + 1e-7, timer.due)
 
-    def _due(self, handle: asyncio.TimerHandle) -> None:
-        if self.dead or handle.cancelled():
-            return
-        if not self.running:
-            self.held.append(handle)
-        elif self.machine.moment(handle.when()) > self.world.now + 1e-9:
-            self._set(handle)  # The machine slept meanwhile.
-        else:
-            self._enqueue(handle)
-
-    def _enqueue(self, handle: asyncio.Handle) -> None:
+    def enqueue(self, handle: Handle) -> None:
+        """Have a handle run soon."""
         if not self.ready and self.running:
             self.world.awake.append(self)
         self.ready.append(handle)
@@ -163,8 +216,8 @@ class Loop:
         if self.ready:
             self.world.awake.append(self)
         held, self.held = self.held, []
-        for handle in held:
-            self._due(handle)
+        for timer in held:
+            timer.due()
 
     def die(self) -> None:
         """Run nothing any more: no handler, no `finally`. Only a loop that runs can die: it does so at a step."""
@@ -187,28 +240,36 @@ class Loop:
         """Run one handle."""
         ready = self.ready
         if self.shuffled and len(ready) > 1:  # As trio does: in no order that a task can rely on.
-            ready.rotate(-self.world.random.randrange(len(ready)))
+            ready.rotate(-self.world.below(len(ready)))
         handle = ready.popleft()
         if not ready:
             self.world.awake.remove(self)
-        if not handle.cancelled():
-            asyncio._set_running_loop(self._loop)
-            try:
-                handle._run()
-            finally:
-                asyncio._set_running_loop(None)
+        if handle.dropped:
+            return
+        _set_running_loop(self._loop)
+        try:
+            handle.context.run(handle.callback, *handle.args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.call_exception_handler(
+                {"message": f"Exception in callback {handle.callback!r}", "exception": error}
+            )
+        finally:
+            _set_running_loop(None)
+        if self.on_step is not None:
             self.on_step(self)
 
     def dispose(self) -> None:
         """Let go of what never ended, after the simulation, as quietly as a killed process does."""
-        asyncio._set_running_loop(self._loop)
+        _set_running_loop(self._loop)
         try:
             for task in self.tasks:
                 if not task.done():
                     task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own, not typed
                     _close(task, self)
         finally:
-            asyncio._set_running_loop(None)
+            _set_running_loop(None)
         # A loop that is dead tells nobody that its tasks are done.
         _host._running.pop(self._loop, None)
         self.tasks.clear()

@@ -161,7 +161,6 @@ class Process:
     def _begin_loop(self) -> None:
         world = self.world
         loop = Loop(world, self.machine, shuffled=world.plan.shuffled)
-        loop.on_step = self._burn
         loop.owner = self.name
         self.loops.append(loop)
         for number in range(world.plan.callers):
@@ -183,13 +182,16 @@ class Process:
     def hazard(self) -> None:
         """Perhaps light a fuse: within a few steps from here something strikes, at whatever await that is."""
         if self._strikes and self.world.chance(self.world.plan.strike):
-            self._fuse = (self.world.random.choice(self.loops), self.world.random.randrange(8))
+            if self._fuse is not None:
+                self._fuse[0].on_step = None
+            self._fuse = (self.world.choice(self.loops), self.world.below(8))
+            self._fuse[0].on_step = self._burn
 
     def _burn(self, loop: Loop) -> None:
-        if self._fuse is not None and self._fuse[0] is loop:
+        if self._fuse is not None:
             self._fuse = (loop, self._fuse[1] - 1)
             if self._fuse[1] < 0:
-                self._fuse = None
+                self._fuse = loop.on_step = None
                 if not self.world.calm:
                     self._strike(self.world.random.choice(self._strikes), loop)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,9 +63,11 @@ def simulate(seed: int, plan: Plan | None = None, *, kind: str = "faults") -> Ou
 def _simulate(seed: int, plan: Plan) -> Outcome:
     world = World(seed, plan)
     violation = None
-    with separate(), _logged(world):
+    with separate(), _logged(world), parsed_once() as unchanged:
         try:
             _play(world)
+            world.require(unchanged(), "nobody changes a record that was read")
+            world.run(lambda: False, until=world.now)  # Raises what is broken.
         except Violation as broken:
             violation = str(broken)
     with quiet():
@@ -115,7 +117,6 @@ def _play(world: World) -> None:
     world.operations = world.cell.operations
     if not world.watch.needs_login():
         _one_more_expiry(world)
-    world.run(lambda: False, until=world.now)  # Raises what is broken.
 
 
 def _calm(world: World) -> None:
@@ -259,6 +260,31 @@ def separate() -> Iterator[None]:
     """Let no simulated process know what another one keeps in a global of its own."""
     with mock.patch.object(_slot, "_standing", Standing()):
         yield
+
+
+@contextmanager
+def parsed_once() -> Iterator[Callable[[], bool]]:
+    """Parse each text once, as long as this lasts. Most texts are read by many processes, and many times.
+
+    Yields a function that tells whether all records are still what their texts say.
+    """
+    parse = _record.parse
+    records: dict[str | None, _record.Record] = {}
+
+    def parse_once(text: str | None) -> _record.Record:
+        known = records.get(text)
+        if known is None:
+            known = records[text] = parse(text)
+        return known
+
+    def unchanged() -> bool:
+        return all(record == parse(text) for text, record in records.items())
+
+    with (
+        mock.patch.object(_record, "parse", parse_once),
+        mock.patch.object(_slot, "parse", parse_once),
+    ):
+        yield unchanged
 
 
 @contextmanager

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
+_FAILURES = ((True, False, False), (False, True, False), (True, False, True))
+"""How an operation fails: before it is done, after that, or before it is done after all."""
+
+
 class Cell:
     """One slot. What is written is judged as it is written."""
 
@@ -94,9 +98,7 @@ class Store:
             there += {"asked": NEVER, "asked late": long}.get(hung, 0.0)
             back += {"answered": NEVER, "answered late": long}.get(hung, 0.0)
         fails = plan.has("store") and world.chance(plan.store_fails)
-        before, after, late = world.random.choice(
-            ((True, False, False), (False, True, False), (True, False, True))
-        )
+        before, after, late = world.choice(_FAILURES)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         process.hazard()
 
