@@ -98,7 +98,7 @@ class Caller:
         world.watch.handed_out(process, access_token)
         answer: asyncio.Future[tuple[int, str, dict[str, str]]]
         answer = asyncio.get_running_loop().create_future()
-        there, back = (world.about(0.03) for _ in range(2))
+        there, back = world.about(0.03), world.about(0.03)
 
         def arrives() -> None:
             fails = world.plan.has("api") and world.chance(0.02)

@@ -67,7 +67,7 @@ def _simulate(seed: int, plan: Plan) -> Outcome:
         try:
             _play(world)
             world.require(unchanged(), "nobody changes a record that was read")
-            world.run(lambda: False, until=world.now)  # Raises what is broken.
+            world.run(until=world.now)  # Raises what is broken.
         except Violation as broken:
             violation = str(broken)
     with quiet():
@@ -107,7 +107,7 @@ def _play(world: World) -> None:
         world.at(plan.api.refuses[1], partial(_expires_early, world))
     if plan.api is not None and plan.api.ends_every:
         world.after(plan.api.ends_every, partial(_ends_again, world, plan.api.ends_every))
-    world.run(lambda: False, until=plan.horizon)
+    world.run(until=plan.horizon)
     world.now = (
         plan.horizon
     )  # Else a process that is stopped would go on at the very moment when a timer ends.
@@ -131,7 +131,7 @@ def _calm(world: World) -> None:
 def _one_more_expiry(world: World) -> None:
     """The next expiry works, and costs one token request."""
     most = max(world.plan.refresh_timeout, *world.plan.timeouts, 0.0)
-    world.run(lambda: False, until=world.now + 3.0 * most)
+    world.run(until=world.now + 3.0 * most)
     if world.plan.kind == "unsaved":
         token = world.cell.record.token
         assert token is not None

@@ -82,7 +82,8 @@ class Store:
         world, process, plan = self._world, self._process, self._world.plan
         cell = world.cell
         cell.operations += 1
-        there, back = (world.about(plan.latency["store"]) for _ in range(2))
+        latency = plan.latency["store"]
+        there, back = world.about(latency), world.about(latency)
         if plan.has("slow store") and world.chance(0.1):
             there += world.random.uniform(0.0, plan.refresh_timeout)
             process.fault("slow store")

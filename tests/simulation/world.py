@@ -86,12 +86,15 @@ class World:
 
     def after(self, seconds: float, event: Callable[[], object]) -> None:
         """Let something happen in so many seconds."""
-        self.at(self.now + seconds, event)
+        self._events_set += 1
+        if seconds != NEVER:
+            _push(self._events, (self.now + seconds, self._events_set, event))
 
     def next_event(self) -> Callable[[], object]:
         """Take the next event off the list; it is its moment now, unless that is past."""
         at, _, event = heapq.heappop(self._events)
-        self.now = max(self.now, at)
+        if at > self.now:
+            self.now = at
         return event
 
     def chance(self, likelihood: float) -> bool:
@@ -121,28 +124,30 @@ class World:
                 return False
         return True
 
-    def run(self, done: Callable[[], bool], *, until: float) -> bool:
+    def run(self, done: Callable[[], bool] | None = None, *, until: float) -> bool:
         """Let time go by until something is done, or `until`; return whether it is done.
 
         Raises:
             Violation: an invariant did not hold.
         """
         steps, moment = 0, self.now
-        awake, events = self.awake, self._events
-        while not done():
+        awake, events, below = self.awake, self._events, self.below
+        while done is None or not done():
             if awake:
                 several = len(awake)
-                awake[self.below(several) if several > 1 else 0].step()
+                awake[below(several) if several > 1 else 0].step()
                 steps += 1
             elif not events or events[0][0] > until:
-                return False
+                break
             else:
                 event = self.next_event()
                 if self.now != moment:
                     steps, moment = 0, self.now
                 event()
             if self.broken or self.unhandled or steps >= _MOST_STEPS_AT_A_MOMENT:
-                self.require(steps < _MOST_STEPS_AT_A_MOMENT, "time goes on")
-                self.require(not self.unhandled, "every exception is somebody's", self.unhandled)
-                raise Violation("\n".join(self.broken))
-        return True
+                break
+        self.require(steps < _MOST_STEPS_AT_A_MOMENT, "time goes on")
+        self.require(not self.unhandled, "every exception is somebody's", self.unhandled)
+        if self.broken:
+            raise Violation("\n".join(self.broken))
+        return done is not None and done()
