@@ -62,6 +62,9 @@ class Response:
     http_version: str = "HTTP/1.1"
     content: bytes = b""
 
+    def read(self) -> bytes:
+        return self.content
+
     async def aread(self) -> bytes:
         return self.content
 

@@ -31,7 +31,7 @@ class Caller:
         """Call while things go wrong, and once more when they do no longer."""
         world, plan = self._world, self._world.plan
         while not world.calm:
-            await asyncio.sleep(world.about(plan.think))
+            await self._sleep(world.about(plan.think))
             if plan.has("cancel") and world.chance(plan.cancels):
                 await self._cancelled(self._choice())
             else:
@@ -42,7 +42,7 @@ class Caller:
         """Ask until the API accepts, or a login is needed and nothing else will do."""
         pause = 1.0
         while not await self._answered(self._request) and not self._world.watch.needs_login():
-            await asyncio.sleep(self._world.about(pause))
+            await self._sleep(self._world.about(pause))
             pause = min(pause * 1.3, 60.0)
 
     def _choice(self) -> Callable[[], Awaitable[bool]]:
@@ -53,12 +53,35 @@ class Caller:
             return self._set_token
         return self._token if dice < 0.1 else self._request
 
+    # -- how it waits: a caller in a thread does it otherwise ---------------------------------------------------
+
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def _flow(self, request: Request) -> Any:
+        return self._process.auth.async_auth_flow(request)
+
+    def _answer(self) -> Any:
+        return asyncio.get_running_loop().create_future()
+
+    async def _wait_for(self, answer: Any) -> Any:
+        return await answer
+
+    async def _ask_token(self) -> Token:
+        return await self._process.auth.token()
+
+    async def _ask_refresh(self) -> Token:
+        return await self._process.auth.refresh()
+
+    async def _ask_set_token(self, token: Token) -> None:
+        await self._process.auth.set_token(token)
+
     # -- what it asks ------------------------------------------------------------------------------------------
 
     async def _request(self) -> bool:
         """Make one request as an HTTP client does with an `Auth`; return whether the API accepted it."""
         asked = self._world.api.request()
-        flow: Any = self._process.auth.async_auth_flow(asked)
+        flow = self._flow(asked)
         sends, began, login = 0, self._world.now, self._process.login
         try:
             request = await self._held(flow.__anext__())
@@ -96,8 +119,7 @@ class Caller:
         world, process = self._world, self._process
         access_token = _sent(request)
         world.watch.handed_out(process, access_token)
-        answer: asyncio.Future[tuple[int, str, dict[str, str]]]
-        answer = asyncio.get_running_loop().create_future()
+        answer = self._answer()
         there, back = world.about(0.03), world.about(0.03)
 
         def arrives() -> None:
@@ -111,7 +133,7 @@ class Caller:
                 world.after(back, lambda: process.hands(answer, (status, why, said)))
 
         world.after(there, arrives)
-        status, why, headers = await answer
+        status, why, headers = await self._wait_for(answer)
         if status == 401 and not headers:
             process.refused.add(access_token)
         if "claims=" in headers.get("www-authenticate", ""):
@@ -120,14 +142,14 @@ class Caller:
 
     async def _token(self) -> bool:
         login = self._process.login
-        token = await self._held(self._process.auth.token())
+        token = await self._held(self._ask_token())
         self._world.watch.not_undone(login, token.access_token)
         self._world.watch.handed_out(self._process, token.access_token)
         return True
 
     async def _refresh(self) -> bool:
         self._process.forces = True
-        token = await self._held(self._process.auth.refresh())
+        token = await self._held(self._ask_refresh())
         self._world.watch.handed_out(self._process, token.access_token)
         return True
 
@@ -136,7 +158,7 @@ class Caller:
         token = Token(fields["access_token"], fields["refresh_token"])
         self._world.watch.logins.add(token.access_token)
         try:
-            await self._held(self._process.auth.set_token(token))
+            await self._held(self._ask_set_token(token))
         except RefreshAuthError as error:
             slow = self._world.plan.has("slow store") or self._world.plan.lenient
             self._world.require(slow, "a login repairs what is damaged", error)

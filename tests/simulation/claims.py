@@ -180,6 +180,8 @@ class Claims:
     def has_sent(self, spending: Spending, outcome: str) -> None:
         """Take note of what the sender knows now."""
         self._sending.remove(spending)
+        if not spending.nonce:
+            return  # It was sent without a claim, which is a violation.
         claimed = self.claimed(spending.nonce)
         if outcome in ("not_sent", "busy", "refused") and claimed.outcome != "unknown":
             claimed.maybe_spent = False

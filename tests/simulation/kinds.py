@@ -50,6 +50,7 @@ def faults(chance: random.Random) -> Plan:
         store_fails=chance.choice([0.02, 0.1, 0.3]),
         endpoint_fails=chance.choice([0.1, 0.3, 0.7]),
         cancels=chance.choice([0.05, 0.3]),
+        threads=chance.choice([0, 0, 0, 1, 2]),
     )
 
 
@@ -102,6 +103,35 @@ def loops_closed(chance: random.Random) -> Plan:
     """Event loops are closed with their tasks in the middle of it, and others begin: nobody waits for the dead."""
     common = _calm(chance, "loops closed", "close")
     return _plan(common, processes=1, loops=chance.choice([1, 2]), server_grace=NEVER, held=1.0)
+
+
+def sync_callers(chance: random.Random) -> Plan:
+    """Threads make sync calls, beside coroutines or without: they share their refreshes, and no Ctrl-C loses one."""
+    some = chance.choice(
+        [
+            [],
+            ["cancel"],
+            ["cancel"],
+            ["cancel", "shutdown"],
+            ["crash", "cancel"],
+            ["stop"],
+            ["endpoint", "cancel"],
+            ["store"],
+            ["hung store", "cancel"],
+            ["api", "others"],
+        ]
+    )
+    common = _calm(chance, "sync callers", *some)
+    return _plan(
+        common,
+        callers=chance.choice([0, 0, 1, 2]),
+        threads=chance.choice([1, 2, 3]),
+        cancels=0.3,
+        forces=chance.random() < 0.15,
+        one_claim=not {"store", "hung store"}.intersection(some),
+        store_fails=0.1,
+        endpoint_fails=0.3,
+    )
 
 
 def closing(chance: random.Random) -> Plan:
@@ -455,6 +485,7 @@ KINDS: dict[str, Callable[[random.Random], Plan]] = {
     "faults": faults,
     "loop ends": loop_ends,
     "loops closed": loops_closed,
+    "sync callers": sync_callers,
     "closing": closing,
     "freezes": freezes,
     "timeouts": timeouts,

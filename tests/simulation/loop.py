@@ -126,6 +126,8 @@ class Loop:
         self.held: list[Timer] = []
         self.tasks: list[asyncio.Task[Any]] = []
         self.closed = False
+        self.is_own = False
+        """Whether it is the library's own, which serves threads."""
         self.owner = ""
         """The name of its process."""
         self.on_step: Callable[[Loop], None] | None = None
@@ -154,6 +156,8 @@ class Loop:
             self.world.awake.append(self)
         ready.append(handle)
         return handle
+
+    call_soon_threadsafe = call_soon
 
     def call_at(
         self,

@@ -11,9 +11,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from httpx_refresh import ReauthorizationRequired, StoreError, _limits
+from httpx_refresh import ReauthorizationRequired, StoreError, _auth, _limits
 from httpx_refresh._http import challenge
-from httpx_refresh._refresh import host, pauses, record, refusals, renewal, session, slot, spending
+from httpx_refresh._refresh import (
+    host,
+    own_loop,
+    pauses,
+    record,
+    refusals,
+    renewal,
+    session,
+    slot,
+    spending,
+)
 from httpx_refresh._refresh.flight import Flight
 from httpx_refresh._refresh.renewal import Renewal
 from httpx_refresh._refresh.session import Session
@@ -293,6 +303,43 @@ def held_up_is_an_error(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(renewal, "_MOST_BEGINNINGS", 1)
 
 
+# -- sync callers --------------------------------------------------------------------------------------------------
+
+
+def sync_callers_do_not_join(patch: pytest.MonkeyPatch) -> None:
+    """Each sync caller starts a flight, though there is one on the library's own loop."""
+    flight_of = Session._flight_of
+
+    def finds_none(self: Session, loop: Any) -> Flight | None:
+        return None if loop.is_own else flight_of(self, loop)
+
+    patch.setattr(Session, "_flight_of", finds_none)
+
+
+def sync_callers_refresh_by_themselves(patch: pytest.MonkeyPatch) -> None:
+    """A sync caller whose token has expired spends the refresh token itself, without a flight and a claim."""
+    blocked = _auth._blocked
+
+    def spends(session: Session, call: Any) -> Any:
+        known = session.credential
+        if known is not None and known.expired(session.host.wall()):
+            source: Any = session.source
+            token = own_loop.run(source.refresh, known.token, seconds=session.longest)
+            session._use(token, None, issued=True)
+        return blocked(session, call)
+
+    patch.setattr(_auth, "_blocked", spends)
+
+
+def given_up_is_cancelled(patch: pytest.MonkeyPatch) -> None:
+    """A sync caller that is interrupted takes all with it that runs on the library's own loop, the exchange too."""
+    exchange_cancelled(patch)
+    everything = (
+        "[own.loop.call_soon_threadsafe(one.cancel) for one in own.loop.left()]"
+    )
+    edited(own_loop, "run", "future.cancel()", f"future.cancel() and {everything}")(patch)
+
+
 # -- stores and endpoints ------------------------------------------------------------------------------------------
 
 
@@ -448,6 +495,9 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
         ),
         "loop ends": "exchange_cancelled awaited_once_more",
         "loops closed": "closed_loop_is_waited_for",
+        "sync callers": (
+            "sync_callers_do_not_join sync_callers_refresh_by_themselves given_up_is_cancelled"
+        ),
         "closing": "closing_spends",
         "freezes": (
             "held_up_is_an_error answer_of_a_stopped_process_dropped sent_without_time_to_answer "

@@ -65,6 +65,9 @@ class Plan:
     processes: int = 2
     loops: int = 1
     callers: int = 2
+    """On each event loop."""
+    threads: int = 0
+    """How many threads of each process make sync calls."""
     shuffled: bool = False
     skew: float = 0.0
     drift: float = 0.0
@@ -90,6 +93,8 @@ class Plan:
     clock_steps: float = 60.0
     """The most by which a wall clock is stepped."""
     lenient: bool = False
+    one_claim: bool = False
+    """Whether the store never fails: an event loop then writes one claim at a time."""
     timeouts: tuple[float, ...] = ()
     """Each process's own `refresh_timeout`, in turn; none: all have the same."""
     refuses_clients: tuple[float, float, int] = (NEVER, NEVER, 0)

@@ -16,11 +16,13 @@ from tests.simulation.caller import Caller
 from tests.simulation.endpoint import Odd
 from tests.simulation.loop import Loop, Machine
 from tests.simulation.plan import NEVER
+from tests.simulation.threads import SyncCaller, thread_here
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from httpx_refresh import Token
+    from tests.simulation.threads import OwnLoop, Thread
     from tests.simulation.world import World
 
 
@@ -68,6 +70,24 @@ class SimulatedHost(Host):
         return value * self._process.world.random.uniform(least, 1.0)
 
 
+class ThreadedHost(SimulatedHost):
+    """The same where threads run: one that looks at a clock may lose its turn."""
+
+    __slots__ = ()
+
+    def wall(self) -> float:
+        thread = thread_here()
+        if thread is not None:
+            thread.perhaps_lose_turn()
+        return super().wall()
+
+    def monotonic(self) -> float:
+        thread = thread_here()
+        if thread is not None:
+            thread.perhaps_lose_turn()
+        return super().monotonic()
+
+
 class Process:
     """One process; when it starts again after its death, it is another one of these on the same machine."""
 
@@ -83,7 +103,7 @@ class Process:
         self.alive = True
         self.stopped_at: float | None = None
         self.time_stopped = 0.0
-        self._callers: dict[asyncio.Task[None], Loop] = {}
+        self._callers: dict[asyncio.Task[None] | Thread, Loop | None] = {}
         """Those that have not come to their end."""
         self.refused: set[str] = set()
         """Access tokens that the API refused to somebody in this process."""
@@ -97,6 +117,9 @@ class Process:
         self.auth = self._new_auth()
         self.session = self.auth._session
         self.loops: list[Loop] = []
+        self.own: OwnLoop | None = None
+        """The library's own event loop; None until a thread needs it."""
+        self.threads: list[Thread] = []
         self._strikes = [s for s in STRIKES if plan.has(s)]
         self._asleep = False
         self._ending: list[Loop] = []
@@ -104,6 +127,9 @@ class Process:
         world.note(self.name, "starts")
         for _ in range(plan.loops):
             self._begin_loop()
+        for number in range(plan.threads):
+            caller = SyncCaller(self, f"{self.name}/t{number}")
+            self.call_in_thread(caller, caller.run())
 
     def _new_auth(self) -> RefreshAuth:
         """Make what is tested, on this process's machine. A source that declares what cannot be meant is refused."""
@@ -113,9 +139,10 @@ class Process:
         except (TypeError, ValueError):
             source.reuse_grace = 0.0
             auth = RefreshAuth(source, store)
+        host = ThreadedHost(self) if self.world.plan.threads else SimulatedHost(self)
         auth._session = Session(
             source,
-            Slot(store, SimulatedHost(self), refresh_timeout=self.refresh_timeout),
+            Slot(store, host, refresh_timeout=self.refresh_timeout),
             refresh_before=self.refresh_before,
             on_unsaved=self._unsaved if self.world.plan.on_unsaved else None,
         )
@@ -172,6 +199,23 @@ class Process:
         self._callers[task] = loop
         task.add_done_callback(self._called)
 
+    def call_in_thread(self, caller: SyncCaller, work: Coroutine[Any, Any, None]) -> None:
+        """Start a caller in its thread."""
+        thread = caller.start(work)
+        self.threads.append(thread)
+        self._callers[thread] = None
+
+    def thread_ended(self, thread: Thread, error: BaseException | None) -> None:
+        """Take note that a caller in a thread has come to its end."""
+        del self._callers[thread]
+        self.threads.remove(thread)
+        self.world.require(error is None, "a caller knows all that can happen to it", repr(error))
+
+    def _everything(self) -> list[Loop | Thread]:
+        """What runs in this process."""
+        own = [] if self.own is None else [self.own.loop]
+        return [*self.loops, *own, *self.threads]
+
     def _called(self, task: asyncio.Task[None]) -> None:
         del self._callers[task]
         error = None if task.cancelled() else task.exception()
@@ -184,7 +228,8 @@ class Process:
         if self._strikes and self.world.chance(self.world.plan.strike):
             if self._fuse is not None:
                 self._fuse[0].on_step = None
-            self._fuse = (self.world.choice(self.loops), self.world.below(8))
+            own = [] if self.own is None else [self.own.loop]
+            self._fuse = (self.world.choice([*self.loops, *own]), self.world.below(8))
             self._fuse[0].on_step = self._burn
 
     def _burn(self, loop: Loop) -> None:
@@ -200,6 +245,8 @@ class Process:
         if world.plan.lenient or what not in _NO_EXCUSE:
             self.fault(what)
         world.note(self.name, f"is struck: {what}")
+        if loop not in self.loops:  # The library's own, which has no end of its own.
+            loop = self.loops[0]
         if what == "crash":
             self.die()
             world.after(world.random.uniform(0.0, 3.0 * timeout), self.restart)
@@ -212,7 +259,7 @@ class Process:
         else:
             lasts = world.random.choice([0.1, 0.5, 1.2, 2.0, 6.0]) * timeout
             self.stopped_at, self._asleep = world.now, what == "sleep"
-            for one in self.loops:
+            for one in self._everything():
                 one.stop_running()
             world.after(lasts, partial(self.go_on, world.now))
 
@@ -226,14 +273,14 @@ class Process:
             self.world.note(self.name, f"goes on after {stood:.2f} s")
             if self._asleep:
                 self.machine.slept(stood)
-            for one in self.loops:
+            for one in self._everything():
                 one.go_on()
 
     def die(self) -> None:
         """End at once: whatever it was about to do, it never does."""
         self.alive = False
-        for loop in self.loops:
-            loop.die()
+        for one in self._everything():
+            one.die()
 
     def restart(self) -> None:
         """Start it again, if it is dead."""
@@ -263,7 +310,7 @@ class Process:
         """Close, and see that this takes no longer than it may, and spends nothing for nobody."""
         world, watch = self.world, self.world.watch
         began, stopped = world.now, self.time_stopped
-        alone = len(self.loops) == 1
+        alone = len(self.loops) == 1 and not self.threads
         await self.auth.aclose()
         if world.plan.lenient:
             return

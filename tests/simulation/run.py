@@ -19,6 +19,7 @@ from tests.simulation.caller import Caller
 from tests.simulation.kinds import draw
 from tests.simulation.loop import EPOCH, Machine
 from tests.simulation.process import Process, Standing
+from tests.simulation.threads import SyncCaller, in_simulated_threads
 from tests.simulation.world import Violation, World
 
 if TYPE_CHECKING:
@@ -63,13 +64,16 @@ def simulate(seed: int, plan: Plan | None = None, *, kind: str = "faults") -> Ou
 def _simulate(seed: int, plan: Plan) -> Outcome:
     world = World(seed, plan)
     violation = None
-    with separate(), _logged(world), parsed_once() as unchanged:
+    with separate(), _logged(world), parsed_once() as unchanged, in_simulated_threads():
         try:
             _play(world)
             world.require(unchanged(), "nobody changes a record that was read")
             world.run(until=world.now)  # Raises what is broken.
         except Violation as broken:
             violation = str(broken)
+        finally:
+            for thread in world.threads:
+                thread.dispose()
     with quiet():
         for loop in world.loops:
             loop.dispose()
@@ -141,8 +145,11 @@ def _one_more_expiry(world: World) -> None:
     world.server.expire()
     began, requests = world.now, len(world.server.spent)
     for process in world.processes.values():
-        for loop in process.loops:
+        for loop in process.loops if world.plan.callers else []:
             process.call(loop, Caller(process, f"{process.name}/last").settle())
+        for number in range(world.plan.threads):
+            caller = SyncCaller(process, f"{process.name}/t{number}")
+            process.call_in_thread(caller, caller.settle())
     world.run(world.all_answered, until=world.now + _LONG)
     world.require(world.all_answered(), "everybody is answered after the next expiry")
     requests = len(world.server.spent) - requests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from httpx_refresh._refresh import record as _record
@@ -64,6 +65,8 @@ class Store:
     def __init__(self, world: World, process: Process) -> None:
         self._world = world
         self._process = process
+        self._claims: Counter[object] = Counter()
+        """How many claims each event loop is writing."""
 
     def __repr__(self) -> str:
         return "SimulatedStore()"
@@ -73,6 +76,25 @@ class Store:
         return text
 
     async def replace(self, old: str | None, new: str) -> bool:
+        claims = _record.parse(new).redeeming is not None
+        return await (self._claiming if claims else self._swap)(old, new)
+
+    async def _claiming(self, old: str | None, new: str) -> bool:
+        """Write a claim, and see that its event loop writes no other one meanwhile: its callers share a flight."""
+        loop = asyncio.get_running_loop()
+        self._claims[loop] += 1
+        several = self._claims[loop] > 1
+        self._world.require(
+            not (several and self._world.plan.one_claim),
+            "the callers of one event loop share one flight",
+            self._process.name,
+        )
+        try:
+            return await self._swap(old, new)
+        finally:
+            self._claims[loop] -= 1
+
+    async def _swap(self, old: str | None, new: str) -> bool:
         process = self._process
         won: bool = await self._ask("replace", lambda: self._world.cell.swap(process, old, new))
         return won

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.simulation.loop import Loop
     from tests.simulation.plan import Plan
     from tests.simulation.process import Process
+    from tests.simulation.threads import Thread
 
 _MOST_STEPS_AT_A_MOMENT = 50_000
 _SPREAD = 1.7 - 0.3
@@ -44,11 +45,13 @@ class World:
         self.calm = False
         """True at the end, when nothing fails any more."""
         self.operations = 0
-        self.awake: list[Loop] = []
+        self.awake: list[Loop | Thread] = []
+        """The event loops and threads that have something to do."""
         self.notes: list[tuple[float, str, str]] = []
         self.broken: list[str] = []
         self.unhandled: list[str] = []
         self.loops: list[Loop] = []
+        self.threads: list[Thread] = []
         self.processes: dict[str, Process] = {}
         self.cell = Cell(self)
         self.server = Server(self)
