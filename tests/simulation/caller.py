@@ -1,4 +1,4 @@
-"""A caller: it asks the API, or for a token, again and again, is cancelled at times, and notes what it got."""
+"""A caller: it calls the API or asks for a token repeatedly, is sometimes cancelled, and records what it got."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORCES, _LOGS_IN = 0.05, 0.05
 
 
 class Caller:
-    """Asks, until the horizon; then until it has an answer for good."""
+    """Calls until the horizon, and then until a request is accepted or a login is needed."""
 
     def __init__(self, process: Process, name: str) -> None:
         self._process = process

@@ -1,8 +1,8 @@
 """A simulated process's clocks, and its event loop, which runs only when the world lets it.
 
-An event loop of asyncio's kind is a queue of handles and a heap of timers. Here the queue is the loop's and the heap
-is the world's, so that one thread runs any number of processes, each with clocks of its own. A process that dies is
-one whose handles are never run again; one that is stopped has its handles kept until it goes on.
+An asyncio event loop consists of a queue of handles and a heap of timers. Here each loop has its own queue, and all
+loops share the world's heap. So one thread can run any number of processes, each with its own clocks. The handles of
+a process that died are never run again. Those of a stopped process are kept until it continues.
 """
 
 from __future__ import annotations

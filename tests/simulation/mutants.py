@@ -334,9 +334,7 @@ def sync_callers_refresh_by_themselves(patch: pytest.MonkeyPatch) -> None:
 def given_up_is_cancelled(patch: pytest.MonkeyPatch) -> None:
     """A sync caller that is interrupted takes all with it that runs on the library's own loop, the exchange too."""
     exchange_cancelled(patch)
-    everything = (
-        "[own.loop.call_soon_threadsafe(one.cancel) for one in own.loop.left()]"
-    )
+    everything = "[own.loop.call_soon_threadsafe(one.cancel) for one in own.loop.left()]"
     edited(own_loop, "run", "future.cancel()", f"future.cancel() and {everything}")(patch)
 
 

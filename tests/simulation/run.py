@@ -1,4 +1,4 @@
-"""One seed: a world is drawn, things go wrong in it, then nothing does, and everybody must be answered."""
+"""Run one seed: draw a world, let things go wrong in it, then let nothing fail, and require an answer for everybody."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tests.simulation.plan import Plan
 
 _LONG = 20_000.0
-"""Seconds in which everybody has an answer once nothing fails any more: a fresh token that is refused is not replaced
-for up to an hour, and the pause grows."""
+"""Seconds within which everybody must have an answer once nothing fails any more. A fresh token that the API refuses
+is not replaced for up to an hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Outcome:
 def simulate(seed: int, plan: Plan | None = None, *, kind: str = "faults") -> Outcome:
     """Run one seed, in a world of this kind or of this plan, to its end or to its first violation.
 
-    In a thread of its own: an event loop that runs in the caller's is none of the world's.
+    It runs in its own thread, because the caller's thread may be running an event loop.
     """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(_simulate, seed, draw(seed, kind) if plan is None else plan).result()
@@ -264,16 +264,16 @@ class _Log(logging.Handler):
 
 @contextmanager
 def separate() -> Iterator[None]:
-    """Let no simulated process know what another one keeps in a global of its own."""
+    """Keep apart what each simulated process stores in a global variable of the library."""
     with mock.patch.object(_slot, "_standing", Standing()):
         yield
 
 
 @contextmanager
 def parsed_once() -> Iterator[Callable[[], bool]]:
-    """Parse each text once, as long as this lasts. Most texts are read by many processes, and many times.
+    """Parse each text only once in this context. Most texts are read many times, and by many processes.
 
-    Yields a function that tells whether all records are still what their texts say.
+    Yields a function that parses all texts again and tells whether the records still equal them.
     """
     parse = _record.parse
     records: dict[str | None, _record.Record] = {}

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from httpx_refresh._refresh import record as _record
 from tests.simulation import __main__ as command
 from tests.simulation.kinds import KINDS
 from tests.simulation.mutants import MUTANTS, claim_not_fenced, cut_short
 from tests.simulation.plan import Plan
-from tests.simulation.run import simulate
+from tests.simulation.run import parsed_once, simulate
 
 ROOT = Path(__file__).parents[2]
 
@@ -137,6 +138,36 @@ def test_without_faults_one_generation_costs_one_token_request() -> None:
         outcome = simulate(seed, Plan(processes=4, callers=3))
         assert outcome.violation is None, outcome.trace
         assert outcome.token_requests == outcome.generation > 2
+
+
+def test_sync_callers_of_several_processes_share_one_token_request() -> None:
+    for seed in range(30):
+        outcome = simulate(seed, Plan(processes=3, callers=0, threads=3))
+        assert outcome.violation is None, outcome.trace
+        assert outcome.token_requests == outcome.generation > 2
+
+
+def test_sync_callers_are_interrupted_and_lose_no_grant_by_it() -> None:
+    plan = Plan(
+        processes=2, callers=1, threads=2, faults=frozenset({"cancel"}), cancels=0.5, held=2.0
+    )
+    interrupts = 0
+    for seed in range(30):
+        outcome = simulate(seed, plan)
+        assert outcome.violation is None, outcome.trace
+        assert not outcome.reasons
+        interrupts += outcome.trace.count("is interrupted")
+    assert interrupts > 30
+
+
+def test_a_record_that_is_changed_after_it_was_read_is_noticed() -> None:
+    with parsed_once() as unchanged:
+        record = _record.parse('{"access_token": "at", "scope": ["read"]}')
+        assert _record.parse('{"access_token": "at", "scope": ["read"]}') is record
+        assert unchanged()
+        assert record.token is not None
+        record.token.extra["scope"].append("write")
+        assert not unchanged()
 
 
 def test_the_command_finds_nothing_and_says_what_it_saw() -> None:

@@ -1,10 +1,11 @@
-"""Threads that make sync calls, and the library's own event loop, on which their refreshes run.
+"""Threads that make sync calls, and the library's own event loop, which runs their refreshes.
 
-A simulated thread is a thread of the system that runs only while the world waits for it. It gives the turn back where
-it would block: for an answer of the API, for the own loop, for time to pass. It may also lose the turn where it looks
-at a clock. Which thread or event loop gets the next turn is drawn from the seed, so a seed repeats exactly.
+A simulated thread is an operating system thread that runs only while the world waits for it. It gives its turn back
+where it would block: on an answer of the API, on the library's own loop, or on a sleep. It may also lose its turn when
+it reads a clock. The seed decides which thread or event loop gets the next turn, so a seed repeats exactly.
 
-Nothing of `own_loop.run` is replaced but the loop's thread and the future that the caller blocks on.
+The code of `own_loop.run` is the real one, except for the thread of the loop and the future that the caller waits for.
+Not simulated: the end of the interpreter, and preemption at other points than these.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ class Thread:
         self.name = name
         self.running = True
         """False while the process is stopped, and for good once it is dead."""
-        self.waiting_since = 0
-        """Grows with each wait: an interrupt that is late meets no later one."""
+        self.calls_ended = 0
+        """How many calls that might be interrupted have ended. An interrupt that comes too late does nothing."""
         self._work: Callable[[], None] = lambda: None
         self._has_turn = False
         self._interrupted = False
@@ -85,9 +86,9 @@ class Thread:
         self._go.release()
         self._back.acquire()
 
-    def interrupt(self, waiting_since: int) -> None:
-        """Raise KeyboardInterrupt where it waits, if it still does what it did when this was planned."""
-        if self.running and self.waiting_since == waiting_since:
+    def interrupt(self, calls_ended: int) -> None:
+        """Raise KeyboardInterrupt where the thread waits, unless the call that was to be interrupted has ended."""
+        if self.running and self.calls_ended == calls_ended:
             self._interrupted = True
             self.wake()
 
@@ -180,7 +181,7 @@ class Answer(futures.Future[Any]):
 
 
 class OwnLoop:
-    """What stands for `own_loop._OwnLoop`: its event loop is one of the world's, and has no thread."""
+    """Replaces `own_loop._OwnLoop`. Its event loop is one of the world's, and has no thread."""
 
     def __init__(self, process: Process) -> None:
         self.loop = Loop(process.world, process.machine, shuffled=process.world.plan.shuffled)
@@ -267,7 +268,7 @@ class SyncCaller(Caller):
         world, process, thread = self._world, self._process, self._thread
         patience = world.random.choice([0.0, 0.05, 0.3, 1.0]) * process.refresh_timeout
         due, stopped = process.machine.monotonic() + patience, process.time_stopped
-        since = thread.waiting_since
+        since = thread.calls_ended
         world.at(process.machine.moment(due) + 1e-7, lambda: thread.interrupt(since))
         try:
             await self._answered(ask)
@@ -280,7 +281,7 @@ class SyncCaller(Caller):
                 self._name,
                 late,
             )
-        thread.waiting_since += 1
+        thread.calls_ended += 1
 
 
 class _BlockingFlow:

@@ -1,4 +1,4 @@
-"""The world: one time, one source of chance, and everything that happens, in order."""
+"""The simulated world: one clock, one source of random numbers, and the order in which everything happens."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Violation(AssertionError):
 
 
 class World:
-    """Runs the handles of all event loops in one order that the seed decides, on virtual time."""
+    """Runs all event loops and threads in virtual time. The seed decides their order."""
 
     def __init__(self, seed: int, plan: Plan) -> None:
         self.seed = seed
@@ -74,9 +74,9 @@ class World:
         self.notes.append((self.now, who, what))
 
     def require(self, holds: object, rule: str, *details: object) -> None:
-        """Note a violation unless `holds`.
+        """Record a violation unless `holds`.
 
-        It is raised by the world itself: the code under test runs around whoever asks this.
+        Only `run` raises it. Raised here it would pass through the code under test, which might catch it.
         """
         if not holds:
             self.broken.append(": ".join([rule, *map(str, details)]))
