@@ -17,7 +17,7 @@ from httpx_refresh.testing import Answer, Gate, RunningServer, running_server
 from tests import services
 
 from .measure import Spread
-from .worker import open_store
+from .worker import ONE_PIPE, open_store, prepare_pipe
 
 REFRESH_TIMEOUT = 20.0
 TAKEOVER_TIMEOUT = 1.0  # `refresh_timeout` where a process is killed
@@ -32,7 +32,7 @@ async def run(*, smoke: bool) -> dict[str, Any]:
     wakings: list[dict[str, Any]] = []
     takeovers: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
-        places = {"file": "", "SQLite": ""}
+        places = {ONE_PIPE: "", "file": "", "SQLite": ""}
         for backend, fixture in (("Redis", "redis_url"), ("PostgreSQL", "postgres_url")):
             if backend not in missing and not smoke:
                 start = contextlib.contextmanager(getattr(services, fixture).__wrapped__)
@@ -44,23 +44,27 @@ async def run(*, smoke: bool) -> dict[str, Any]:
         _expire(server, "file", place, 1)
         for backend, url in places.items():
             for count in counts:
-                stalls, operations, requests = [], [], []
+                stalls, operations, requests, worked = [], [], [], []
                 for _ in range(rounds):
                     place = await _prepare(backend, url, home, server)
                     reports, asked = _expire(server, backend, place, count)
                     stalls += [report["stall"] for report in reports]
                     operations.append(sum(report["operations"] for report in reports))
                     requests.append(asked)
+                    worked.append(sum(report["processor"] for report in reports))
                 rows.append(
                     {
                         "backend": backend,
                         "processes": count,
                         "stall_milliseconds": Spread.of(stalls).scaled(1e3).json(),
                         "longest_stall_milliseconds": max(stalls) * 1e3,
+                        "processor_milliseconds": Spread.of(worked).scaled(1e3).json(),
                         "store_operations": Spread.of(operations).json(),
                         "token_requests": max(requests),
                     }
                 )
+            if backend == ONE_PIPE:
+                continue  # It is what the stalls are compared with.
             waits = []
             for _ in range(1 if smoke else 15):
                 place = await _prepare(backend, url, home, server)
@@ -83,6 +87,8 @@ async def run(*, smoke: bool) -> dict[str, Any]:
 async def _prepare(backend: str, url: str, home: str, server: RunningServer) -> str:
     """Put a new login into a slot of its own; return its place."""
     name = uuid.uuid4().hex
+    if backend == ONE_PIPE:
+        return prepare_pipe(f"{home}/{name}", server.login())
     if backend == "file":
         place = f"{home}/{name}.json"
     elif backend == "SQLite":
@@ -98,7 +104,7 @@ async def _prepare(backend: str, url: str, home: str, server: RunningServer) -> 
 
 @contextlib.contextmanager
 def _worker(
-    server: RunningServer, backend: str, place: str, refresh_timeout: float
+    server: RunningServer, backend: str, place: str, refresh_timeout: float, processes: int = 2
 ) -> Iterator[subprocess.Popen[str]]:
     order = {
         "backend": backend,
@@ -108,6 +114,7 @@ def _worker(
         "client_id": server.client_id,
         "client_secret": server.client_secret,
         "refresh_timeout": refresh_timeout,
+        "processes": processes,
     }
     command = [sys.executable, "-m", "benchmarks.worker"]
     with subprocess.Popen(
@@ -138,7 +145,7 @@ def _expire(
 ) -> tuple[list[dict[str, Any]], int]:
     with contextlib.ExitStack() as stack:
         workers = [
-            stack.enter_context(_worker(server, backend, place, REFRESH_TIMEOUT))
+            stack.enter_context(_worker(server, backend, place, REFRESH_TIMEOUT, count))
             for _ in range(count)
         ]
         for worker in workers:

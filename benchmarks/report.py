@@ -129,6 +129,7 @@ def _processes(results: dict[str, Any]) -> Iterable[Table]:
         "processes",
         "stall ms",
         "longest ms",
+        "processor ms, all",
         "store operations",
         "token requests",
     )
@@ -138,6 +139,7 @@ def _processes(results: dict[str, Any]) -> Iterable[Table]:
             str(row["processes"]),
             _spread(row["stall_milliseconds"], 0),
             f"{row['longest_stall_milliseconds']:.0f}",
+            _spread(row["processor_milliseconds"], 0),
             f"{row['store_operations']['median']:.0f}",
             str(row["token_requests"]),
         )

@@ -7,6 +7,9 @@ import gc
 import gzip
 import json
 import socket
+import ssl
+import subprocess
+import sys
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -386,6 +389,43 @@ async def test_nobody_listens() -> None:
         port = closed.getsockname()[1]
     endpoint = endpoint_at(f"http://127.0.0.1:{port}/token")
     await failing(endpoint, "not_sent", r"could not be reached \(ConnectError.*try again later")
+
+
+@pytest.mark.anyio
+async def test_certificates_are_read_for_https_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def unreadable() -> ssl.SSLContext:
+        read.append("certificates")
+        raise OSError("no certificates here")
+
+    for library in (httpx, httpx2):
+        monkeypatch.setattr(library, "create_ssl_context", unreadable)
+    monkeypatch.setattr("httpx_refresh._oauth.exchange._ssl_contexts", {})
+    async with raw_server(reply(GOOD)) as server:
+        assert (await endpoint_at(server.url).refresh(HELD)).access_token == "A2"
+    assert read == []
+    await failing(endpoint_at("https://127.0.0.1:1/token"), "not_sent", "no client could be made")
+    assert read == ["certificates"]
+
+
+def test_a_refresh_imports_nothing_in_the_event_loop() -> None:
+    """Authlib takes longer to import than the whole of a refresh, and the claim stands meanwhile."""
+    program = """if True:
+        import json, sys, anyio, httpx
+        from httpx_refresh import MemoryStore, RefreshAuth, TokenEndpoint
+
+        answer = {"access_token": "A2", "refresh_token": "R2"}
+        client = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=answer)))
+        endpoint = TokenEndpoint("https://as.test/token", "id", "secret", client=client, origins="any")
+        auth = RefreshAuth(endpoint, MemoryStore(json.dumps({"access_token": "A1", "refresh_token": "R1"})))
+        assert anyio.run(auth.refresh).access_token == "A2"
+        print(*(name for name in sys.modules if name.partition(".")[0] == "authlib"))
+    """
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == []
 
 
 @pytest.mark.anyio

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlencode
 
 import httpx
 
@@ -72,7 +73,7 @@ class EndpointOptions(LoginOptions, total=False):
 class TokenEndpoint:
     """Spend a refresh token at an authorization server's token endpoint (RFC 6749 §6).
 
-    Authlib writes the request. Requests go over https only (loopback excepted), no redirect is followed, and at most
+    Requests go over https only (loopback excepted), no redirect is followed, and at most
     1 MiB of the answer is read. Up to 64 KiB of further fields are kept with the tokens; the largest are dropped first.
     An `id_token` is kept as it was received, and is not verified.
 
@@ -272,13 +273,12 @@ class TokenEndpoint:
             raise ReauthorizationRequired(
                 f"The refresh token for {self.name} is not text that can be sent. Log in again."
             )
-        # Imported here: importing the library stays fast.
-        from authlib.oauth2.rfc6749.parameters import prepare_token_request
-
         params = {**self.login.resource_params(), **self.params, **self.refresh_params}
         if claims is not None:
             params = with_claims(params, claims)
-        body = prepare_token_request("refresh_token", refresh_token=refresh_token, **params)
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token, **params}
+        # RFC 6749 §3.2: a parameter without a value is as good as omitted. Not all servers know.
+        body = urlencode({name: value for name, value in form.items() if value})
         client, asked_at = self._client, time.time()
         came = refreshed(
             await client.post(body, url=self.refresh_url),

@@ -234,8 +234,10 @@ _FACTORY = (
 async def _client_of(source: Any, url: str) -> Any:
     """Return the client to ask with, or a `NoAnswer` if there is none that could."""
     if source is None:
+        if httpx.URL(url).scheme == "http":
+            return library_asking().AsyncClient(verify=_TRUSTS_NOBODY, trust_env=False)
         await prepared(None)
-        return client_maker(tunnelled=httpx.URL(url).scheme == "https")()
+        return client_maker(tunnelled=True)()
     if isinstance(source, CLIENTS):
         if source.is_closed:
             return _unfit(f"the client passed as client= is closed; {_FACTORY}")
@@ -284,3 +286,6 @@ async def prepared(source: object) -> None:
 
 _ssl_contexts: dict[Any, ssl.SSLContext] = {}
 """Each library's own context, once it was made."""
+
+_TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients that connect without TLS: they need no certificates, which take long to read."""

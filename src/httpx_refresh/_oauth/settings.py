@@ -21,10 +21,9 @@ from .answer import Refusal
 
 CLIENTS: tuple[type[Any], ...] = tuple(library.AsyncClient for library in LIBRARIES)
 
-# What a token request says by itself (RFC 6749 §6, RFC 7521 §4.2); `body` is a word of Authlib's.
+# What a token request says by itself (RFC 6749 §6, RFC 7521 §4.2).
 _RESERVED = frozenset(
     {
-        "body",
         "client_assertion",
         "client_assertion_type",
         "client_id",
