@@ -182,11 +182,13 @@ def _tenants(results: dict[str, Any]) -> Iterable[Table]:
         f"All of {mass['tenants']:,} tenants expire at once",
         "seconds",
         "times the same requests alone",
+        "without the collector",
         "token requests a tenant",
     )
     table.add_row(
         _spread(mass["seconds"], 2),
         _spread(mass["ratio"], 2),
+        _spread(mass["ratio_without_collector"], 2),
         f"{mass['token_requests_a_tenant']:g}",
     )
     yield table
