@@ -113,6 +113,8 @@ def sync_callers(chance: random.Random) -> Plan:
             ["cancel"],
             ["cancel"],
             ["cancel", "shutdown"],
+            ["exit"],
+            ["exit", "cancel"],
             ["crash", "cancel"],
             ["stop"],
             ["endpoint", "cancel"],

@@ -338,6 +338,15 @@ def given_up_is_cancelled(patch: pytest.MonkeyPatch) -> None:
     edited(own_loop, "run", "future.cancel()", f"future.cancel() and {everything}")(patch)
 
 
+def exit_without_waiting(patch: pytest.MonkeyPatch) -> None:
+    """The end of the interpreter does not wait for what runs on the library's own loop."""
+
+    async def end_tasks() -> None:
+        return
+
+    patch.setattr(own_loop, "_end_tasks", end_tasks)
+
+
 # -- stores and endpoints ------------------------------------------------------------------------------------------
 
 
@@ -494,7 +503,8 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
         "loop ends": "exchange_cancelled awaited_once_more",
         "loops closed": "closed_loop_is_waited_for",
         "sync callers": (
-            "sync_callers_do_not_join sync_callers_refresh_by_themselves given_up_is_cancelled"
+            "sync_callers_do_not_join sync_callers_refresh_by_themselves given_up_is_cancelled "
+            "exit_without_waiting"
         ),
         "closing": "closing_spends",
         "freezes": (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from httpx_refresh import RefreshAuth
+from httpx_refresh._refresh import own_loop
 from httpx_refresh._refresh.host import Host
 from httpx_refresh._refresh.session import Session
 from httpx_refresh._refresh.slot import Slot
@@ -306,6 +307,24 @@ class Process:
         closing = loop.create_task(self._aclose())
         closing.add_done_callback(lambda _: self._cancel_all(loop, exits=exits))
 
+    def _exit(self) -> None:
+        """End as the interpreter does: what runs on the library's own loop is told so, and is waited for."""
+        world, own = self.world, self.own
+
+        def ends() -> None:
+            if self.alive:
+                self.die()
+                world.after(world.random.uniform(0.0, 3.0 * self.refresh_timeout), self.restart)
+
+        if own is None:
+            ends()
+            return
+        for thread in self.threads:  # Daemon threads: they do not go on.
+            thread.die()
+        ending = own.loop.create_task(own_loop._end_tasks())
+        ending.add_done_callback(lambda _: world.after(0.0, ends))
+        world.at(self.machine.moment(self.machine.monotonic() + own.longest), ends)
+
     async def _aclose(self) -> None:
         """Close, and see that this takes no longer than it may, and spends nothing for nobody."""
         world, watch = self.world, self.world.watch
@@ -365,8 +384,7 @@ class Process:
         world = self.world
         world.note(self.name, "exits" if exits else "closes a loop")
         if exits:
-            self.die()
-            world.after(world.random.uniform(0.0, 3.0 * self.refresh_timeout), self.restart)
+            self._exit()
             return
         self._callers = {task: its for task, its in self._callers.items() if its is not loop}
         loop.close()
