@@ -402,8 +402,12 @@ async def test_three_sends_are_the_most_however_many_new_tokens_others_bring() -
 
 
 @pytest.mark.anyio
-async def test_one_request_refreshes_once_also_if_others_are_accepted_with_the_new_token() -> None:
-    endpoint = Endpoint()
+@virtual_time
+async def test_one_request_refreshes_once_also_if_others_are_accepted_with_the_new_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use_loop_time(monkeypatch)
+    endpoint = Endpoint(clock=loop_wall)
     auth = RefreshAuth(endpoint, Store(endpoint.text()))
 
     async def answer(request: httpx.Request) -> httpx.Response:

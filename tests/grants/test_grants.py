@@ -24,7 +24,8 @@ from httpx_refresh import (
 from httpx_refresh._refresh.record import parse
 from httpx_refresh.grants import ID_TOKEN, ClientCredentials, Grant, TokenExchange
 from httpx_refresh.testing import Answer, AuthorizationServer, LostAnswer, LostRequest, Outage
-from tests.fakes import client_of, endpoint_of
+from tests.fakes import client_of, endpoint_of, loop_wall, use_loop_time
+from tests.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio
 
@@ -110,8 +111,12 @@ async def test_a_token_about_to_expire_is_replaced_ahead_of_it_while_requests_go
     assert parse(store.peek()).generation == 2
 
 
-async def test_a_refresh_token_among_client_credentials_is_neither_kept_nor_used() -> None:
-    server = AuthorizationServer()
+@virtual_time
+async def test_a_refresh_token_among_client_credentials_is_neither_kept_nor_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use_loop_time(monkeypatch)
+    server = AuthorizationServer(clock=loop_wall)
     server.token_behaviour = Answer(fields={"refresh_token": "SECRET-r"})
     store = MemoryStore()
     auth = RefreshAuth(ClientCredentials(endpoint_of(server)), store)
@@ -453,8 +458,14 @@ async def test_a_token_is_exchanged_for_another() -> None:
     }
 
 
-async def test_an_exchange_starts_and_then_refreshes_with_the_rules_of_rotation() -> None:
-    server = AuthorizationServer(subject_tokens=["SECRET-s"], exchange_is_refreshable=True)
+@virtual_time
+async def test_an_exchange_starts_and_then_refreshes_with_the_rules_of_rotation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use_loop_time(monkeypatch)
+    server = AuthorizationServer(
+        subject_tokens=["SECRET-s"], exchange_is_refreshable=True, clock=loop_wall
+    )
     store = MemoryStore()
     web = RefreshAuth(TokenExchange(endpoint_of(server), "SECRET-s"), store)
     with pytest.raises(ReauthorizationRequired, match="holds no token"):

@@ -33,6 +33,8 @@ async def listening(app: Any) -> AsyncIterator[str]:
         f"fd://{listener.detach()}"
     ]  # From now on the server owns the socket and closes it.
     config.loglevel = "CRITICAL"
+    # At the end all clients are closed, and an endless answer still goes on.
+    config.graceful_timeout = 0.05
     stop = anyio.Event()
     async with anyio.create_task_group() as group:
         group.start_soon(lambda: serve(app, config, shutdown_trigger=stop.wait))

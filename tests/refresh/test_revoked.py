@@ -21,7 +21,18 @@ from httpx_refresh import (
 from httpx_refresh._refresh.record import write
 from httpx_refresh.events import Event, Refreshed
 from httpx_refresh.testing import AuthorizationServer, Gate
-from tests.fakes import Api, Endpoint, Store, any_write, auth_of, client_of, endpoint_of
+from tests.fakes import (
+    Api,
+    Endpoint,
+    Store,
+    any_write,
+    auth_of,
+    client_of,
+    endpoint_of,
+    loop_wall,
+    use_loop_time,
+)
+from tests.virtual_time import virtual_time
 
 
 class Revoking(Endpoint):
@@ -247,8 +258,12 @@ async def test_an_expired_token_that_cannot_be_renewed_goes_out_and_the_api_says
 
 
 @pytest.mark.anyio
-async def test_a_body_that_cannot_be_sent_again_returns_the_401_too() -> None:
-    endpoint = Endpoint()
+@virtual_time
+async def test_a_body_that_cannot_be_sent_again_returns_the_401_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use_loop_time(monkeypatch)
+    endpoint = Endpoint(clock=loop_wall)
     api = Api(lambda _: False)
     auth = RefreshAuth(
         endpoint, MemoryStore(endpoint.text()), replay_limit=1, unauthorized="return"

@@ -65,8 +65,12 @@ async def test_a_thousand_waiters_look_at_the_store_once_and_write_to_it_twice()
 
 
 @pytest.mark.anyio
-async def test_twelve_staggered_refusals_of_one_old_token_make_one_token_request() -> None:
-    server = AuthorizationServer()
+@virtual_time
+async def test_twelve_staggered_refusals_of_one_old_token_make_one_token_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use_loop_time(monkeypatch)
+    server = AuthorizationServer(clock=loop_wall)
     auth = auth_of(server)
     gates = [Gate() for _ in range(12)]
     done: list[int] = []
