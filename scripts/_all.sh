@@ -29,6 +29,7 @@ test_all() { # INSTALL COVERAGE
         fi
         make_env ".venvs/$version" "$python" -e . --group all-tests
     done
+    [ -n "$lowest" ] || say "no uv here: the lowest versions of the dependencies are not tried"
     local bin=.venvs/$last/bin
     [ -z "$install" ] || install_servers "$bin/python"
     missing=$(missing_servers "$bin/python" | paste -sd, | sed 's/,/, /g')
