@@ -91,6 +91,6 @@ class Steps(trio.abc.Instrument):
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
 
-    def trio_run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do what `trio.run` does, and count the steps."""
-        trio.run(main, instruments=[self])
+    def trio_run(self, main: Callable[[], Coroutine[Any, Any, None]], **options: Any) -> None:
+        """Do what `trio.run` does with these options, and count the steps."""
+        trio.run(main, instruments=[self], **options)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
 import trio
+from trio.testing import MockClock
 
-from httpx_refresh import RefreshAuth, RefreshUnavailable
-from tests.fakes import Endpoint, Store
+from httpx_refresh import RefreshAuth, RefreshUnavailable, Token
+from httpx_refresh._refresh import host
+from tests.fakes import Endpoint, Store, loop_wall, results
 from tests.refresh.stepping import Steps
+from tests.virtual_time import VirtualTimeLoop
 
 
 def _uvloop() -> asyncio.AbstractEventLoop:
@@ -42,8 +47,8 @@ def sweep(run: Callable[[int], Steps]) -> int:
 class World:
     """An expired token, and the object that refreshes it."""
 
-    def __init__(self) -> None:
-        self.endpoint = Endpoint()
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self.endpoint = Endpoint(clock=clock)
         self.store = Store(self.endpoint.text(expires_in=-1))
         self.auth = RefreshAuth(self.endpoint, self.store)
 
@@ -207,6 +212,120 @@ def test_trio_run_ends_after_every_single_step(closing: bool) -> None:
         steps.trio_run(main)
         ends.add(world.assert_nothing_is_lost())
         world.assert_the_next_run_goes_on(trio.run)
+        return steps
+
+    assert sweep(run) > 10
+    assert ends == {0, 1}
+
+
+# -- an object that is closed --------------------------------------------------------------------------------------
+
+
+class Closing(World):
+    """Two callers need a token, and at one step of theirs the object is closed.
+
+    The trouble that they meet: `busy`, the endpoint answers only the third request; `full`, the store takes the new
+    token at the fourth try; `broken`, it never takes it.
+    """
+
+    def __init__(self, trouble: str) -> None:
+        super().__init__(clock=loop_wall)
+        self.handed_over: list[Token] = []
+        self.answers: list[str] = []
+        self.auth = RefreshAuth(self.endpoint, self.store, on_unsaved=self.handed_over.append)
+        self.stop = anyio.Event()
+        if trouble == "busy":
+            self.endpoint.script += [RefreshUnavailable("busy", outcome="busy")] * 2
+        if trouble in ("full", "broken"):
+            tries = itertools.count(1)
+            self.store.fails = lambda record: (
+                results(record) and (trouble == "broken" or next(tries) < 4)
+            )
+
+    async def call(self) -> None:
+        try:
+            self.answers.append((await self.auth.token()).access_token)
+        except RefreshUnavailable as error:
+            self.answers.append(error.outcome)
+
+    async def close(self) -> None:
+        await self.stop.wait()
+        await self.auth.aclose()
+        assert not self.auth._session._flights
+        self.stop = anyio.Event()
+
+    def assert_nothing_is_lost(self) -> int:
+        """Return how many tokens were issued. The newest is in the store, or it was handed over."""
+        assert len(self.answers) == 2
+        assert len(set(self.answers)) == 1
+        endpoint = self.endpoint
+        if self.answers[0] == "SECRET-a1":
+            assert endpoint.issued == 1
+        saved = self.store.record.token
+        assert saved is not None
+        newest = [saved.refresh_token, *(token.refresh_token for token in self.handed_over)]
+        assert endpoint.current.refresh_token in newest
+        assert set(endpoint.asked) <= {"SECRET-r0"}
+        assert endpoint.issued <= 1
+        return endpoint.issued
+
+
+CLOSED = {name: options for name, options in ASYNCIO.items() if name != "uvloop"}
+
+
+@pytest.mark.parametrize("trouble", ["none", "busy", "full", "broken"])
+@pytest.mark.parametrize("loop", CLOSED.values(), ids=CLOSED)
+@pytest.mark.usefixtures("loop_time")
+def test_asyncio_an_object_is_closed_after_every_single_step(
+    loop: dict[str, Any], trouble: str
+) -> None:
+    ends = set()
+
+    def run(at: int) -> Steps:
+        worlds: list[Closing] = []
+        steps = Steps(at, lambda: [world.stop.set() for world in worlds])
+
+        async def main() -> None:
+            world = Closing(trouble)
+            worlds.append(world)
+            tasks = [asyncio.create_task(call()) for call in (world.close, world.call, world.call)]
+            await asyncio.wait(tasks[1:])
+            world.stop.set()
+            await asyncio.gather(*tasks)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            assert all(task.done() for task in host._running[asyncio.get_running_loop()])
+
+        steps.asyncio_run(main, new_loop=VirtualTimeLoop, **loop)
+        (world,) = worlds
+        ends.add(world.assert_nothing_is_lost())
+        return steps
+
+    assert sweep(run) > 10
+    assert ends == {0, 1}
+
+
+@pytest.mark.parametrize("trouble", ["none", "busy", "full", "broken"])
+@pytest.mark.usefixtures("loop_time")
+def test_trio_an_object_is_closed_after_every_single_step(trouble: str) -> None:
+    ends = set()
+
+    def run(at: int) -> Steps:
+        worlds: list[Closing] = []
+        steps = Steps(at, lambda: [world.stop.set() for world in worlds])
+
+        async def main() -> None:
+            world = Closing(trouble)
+            worlds.append(world)
+            async with trio.open_nursery() as closing:
+                closing.start_soon(world.close)
+                async with trio.open_nursery() as calls:
+                    calls.start_soon(world.call)
+                    calls.start_soon(world.call)
+                world.stop.set()
+
+        steps.trio_run(main, clock=MockClock(autojump_threshold=0))
+        (world,) = worlds
+        ends.add(world.assert_nothing_is_lost())
         return steps
 
     assert sweep(run) > 10
