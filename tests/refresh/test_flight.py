@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import errno
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,54 @@ async def test_without_a_refresh_token_a_login_is_asked_for_once_one_is_needed()
     with pytest.raises(ReauthorizationRequired, match="no refresh token beside it"):
         await auth.refresh()
     assert endpoint.asked == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("there", ["", "\n"])
+async def test_a_file_that_somebody_has_only_made_holds_no_token_yet(
+    tmp_path: Path, there: str
+) -> None:
+    path = tmp_path / "token.json"
+    path.write_text(there)
+    path.chmod(0o600)
+    with pytest.raises(ReauthorizationRequired, match=r"holds no token for Fake yet\. Log in"):
+        await RefreshAuth(Endpoint(), FileStore(path)).token()
+    assert path.read_text() == there
+
+
+def _said(error: Exception, reason: object) -> Exception:
+    error.store_reason = reason  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "error, says",
+    [
+        (OSError(errno.ENOSPC, "SECRET"), "(OSError: No space left on device)"),
+        (OSError(errno.EIO, "SECRET", "/t.json"), "(OSError: Input/output error: '/t.json')"),
+        (OSError(errno.EIO, "SECRET", 5), "(OSError: Input/output error)"),
+        (OSError(errno.EIO, "SECRET", b"SECRET"), "(OSError: Input/output error)"),
+        (OSError(-2, "SECRET"), "(OSError)"),
+        (OSError("SECRET"), "(OSError)"),
+        (OSError("SECRET", "SECRET"), "(OSError)"),
+        (KeyError("SECRET"), "(KeyError)"),
+        (_said(KeyError("SECRET"), "25006"), "(KeyError: 25006)"),
+        (_said(OSError(errno.EIO, "SECRET"), "a\nline"), "(OSError: a line)"),
+        (_said(OSError(errno.EIO, "SECRET"), b"SECRET"), "(OSError: Input/output error)"),
+    ],
+)
+async def test_a_store_s_error_says_why_in_words_that_hold_no_secret(
+    error: Exception, says: str
+) -> None:
+    class Broken(MemoryStore):
+        async def load(self) -> str | None:
+            raise error
+
+    with pytest.raises(StoreError) as caught:
+        await RefreshAuth(Endpoint(), Broken()).token()
+    assert says in str(caught.value)
+    assert "SECRET" not in str(caught.value)
 
 
 @pytest.mark.anyio

@@ -312,13 +312,17 @@ async def test_a_logout_during_a_refresh_is_not_undone() -> None:
     assert it.store.text == revoked
 
 
-async def test_a_slot_that_was_emptied_during_a_refresh_gets_the_new_pair() -> None:
+@pytest.mark.parametrize(
+    "left", [None, "", " \n"], ids=["nothing", "an empty file", "a blank line"]
+)
+async def test_a_slot_that_was_emptied_during_a_refresh_gets_the_new_pair(left: str | None) -> None:
+    """Somebody deleted the file, or ran `> token.json`, or `echo > token.json`."""
     it = Setup()
     it.endpoint.gate = Gate()
     async with anyio.create_task_group() as group:
         group.start_soon(it.auth.token)
         await it.endpoint.gate.arrived()
-        it.store.text = None
+        it.store.text = left
         it.endpoint.gate.release()
     assert it.store.record.token == await it.auth.token()
     assert it.store.record.generation == 1

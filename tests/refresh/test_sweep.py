@@ -256,10 +256,11 @@ class Closing(World):
 
     def assert_nothing_is_lost(self) -> int:
         """Return how many tokens were issued. The newest is in the store, or it was handed over."""
+        # They may differ: what comes once the object is closed starts anew.
         assert len(self.answers) == 2
-        assert len(set(self.answers)) == 1
+        assert set(self.answers) <= {"SECRET-a1", "not_sent", "busy"}
         endpoint = self.endpoint
-        if self.answers[0] == "SECRET-a1":
+        if "SECRET-a1" in self.answers:
             assert endpoint.issued == 1
         saved = self.store.record.token
         assert saved is not None
@@ -283,7 +284,12 @@ def test_asyncio_an_object_is_closed_after_every_single_step(
 
     def run(at: int) -> Steps:
         worlds: list[Closing] = []
-        steps = Steps(at, lambda: [world.stop.set() for world in worlds])
+
+        def act() -> None:
+            for world in worlds:
+                world.stop.set()
+
+        steps = Steps(at, act)
 
         async def main() -> None:
             world = Closing(trouble)
@@ -293,7 +299,8 @@ def test_asyncio_an_object_is_closed_after_every_single_step(
             world.stop.set()
             await asyncio.gather(*tasks)
             assert asyncio.all_tasks() == {asyncio.current_task()}
-            assert all(task.done() for task in host._running[asyncio.get_running_loop()])
+            left: set[Any] = host._running[asyncio.get_running_loop()]
+            assert all(task.done() for task in left)
 
         steps.asyncio_run(main, new_loop=VirtualTimeLoop, **loop)
         (world,) = worlds
@@ -311,7 +318,12 @@ def test_trio_an_object_is_closed_after_every_single_step(trouble: str) -> None:
 
     def run(at: int) -> Steps:
         worlds: list[Closing] = []
-        steps = Steps(at, lambda: [world.stop.set() for world in worlds])
+
+        def act() -> None:
+            for world in worlds:
+                world.stop.set()
+
+        steps = Steps(at, act)
 
         async def main() -> None:
             world = Closing(trouble)

@@ -14,10 +14,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, ResponseError
 
+from httpx_refresh import RefreshAuth, StoreError
 from httpx_refresh.stores.encrypted import EncryptedStore
 from httpx_refresh.stores.redis import RedisStore, _withhold
 from httpx_refresh.stores.urls import open_store
 from httpx_refresh.testing import check_store
+from tests.fakes import Endpoint
 
 from .secrecy import everything_said, everything_shown
 
@@ -112,6 +114,36 @@ async def test_a_key_of_another_type_is_redis_own_error_and_stays(redis_url: str
             await store.replace(None, "secret-text")
         assert "secret" not in everything_shown(caught.value)
         assert await client.type(key) in {b"list", "list"}
+
+
+@ASYNCIO
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "setting, code", [("min-replicas-to-write", "NOREPLICAS"), ("maxmemory", "OutOfMemoryError")]
+)
+async def test_a_server_that_takes_no_writes_is_an_error_that_says_why(
+    redis_url: str, key: str, setting: str, code: str
+) -> None:
+    endpoint = Endpoint()
+    async with connected(redis_url) as client:
+        store = RedisStore(client, key)
+        assert await store.replace(None, endpoint.text(expires_in=-1))
+        await client.config_set(setting, 1)
+        try:
+            with pytest.raises(StoreError, match=rf"could not be written \(.*{code}\)"):
+                await RefreshAuth(endpoint, store).token()
+        finally:
+            await client.config_set(setting, 0)
+    assert endpoint.asked == []
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_a_failing_read_says_why_too(redis_url: str, key: str) -> None:
+    async with connected(redis_url) as client:
+        await client.lpush(key, "element")
+        with pytest.raises(StoreError, match=r"could not be read \(ResponseError: WRONGTYPE\)"):
+            await RefreshAuth(Endpoint(), RedisStore(client, key)).token()
 
 
 @ASYNCIO

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
 import tracemalloc
 import weakref
 from collections.abc import AsyncIterator
@@ -17,9 +18,11 @@ from sqlalchemy import URL, MetaData, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from httpx_refresh import RefreshAuth, StoreError
 from httpx_refresh.stores.encrypted import EncryptedStore
 from httpx_refresh.stores.sql import SQLStore, _is_conflict, _without_texts, token_table
 from httpx_refresh.testing import check_store
+from tests.fakes import Endpoint
 
 from .race import check_race
 from .secrecy import everything_said
@@ -280,6 +283,41 @@ async def test_an_update_that_a_check_refuses_is_an_error_without_the_text(
         assert "sesame" not in said
         assert SECRET.encode().hex()[:20] not in said.lower()
         assert await store.load() == "sesame-old"
+
+
+def _only_reads(connection: Any, _: object) -> None:
+    connection.cursor().execute("PRAGMA query_only = 1")
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+async def test_a_database_that_takes_no_writes_is_an_error_that_says_why(
+    database: URL, table: str
+) -> None:
+    """A standby after a failover, a table that an operator locked, a file that is read-only."""
+    endpoint = Endpoint()
+    only_reads: dict[str, Any] = {
+        "asyncpg": {"server_settings": {"default_transaction_read_only": "on"}},
+        "psycopg": {"options": "-c default_transaction_read_only=on"},
+        "aiomysql": {"init_command": "SET SESSION TRANSACTION READ ONLY"},
+        "aiosqlite": {},
+    }
+    async with connected(database) as engine:
+        store = SQLStore(engine, "key", table=table)
+        await store.create_table()
+        assert await store.replace(None, endpoint.text(expires_in=-1))
+    driver = database.get_driver_name()
+    async with connected(database, connect_args=only_reads[driver]) as engine:
+        if driver == "aiosqlite":
+            event.listen(engine.sync_engine, "connect", _only_reads)
+        with pytest.raises(StoreError) as caught:
+            await RefreshAuth(endpoint, SQLStore(engine, "key", table=table)).token()
+    assert re.search(
+        r"could not be written \(\w+: (ReadOnlySQLTransactionError 25006|ReadOnlySqlTransaction 25006"
+        r"|25006 1792|SQLITE_READONLY)\)",
+        str(caught.value),
+    )
+    assert endpoint.asked == []
 
 
 @ONE_LOOP

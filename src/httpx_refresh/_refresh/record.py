@@ -231,14 +231,19 @@ def fingerprint(refresh_token: str) -> str:
     return hashlib.sha256(refresh_token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def is_blank(text: str | None) -> bool:
+    """Whether nothing is there: no text, or that of a file which somebody has made or emptied."""
+    return text is None or not text or text.isspace()
+
+
 def parse(text: str | None) -> Record:
     """Read a text of the store.
 
     Raises:
         BadText: it is no token.
     """
-    if text is None:
-        return Record(None)
+    if text is None or is_blank(text):
+        return Record(text)
     try:
         fields = read_json(text)
     except RecursionError:

@@ -5,6 +5,7 @@ It reads, judges what it read, and swaps; whether to wait or to spend is not dec
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -408,7 +409,7 @@ class Slot:
         except Exception as error:
             raised = error.error if isinstance(error, CallRaised) else error
             outcome = type(raised).__name__
-            what = outcome + _place_of(raised)
+            what = outcome + _reason_of(raised)
             caused_by = cause_of(raised)
             method = _OPERATIONS[done]
             is_sync = not iscoroutinefunction(getattr(self.store, method, None))
@@ -437,10 +438,19 @@ def _a(value: object) -> str:
     return "None" if value is None else f"an object of type {type(value).__name__}"
 
 
-def _place_of(error: BaseException) -> str:
-    """Say which file an operating system's error is about, and its reason; empty for any other error."""
-    if isinstance(error, OSError) and error.errno is not None and isinstance(error.filename, str):
-        return f": {os.strerror(error.errno)}: {shown(error.filename, 300)!r}"
+def _reason_of(error: BaseException) -> str:
+    """Say why a call of the store failed: in the store's words, or in the operating system's; else it is empty.
+
+    What the error itself says is not repeated: it may quote the text.
+    """
+    reason = getattr(error, "store_reason", None)
+    if isinstance(reason, str):
+        return f": {shown(reason, 100)}"
+    number = error.errno if isinstance(error, OSError) else None
+    if number is not None and number in errno.errorcode:
+        name = getattr(error, "filename", None)
+        file = f": {shown(name, 300)!r}" if isinstance(name, str) else ""
+        return f": {os.strerror(number)}{file}"
     return ""
 
 

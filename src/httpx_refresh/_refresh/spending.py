@@ -36,6 +36,7 @@ from .record import (
     Pause,
     Record,
     fingerprint,
+    is_blank,
     merged,
 )
 from .refusals import Need, after_claims, after_fruit, after_refresh
@@ -579,7 +580,7 @@ class Spending:
     def _may_replace(self, there: Record) -> bool:
         """Whether what stands there is older than what became of this spending."""
         outcome = self.outcome
-        if isinstance(outcome, Renewed) and there.text is None:
+        if isinstance(outcome, Renewed) and is_blank(there.text):
             return True
         return isinstance(outcome, (Renewed, Refused)) and there.same_base(self._base)
 

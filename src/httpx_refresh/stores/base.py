@@ -15,6 +15,7 @@ __all__ = [
     "encode_text",
     "quotes",
     "require_asyncio",
+    "say_reason",
 ]
 
 _PIECE = 8  # characters of a text that a message may not repeat
@@ -36,7 +37,9 @@ class TokenStore(Protocol):
       swap wrote: a store with replicas reads and compares where it writes.
 
     A store raises its backend's own errors. After an error it is not known whether the swap took
-    place, so the caller loads the text to find out.
+    place, so the caller loads the text to find out. `StoreError` does not repeat what an error says, which may
+    quote the text. It says the error's type, an operating system's reason, and the error's attribute `store_reason`,
+    a few words or a code that hold nothing of the text, if the store has set it.
 
     A store may also implement `ClaimLock` and `WakingStore`, which shorten waits. It may have the
     attribute `slot`, a `str` that names it among all stores; `EncryptedStore` binds texts to it.
@@ -116,6 +119,11 @@ class OneLoop(Protocol):
         Errors show it to users of sync clients, whose refreshes run on an event loop of the library.
         """
         ...
+
+
+def say_reason(error: Exception, reason: str) -> None:
+    """Have `StoreError` say this of a store's error; see `TokenStore`."""
+    error.store_reason = reason  # type: ignore[attr-defined]  # anybody's exception
 
 
 def quotes(message: str, texts: Iterable[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from .base import (
     encode_text,
     quotes,
     require_asyncio,
+    say_reason,
 )
 from .redis_listening import listening
 
@@ -117,7 +119,13 @@ class RedisStore:
         require_asyncio("RedisStore")
         # Decoded here, and not by a client with decode_responses: that may have another encoding,
         # and its UnicodeDecodeError would hold the value.
-        data: bytes | None = await self._client.execute_command("GET", self._key, NEVER_DECODE=True)
+        try:
+            data: bytes | None = await self._client.execute_command(
+                "GET", self._key, NEVER_DECODE=True
+            )
+        except Exception as error:  # any client's
+            _say_code(error)
+            raise
         return None if data is None else decode_text(data, f"the Redis key {self._key!r}")
 
     @frameless
@@ -131,6 +139,7 @@ class RedisStore:
             return bool(await swap(keys=[self._key], args=told))
         except Exception as error:  # any client's
             _withhold(error, [text.decode() for text in texts])
+            _say_code(error)
             raise
 
     @property
@@ -154,6 +163,16 @@ class RedisStore:
 
     def __repr__(self) -> str:
         return f"RedisStore({self._key!r})"
+
+
+def _say_code(error: Exception) -> None:
+    """Have the error's code told, where the client has no type for it: MISCONF, NOREPLICAS, BUSY, WRONGTYPE, ...
+
+    It is the first word of a server's error, in capitals (Redis serialization protocol specification, "Simple errors").
+    """
+    code = re.match(r"[A-Z]{2,20}(?= )", str(error))
+    if code is not None:
+        say_reason(error, code[0])
 
 
 def _withhold(error: Exception, texts: list[str]) -> None:

@@ -38,6 +38,7 @@ from .base import (
     encode_text,
     quotes,
     require_asyncio,
+    say_reason,
 )
 
 if TYPE_CHECKING:
@@ -170,7 +171,9 @@ class SQLStore:
         try:
             return await self._backend.run(statement, {"here": self._key.encode(), **texts})
         except DBAPIError as error:
+            reason = _reason_of(error)
             clean = _without_texts(error, texts.values())
+            say_reason(clean, reason)
             if clean is error:
                 raise
         # Raised outside the handler: the driver's error must not become the __context__.
@@ -297,6 +300,15 @@ def _codes(error: DBAPIError) -> list[str]:
 def _is_conflict(error: DBAPIError) -> bool:
     """Whether the statement was rolled back in favour of another one, and may be tried again."""
     return not _CONFLICTS.isdisjoint(_codes(error))
+
+
+def _reason_of(error: DBAPIError) -> str:
+    """Name the driver's own error, where that is another name, and the database's codes."""
+    named: BaseException = error
+    while (cause := named.__cause__) is not None:
+        named = cause  # SQLAlchemy's asyncpg has one type for all errors, and keeps the driver's.
+    name = type(named).__name__
+    return " ".join([*([] if name == type(error).__name__ else [name]), *_codes(error)])
 
 
 class _Withheld(Exception):
