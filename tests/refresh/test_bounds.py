@@ -11,7 +11,14 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from httpx_refresh import RefreshAuth, RefreshAuthError, RefreshUnavailable, StoreError, Token
+from httpx_refresh import (
+    ReauthorizationRequired,
+    RefreshAuth,
+    RefreshAuthError,
+    RefreshUnavailable,
+    StoreError,
+    Token,
+)
 from httpx_refresh._errors import Outcome
 from httpx_refresh._limits import longer
 from httpx_refresh._refresh.host import Host
@@ -356,11 +363,20 @@ async def test_a_result_that_cannot_be_saved_does_not_undo_a_login() -> None:
     assert store.record.token == await auth.token() == Token("SECRET-login", "SECRET-r9")
 
 
-@pytest.mark.parametrize("text", ["", "SECRET, not JSON", "[1]", "{}", '{"access_token": 5}'])
-async def test_a_login_repairs_a_damaged_text(text: str) -> None:
+@pytest.mark.parametrize(
+    "text, error",
+    [
+        ("", ReauthorizationRequired),
+        ("SECRET, not JSON", StoreError),
+        ("[1]", StoreError),
+        ("{}", StoreError),
+        ('{"access_token": 5}', StoreError),
+    ],
+)
+async def test_a_login_repairs_a_damaged_text(text: str, error: type[RefreshAuthError]) -> None:
     store = Store(text)
     auth = RefreshAuth(Endpoint(clock=loop_wall), store)
-    with pytest.raises(StoreError):
+    with pytest.raises(error):
         await auth.token()
     await auth.set_token(Token("SECRET-login", "SECRET-r9"))
     assert store.record.token == await auth.token() == Token("SECRET-login", "SECRET-r9")
