@@ -657,6 +657,17 @@ def test_a_sync_call_on_the_library_s_own_loop_raises_at_once() -> None:
     assert auth.sync.token().access_token == endpoint.current.access_token
 
 
+@both_libraries
+def test_a_good_token_goes_to_no_other_origin(http: Any) -> None:
+    endpoint, api = Endpoint(), SyncApi()
+    with api.sync_client(RefreshAuth(endpoint, store_of(endpoint)), http) as client:
+        for _ in range(2):  # A request in between has had the token.
+            with pytest.raises(OriginNotAllowed):
+                client.get("https://elsewhere.test/")
+            assert client.get("/").status_code == 200
+    assert api.seen == ["SECRET-a0"] * 2
+
+
 def test_a_token_of_the_wrong_type_stays_in_no_frame() -> None:
     endpoint = Endpoint()
     auth = RefreshAuth(endpoint, store_of(endpoint))

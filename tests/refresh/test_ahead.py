@@ -143,6 +143,18 @@ async def test_a_refresh_ahead_that_fails_is_logged_and_tried_again_later(
     ]
 
 
+async def test_a_refresh_ahead_that_fails_is_tried_again_within_half_of_the_time_that_is_left() -> (
+    None
+):
+    endpoint, _, auth = holding(10)
+    endpoint.script.append(RefreshUnavailable("down", outcome="refused"))
+    before = anyio.current_time()
+    while anyio.current_time() - before < 6:
+        await auth.token()
+        await anyio.sleep(0.1)
+    assert (len(endpoint.asked), endpoint.issued) == (2, 1)
+
+
 async def test_a_refresh_ahead_asks_once_where_what_was_sent_may_be_spent() -> None:
     endpoint, store, auth = holding(50)
     endpoint.always = RefreshUnavailable("503", outcome="unknown", transient=True)

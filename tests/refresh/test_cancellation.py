@@ -13,7 +13,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from httpx_refresh import RefreshAuth, StoreError, Token
+from httpx_refresh import RefreshAuth, RefreshUnavailable, StoreError, Token
 from httpx_refresh.testing import Gate
 from tests.fakes import Endpoint, Store, claims, loop_wall, no_write, results, use_loop_time
 
@@ -190,6 +190,21 @@ async def test_a_flight_outlives_its_caller_and_its_refresh_auth() -> None:
 def _guard() -> asyncio.Task[Any]:
     (guard,) = [one for one in asyncio.all_tasks() if one.get_name() == "httpx-refresh guard"]
     return guard
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_who_waits_for_a_refresh_that_is_cancelled_before_its_first_step_is_told_so() -> None:
+    """Somebody has cancelled all tasks of the event loop but the waiter's."""
+    endpoint = Endpoint()
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)))
+    caller = asyncio.create_task(auth.token())
+    await asyncio.sleep(0)
+    _guard().cancel()
+    with anyio.fail_after(60), pytest.raises(RefreshUnavailable, match="loop ended") as caught:
+        await caller
+    assert (caught.value.outcome, endpoint.asked) == ("not_sent", [])
+    assert (await auth.token()).access_token == "SECRET-a1"
 
 
 @pytest.mark.anyio

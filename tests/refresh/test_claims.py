@@ -287,6 +287,13 @@ async def test_a_claim_looks_through_no_claims_that_hold_nothing(
     claims = [one.claim(None) for one in slots]
     looked: list[object] = []
     monkeypatch.setattr(slot, "is_closed", looked.append)
+
+    class Standing(dict[str, Any]):
+        def __iter__(self) -> Any:
+            looked.append(self)
+            return super().__iter__()
+
+    monkeypatch.setattr(slot, "_standing", Standing(slot._standing))
     one_more = slots[0].claim(None)
     assert looked == []
     for of, claim in zip([*slots, slots[0]], [*claims, one_more], strict=True):

@@ -226,6 +226,45 @@ async def test_a_request_that_fails_while_its_object_is_closed_is_told(loop_time
 
 @virtual_time
 @pytest.mark.anyio
+async def test_a_wait_that_is_closed_is_told_nobody_and_holds_up_no_later_request(
+    loop_time: None,
+) -> None:
+    endpoint, seen = Endpoint(clock=loop_wall), Seen()
+    claim = {"by": "elsewhere:1", "nonce": "n1", "since": loop_wall()}
+    store = Store(endpoint.text(expires_in=-1, generation=4, redeeming=claim))
+    auth = RefreshAuth(endpoint, store, on_event=seen)
+
+    async def call() -> None:
+        with pytest.raises(RefreshUnavailable, match="before anything was sent"):
+            await auth.token()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        await anyio.sleep(1)
+        await auth.aclose()
+    endpoint.issued = 3
+    store.text = endpoint.text(expires_in=3600, generation=5)
+    assert (await auth.token()).access_token == "SECRET-a3"
+    assert "RefreshFailed" not in seen.kinds()
+
+
+@virtual_time
+@pytest.mark.anyio
+async def test_a_look_at_an_emptied_store_tells_of_no_token(loop_time: None) -> None:
+    endpoint, seen = Endpoint(clock=loop_wall), Seen()
+    store = Store(endpoint.text(expires_in=3600))
+    auth = RefreshAuth(endpoint, store, on_event=seen)
+    async with Api(lambda _: False).client(auth) as client:
+        assert (await client.get("/")).status_code == 401  # From now on it is in doubt.
+        await anyio.sleep(3)
+        await RefreshAuth(endpoint, store).forget()
+        told = len(seen.told())
+        assert (await client.get("/")).status_code == 401
+    assert seen.kinds()[told:] == []
+
+
+@virtual_time
+@pytest.mark.anyio
 async def test_a_failure_is_told_with_the_generation_of_the_token_in_use(loop_time: None) -> None:
     endpoint, seen = Endpoint(clock=loop_wall), Seen()
     auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)), on_event=seen)

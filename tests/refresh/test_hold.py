@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from httpx_refresh import RefreshAuth, StoreError
-from httpx_refresh._refresh import host
+from httpx_refresh._refresh import host, slot
 from httpx_refresh._refresh.host import THIS_HOST
 from tests.fakes import Endpoint, Store, loop_wall, refreshing, results
 from tests.virtual_time import virtual_time
@@ -135,6 +135,7 @@ async def test_a_claim_says_that_a_lock_is_held_and_lets_go_of_it_at_its_end() -
     assert claim is not None
     assert claim.held == THIS_HOST.machine()
     assert (store.held, store.released) == (False, 1)
+    assert claim.nonce not in slot._holding
 
 
 async def test_a_store_whose_locks_fail_is_used_without_them() -> None:

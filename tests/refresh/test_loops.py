@@ -21,6 +21,7 @@ import trio
 from anyio.lowlevel import checkpoint
 
 from httpx_refresh import FileStore, MemoryStore, RefreshAuth, RefreshUnavailable, Token
+from httpx_refresh._refresh import slot
 from httpx_refresh.testing import AuthorizationServer, Gate
 from tests.fakes import Api, Endpoint, Store, auth_of, client_of
 from tests.refresh.test_hold import Holding
@@ -169,6 +170,7 @@ def test_the_lock_of_a_claim_that_a_closed_loop_left_is_let_go_of_with_the_next_
     other = Endpoint()
     asyncio.run(_token_of(RefreshAuth(other, Store(other.text(expires_in=-1)))))
     assert (store.held, store.released) == (False, 1)
+    assert slot._holding == set()
     assert not caller.done()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from itertools import pairwise
 from typing import Literal
 
@@ -60,6 +61,19 @@ async def test_after_a_failure_callers_fail_at_once_instead_of_queueing() -> Non
     loads, before = store.loads, anyio.current_time()
     assert {await attempt(auth) for _ in range(100)} == {"no"}
     assert (len(endpoint.asked), store.loads, anyio.current_time()) == (1, loads, before)
+
+
+async def test_each_caller_within_a_pause_gets_an_error_of_its_own_with_no_other_s_frames() -> None:
+    endpoint, _, auth = expired()
+    endpoint.always = RefreshUnavailable("no", outcome="refused")
+    errors: list[RefreshUnavailable] = []
+    for _ in range(3):
+        with pytest.raises(RefreshUnavailable) as caught:
+            await auth.token()
+        errors.append(caught.value)
+    assert len({id(one) for one in errors}) == 3
+    frames = [len(list(traceback.walk_tb(one.__traceback__))) for one in errors]
+    assert frames[1] == frames[2]
 
 
 async def test_the_pause_grows_to_half_a_minute_and_ends_with_a_success() -> None:

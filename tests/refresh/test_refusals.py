@@ -40,6 +40,7 @@ from httpx_refresh._refresh.refusals import (
     after_fruit,
     after_futile,
     after_refresh,
+    early_pause,
     kind_of,
     told,
 )
@@ -548,6 +549,40 @@ async def test_one_futile_refresh_elsewhere_leaves_a_token_the_benefit_of_the_do
         store.text = write(store.record._replace(refusals=refusals), rev="v1")
         assert (await client.get("/")).status_code == status
     assert len(endpoint.asked) == asked
+
+
+@pytest.mark.parametrize("timeout, status", [(4.0, 401), (20.0, 200)])
+@marked
+async def test_a_pause_between_early_ends_is_waited_out_for_half_of_refresh_timeout_at_most(
+    timeout: float, status: int
+) -> None:
+    endpoint, store, _ = service()
+    seconds = early_pause(12)
+    assert 2.0 < seconds < 4.0
+    refusals = Refusals(12, 0, (), 0, Pause("p", seconds, loop_wall() + seconds))
+    store.text = write(store.record._replace(refusals=refusals), rev="v1")
+    auth = RefreshAuth(endpoint, store, refresh_timeout=timeout)
+    async with Api(lambda token: token != "SECRET-a0").client(auth) as client:
+        assert (await client.get("/")).status_code == status
+
+
+@marked
+async def test_an_acceptance_that_another_process_has_just_noted_is_not_told_again() -> None:
+    _, store, auth = service()
+    refusals = Refusals(
+        0,
+        2,
+        (),
+        0,
+        Pause("p", 30.0, loop_wall() + 30.0),
+        Pause("q", 300.0, loop_wall() + 300.0),
+        ("other",),
+    )
+    store.text = write(store.record._replace(refusals=refusals), rev="v1")
+    async with Api().client(auth) as client:
+        assert (await client.get("/")).status_code == 200
+        await auth.aclose()
+    assert store.loads == 1
 
 
 @marked

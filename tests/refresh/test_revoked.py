@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import traceback
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -13,6 +15,7 @@ from httpx_refresh import (
     ReauthorizationRequired,
     RefreshAuth,
     RefreshAuthError,
+    RefreshUnavailable,
     RevocationFailed,
     StoreError,
     Token,
@@ -36,8 +39,8 @@ from tests.virtual_time import virtual_time
 
 
 class Revoking(Endpoint):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.revoked: list[str | None] = []
         self.failure: Exception | None = None
 
@@ -169,6 +172,52 @@ async def test_a_server_that_does_not_answer_holds_nobody_for_ever() -> None:
     auth = RefreshAuth(endpoint, Store(endpoint.text()), refresh_timeout=0.05)
     with pytest.raises(RevocationFailed, match="no answer within"):
         await auth.revoke()
+
+
+@virtual_time
+@pytest.mark.anyio
+async def test_a_claim_that_stands_holds_nobody_who_revokes_longer_than_other_callers(
+    loop_time: None,
+) -> None:
+    endpoint = Revoking(clock=loop_wall)
+    claim = {"by": "elsewhere:1", "nonce": "n1", "since": loop_wall(), "for": 300.0}
+    auth = RefreshAuth(endpoint, Store(endpoint.text(redeeming=claim)), refresh_timeout=10.0)
+    before = anyio.current_time()
+    with pytest.raises(RefreshUnavailable, match="after 20 s"):
+        await auth.revoke()
+    assert anyio.current_time() - before < 22
+    assert endpoint.revoked == []
+
+
+@virtual_time
+@pytest.mark.anyio
+async def test_a_store_that_never_takes_it_holds_nobody_who_forgets_a_token_for_ever(
+    loop_time: None,
+) -> None:
+    class Never(Store):
+        async def replace(self, old: str | None, new: str) -> bool:
+            await anyio.sleep(0.1)
+            return False
+
+    auth = RefreshAuth(Endpoint(), Never(Endpoint().text()), refresh_timeout=10.0)
+    with anyio.fail_after(40), pytest.raises(StoreError, match="another text at each attempt"):
+        await auth.forget()
+
+
+@pytest.mark.anyio
+async def test_no_frame_of_a_failed_revocation_holds_the_token() -> None:
+    endpoint = Revoking()
+    endpoint.failure = RevocationFailed("not now")
+    auth = RefreshAuth(endpoint, Store(endpoint.text()))
+    with pytest.raises(RevocationFailed) as caught:
+        await auth.revoke()
+    ours = [
+        frame
+        for frame, _ in traceback.walk_tb(caught.value.__traceback__)
+        if "httpx_refresh" in frame.f_globals["__name__"]
+    ]
+    assert ours
+    assert "SECRET" not in "".join(repr(frame.f_locals) for frame in ours)
 
 
 @pytest.mark.anyio

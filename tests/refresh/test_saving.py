@@ -385,6 +385,30 @@ async def test_a_store_that_takes_no_result_holds_up_no_caller_for_good() -> Non
     assert it.store.record.token == await auth.token()
 
 
+async def test_a_text_that_loses_its_claim_and_changes_all_the_time_holds_up_no_caller_for_good() -> (
+    None
+):
+    class Changing(Store):
+        taken = False
+
+        async def replace(self, old: str | None, new: str) -> bool:
+            if results(parse(new)) and not self.taken:
+                self.text = it.endpoint.text(expires_in=-1, rev=str(self.tries))
+                self.text = self.text.replace("SECRET-a1", "SECRET-a0")
+                self.text = self.text.replace("SECRET-r1", "SECRET-r0")
+            return await super().replace(old, new)
+
+    it = Setup(refresh_timeout=10.0)
+    store = Changing(it.store.text)
+    auth = RefreshAuth(it.endpoint, store, refresh_timeout=10.0)
+    before = anyio.current_time()
+    assert (await auth.token()).access_token == "SECRET-a1"
+    assert anyio.current_time() - before <= 10.0
+    store.taken = True
+    await auth.aclose()
+    assert store.record.token == await auth.token()
+
+
 async def test_a_result_replaces_a_text_from_which_its_claim_was_wiped() -> None:
     it = Setup()
     it.endpoint.gate = Gate()
