@@ -60,6 +60,11 @@ class Budget:
             return True
         held = world.server.access_tokens[token.access_token]
         lead = min(process.refresh_before, plan.lifetime / 5)
+        if plan.absolute_expiry:
+            # A clock that is ahead by nearly a lifetime sees a token that has little time left, and soon none.
+            ahead = process.machine.skew
+            if held.issued_at + ahead < held.expires_at <= world.now + ahead + lead + 1.0:
+                return True
         return (
             not world.server.accepts(token.access_token)
             or held.expires_at - world.now <= lead + 1.0

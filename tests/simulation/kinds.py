@@ -301,7 +301,9 @@ def early_and_late(chance: random.Random) -> Plan:
         lifetime=300.0,
         horizon=1500.0,
         think=10.0,
-        bounds=(Bound(34, 1500.0),),  # Pauses of 0.05 s, each half as long again, up to 300 s.
+        bounds=(
+            Bound(34, 1500.0, unneeded=True),
+        ),  # Pauses of 0.05 s, each half as long again, up to 300 s.
     )
 
 

@@ -160,6 +160,13 @@ def test_sync_callers_are_interrupted_and_lose_no_grant_by_it() -> None:
     assert interrupts > 30
 
 
+def test_a_clock_that_is_ahead_by_nearly_a_lifetime_makes_short_tokens_and_no_violation() -> None:
+    """By that clock each token is good on its arrival and has expired a few seconds later: it is refreshed."""
+    outcome = simulate(2_000_474, kind="expired on arrival")
+    assert outcome.violation is None, outcome.trace
+    assert outcome.token_requests > 100
+
+
 def test_a_record_that_is_changed_after_it_was_read_is_noticed() -> None:
     with parsed_once() as unchanged:
         record = _record.parse('{"access_token": "at", "scope": ["read"]}')
