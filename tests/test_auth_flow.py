@@ -325,11 +325,27 @@ async def test_a_redirect_back_to_the_api_has_lost_the_token_and_is_passed_on(ht
 # -- construction ----------------------------------------------------------------------------------
 
 
+def declaring(**facts: object) -> Endpoint:
+    """Return a source that declares facts."""
+    source = Endpoint()
+    for name, value in facts.items():
+        setattr(source, name, value)
+    return source
+
+
 @pytest.mark.parametrize(
     "options, error, said",
     [
         ({"source": object()}, TypeError, "source must have"),
         ({"source": Endpoint}, TypeError, "source must have"),
+        ({"source": declaring(name=7)}, TypeError, "name must be a str or None"),
+        ({"source": declaring(authorization_scheme=None)}, TypeError, "scheme must be a str"),
+        ({"source": declaring(client_fingerprint=7)}, TypeError, "client_fingerprint must be"),
+        ({"source": declaring(purpose=7)}, TypeError, "purpose must be a str or None"),
+        ({"source": declaring(purpose="x" * 5_000)}, ValueError, "purpose must not be longer"),
+        ({"source": declaring(reuse_grace="no")}, TypeError, "reuse_grace must be a number"),
+        ({"source": declaring(reuse_grace=-1)}, ValueError, "reuse_grace must be finite"),
+        ({"source": declaring(ends_previous="no")}, TypeError, "ends_previous must be True"),
         ({"store": object()}, TypeError, "store must have"),
         ({"store": "token.json"}, TypeError, "not a path. Did you mean FileStore"),
         ({"store": MemoryStore}, TypeError, "not the class MemoryStore"),

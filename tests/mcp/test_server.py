@@ -23,7 +23,7 @@ from httpx_refresh import (
     mcp,
 )
 from httpx_refresh._refresh.record import parse
-from httpx_refresh.testing import Answer, AuthorizationServer, Gate
+from httpx_refresh.testing import Answer, AuthorizationServer, Gate, LostAnswer
 from tests.oauth.test_login import changed
 
 pytestmark = pytest.mark.anyio
@@ -210,6 +210,15 @@ async def test_a_client_that_was_registered_by_hand_is_used_and_its_secret_is_no
         assert "SECRET" not in (person.store.peek() or "")
         assert "registrations" not in person.notes()
     assert person.server.registrations == []
+
+
+@pytest.mark.parametrize("how", ["client_secret_basic", "client_secret_post"])
+async def test_a_client_that_was_registered_by_hand_authenticates_as_it_was_told(how: Any) -> None:
+    async with at(world(), client_id="by-hand", client_secret="SECRET", client_auth=how) as person:
+        await person.log_in()
+        await RefreshAuth(person.source, person.store).refresh()
+    forms = [parse_qs(call.body.decode()) for call in person.server.token_calls]
+    assert ["client_secret" in form for form in forms] == [how == "client_secret_post"] * 2
 
 
 async def test_a_metadata_document_is_used_where_the_server_reads_such() -> None:
@@ -520,6 +529,29 @@ async def test_an_issuer_cannot_rewrite_whose_client_a_token_is_for() -> None:
         assert json.loads(text)["mcp"]["issuer"] == person.server.issuer
 
 
+async def test_offline_access_is_asked_for_where_the_server_has_it() -> None:
+    async with lying(world()) as (liar, person):
+        liar.lie(ISSUER, scopes_supported=["read", "offline_access"])
+        begun = await person.source.begin_login(person.store, REDIRECT)
+    assert parse_qs(urlsplit(begun.url).query)["scope"] == ["read write offline_access"]
+
+
+async def test_after_a_refresh_that_failed_the_server_is_looked_for_again() -> None:
+    async with lying(world()) as (liar, person):
+        await person.log_in()
+        auth = RefreshAuth(person.source, person.store)
+        await auth.refresh()
+        liar.asked.clear()
+        await auth.refresh()
+        assert not any(RESOURCE in one for one in liar.asked)
+        person.server.script(LostAnswer())
+        with pytest.raises(RefreshUnavailable):
+            await auth.refresh()
+        assert not any(RESOURCE in one for one in liar.asked)
+        await person.source.endpoint(await auth.token())
+        assert any(RESOURCE in one for one in liar.asked)
+
+
 async def test_an_outage_of_the_metadata_passes() -> None:
     async with lying(world()) as (liar, person):
         await person.log_in()
@@ -654,6 +686,7 @@ async def test_what_another_process_took_over_and_refreshed_is_not_undone() -> N
         ({"url": "mcp.example.com"}, "must be https"),
         ({"issuer": "http://login.example.com"}, "must be https"),
         ({"client_secret": "s"}, "registered by hand"),
+        ({"client_auth": "client_secret_post"}, "client_auth is of a client_id"),
         ({"client_id": "https://a.example/c.json", "client_secret": "s"}, "registered by hand"),
     ],
 )
@@ -663,7 +696,9 @@ def test_arguments_that_cannot_be_meant_are_refused(options: dict[str, Any], wor
         mcp.Server(url, **options)
 
 
-@pytest.mark.parametrize("name", ["client_id", "issuer", "scope", "name", "client_name"])
+@pytest.mark.parametrize(
+    "name", ["client_id", "issuer", "scope", "name", "client_name", "allow_http"]
+)
 def test_arguments_of_another_type_are_refused(name: str) -> None:
     wrong: Any = {name: 7}
     with pytest.raises(TypeError, match=name):
