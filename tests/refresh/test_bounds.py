@@ -633,3 +633,25 @@ async def test_one_request_answers_all_who_had_joined_its_flight_if_it_was_sent(
 async def _insists(auth: RefreshAuth) -> None:
     with pytest.raises(RefreshUnavailable):
         await auth.refresh()
+
+
+async def test_who_closes_between_two_requests_has_no_other_one_made_and_the_error_is_the_first_s() -> (
+    None
+):
+    endpoint = Endpoint(clock=loop_wall)
+    endpoint.always = RefreshUnavailable("down", outcome="busy", transient=True)
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)))
+    errors: list[str] = []
+
+    async def call() -> None:
+        with pytest.raises(RefreshUnavailable) as caught:
+            await auth.token()
+        errors.append(str(caught.value))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        while not endpoint.asked:
+            await checkpoint()
+        await anyio.sleep(0.05)  # The pause lasts longer.
+        await auth.aclose()
+    assert (endpoint.asked, errors) == (["SECRET-r0"], ["down"])

@@ -80,6 +80,22 @@ async def test_a_claim_more_than_a_day_old_needs_no_watching() -> None:
     assert anyio.current_time() == before
 
 
+async def test_nothing_is_in_doubt_where_a_claim_is_taken_over_under_which_nothing_was_spent() -> (
+    None
+):
+    """The source starts from nothing, and may be asked again."""
+
+    class Starts:
+        origins = ("https://api.test",)
+
+        async def obtain(self, held: Token | None, /) -> Token:
+            return Token("SECRET-o1")
+
+    _, store = _claimed(since=86_401)
+    assert (await RefreshAuth(Starts(), store).token()).access_token == "SECRET-o1"
+    assert [one.uncertain for one in store.written] == [None, None]
+
+
 async def test_a_claim_says_for_how_long_its_owner_may_go_on() -> None:
     endpoint = Endpoint(clock=loop_wall)
     store = Store(endpoint.text(expires_in=-1))
