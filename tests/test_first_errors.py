@@ -5,13 +5,17 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import anyio
 import httpx
 import pytest
+from redis.asyncio import Redis
 
 import httpx_refresh
 from httpx_refresh import (
@@ -24,9 +28,14 @@ from httpx_refresh import (
     open_store,
 )
 from httpx_refresh.providers import xero
+from httpx_refresh.stores.encrypted import EncryptedStore
+from httpx_refresh.stores.redis import RedisStore
 from httpx_refresh.testing import AuthorizationServer
 
 A_TOKEN = json.dumps({"access_token": "access", "refresh_token": "refresh"})
+
+
+MARK = "SECRET-0123456789"
 
 
 class ReturnsDict:
@@ -183,3 +192,58 @@ def test_a_preset_without_its_client_id_suggests_an_unset_variable(secret: str |
 def test_a_path_in_the_place_of_a_stores_url_is_told_its_url() -> None:
     with pytest.raises(ValueError, match=r"Did you mean file:xero\.json\?"):
         open_store("xero.json")
+
+
+def _endpoint(**options: Any) -> TokenEndpoint:
+    return TokenEndpoint("https://as.test/token", "id", "secret", **options)
+
+
+def _auth(**options: Any) -> RefreshAuth:
+    endpoint = _endpoint(origins="https://api.test")
+    return RefreshAuth(endpoint, MemoryStore('{"access_token": "a"}'), **options)
+
+
+WRONG: dict[str, tuple[Callable[..., object], list[object]]] = {
+    **{
+        name: (_endpoint, [5, True, [MARK], MARK, b"SECRET"])
+        for name in ("params", "refresh_params", "answer_fields")
+    },
+    **{
+        name: (_endpoint, [5, True, None, [MARK], MARK])
+        for name in ("dead", "transient", "consent")
+    },
+    "exclusive_grants": (_endpoint, [5, True, None, MARK, [5]]),
+    "client_auth": (_endpoint, [5, True, MARK, [MARK]]),
+    **{
+        name: (_endpoint, [10**400, -1, float("nan"), MARK])
+        for name in ("timeout", "reuse_grace", "default_lifetime")
+    },
+    **{
+        name: (_auth, [10**400, -1, float("nan"), MARK])
+        for name in ("refresh_before", "refresh_timeout")
+    },
+    "origins": (_auth, [5, True, object(), [5]]),
+    "keys": (partial(EncryptedStore, FileStore("x")), [5, None, object()]),
+    "client": (partial(RedisStore, key="token"), [5, None, MARK]),
+    "key": (partial(RedisStore, Redis()), [5, None, b"SECRET", ""]),
+}
+
+
+@pytest.mark.parametrize(
+    "name, value", [(name, value) for name, (_, values) in WRONG.items() for value in values]
+)
+def test_a_value_of_the_wrong_type_is_an_error_that_names_its_argument_and_no_secret(
+    name: str, value: Any
+) -> None:
+    make, _ = WRONG[name]
+    with pytest.raises((TypeError, ValueError)) as caught:
+        make(**{name: value})
+    assert re.match(rf"{name}\b", str(caught.value))
+    assert "SECRET" not in str(caught.value)
+
+
+def test_origins_of_an_endpoint_are_named_too() -> None:
+    wrong: Any = 5
+    with pytest.raises(TypeError, match="origins must be strings"):
+        _endpoint(origins=wrong)
+    assert _endpoint(origins=iter(["https://api.test"])).origins == ("https://api.test",)

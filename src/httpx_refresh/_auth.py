@@ -173,7 +173,7 @@ class RefreshAuth(AuthBase):
         ):
             if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
                 raise TypeError(f"{name} must be a number of seconds")
-            if not (math.isfinite(seconds) and least <= seconds <= most):
+            if not least <= seconds <= min(most, sys.float_info.max):
                 raise ValueError(
                     f"{name} must be finite, and at least {least:g} seconds"
                     + ("" if most == math.inf else f", and at most {most:g}")

@@ -177,7 +177,13 @@ def compiled(origins: Iterable[str] | str | None, *, allow_http: bool = False) -
         return _compiled(None, allow_http)
     if isinstance(origins, str):
         return _compiled((origins,), allow_http)
-    return _compiled(() if origins is None else tuple(origins), allow_http)
+    allowed = () if origins is None else origins
+    if not isinstance(allowed, Iterable):
+        raise TypeError(f"origins must be strings, not {type(origins).__name__}")
+    listed = tuple(allowed)
+    if not all(isinstance(one, str) for one in listed):
+        raise TypeError("origins must be strings")
+    return _compiled(listed, allow_http)
 
 
 @lru_cache(maxsize=256)
@@ -187,8 +193,6 @@ def _compiled(allowed: tuple[str, ...] | None, allow_http: bool) -> Origins:
 
 def _parse(text: str, allow_http: bool) -> tuple[Origin, bool]:
     """Return the origin that `text` names, and whether it is a wildcard for the subdomains of its host."""
-    if not isinstance(text, str):
-        raise TypeError("origins must be strings")
     scheme, separator, rest = text.partition("://")
     is_wildcard = rest.startswith("*.")
     try:

@@ -638,8 +638,8 @@ def _check_id(client_id: str | None, client_secret: object) -> None:
 def _named(name: Any, client_secret: Text | None) -> ClientAuth:
     if name not in get_args(Method):
         raise ValueError(
-            f"client_auth must be one of {', '.join(get_args(Method))}, or an object of httpx_refresh.client_auth, not "
-            f"{name!r}"
+            # What was given is not repeated: it may be the secret, in the wrong place.
+            f"client_auth must be one of {', '.join(get_args(Method))}, or an object of httpx_refresh.client_auth"
         )
     if (name == "none") != (client_secret is None):
         raise ValueError(

@@ -178,8 +178,8 @@ class TokenEndpoint:
         self.request_format: Literal["form", "json"] = checked.request_format(request_format)
         if name is not None and not isinstance(name, str):
             raise TypeError("name must be a str or None")
-        if origins is not None and not isinstance(origins, str):
-            origins = tuple(origins)
+        if isinstance(origins, Iterable) and not isinstance(origins, str):
+            origins = tuple(origins)  # It is read more than once.
         compiled(origins, allow_http=allow_http)  # Raises what is wrong with them.
         self.name: str = name or httpx.URL(url).host
         self._client = Client(

@@ -5,8 +5,8 @@ It knows no request and no answer.
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -150,10 +150,12 @@ def bearer_assertion(value: BearerAssertion | None) -> BearerAssertion:
 
 def names(value: Iterable[str], name: str) -> frozenset[str]:
     """Return several words."""
-    found = frozenset(() if isinstance(value, str) else value)
-    if isinstance(value, str) or not all(isinstance(one, str) for one in found):
+    if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must hold texts")
-    return found
+    found = tuple(value)
+    if not all(isinstance(one, str) for one in found):
+        raise TypeError(f"{name} must hold texts")
+    return frozenset(found)
 
 
 def _is_absolute(uri: object) -> bool:
@@ -189,7 +191,7 @@ def seconds(name: str, value: float) -> float:
     """Return a duration."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds")
-    if not (math.isfinite(value) and value >= 0):
+    if not 0 <= value <= sys.float_info.max:
         raise ValueError(f"{name} must be finite, and not negative")
     return float(value)
 
@@ -213,10 +215,8 @@ def request_format(value: Literal["form", "json"]) -> Literal["form", "json"]:
 
 def fields(value: Mapping[str, str] | None) -> Mapping[str, str]:
     """Return where a server keeps the fields of its answers."""
-    value = dict(value or {})
+    value = texts("answer_fields", value)
     for name, place in value.items():
-        if not (isinstance(name, str) and isinstance(place, str)):
-            raise TypeError("answer_fields must be a mapping of str to str")
         if not (name and all(place.split("."))):
             raise ValueError("answer_fields must hold names, and paths of names with dots between")
     return MappingProxyType(value)
@@ -242,10 +242,22 @@ def no_others(function: str, given: Iterable[str], known: Iterable[str]) -> None
 
 def refusals(name: str, value: Iterable[Refusal]) -> tuple[Refusal, ...]:
     """Return kinds of refusals."""
-    value = tuple(value)
-    if not all(isinstance(one, Refusal) for one in value):
+    found = tuple(value) if isinstance(value, Iterable) else (None,)
+    if not all(isinstance(one, Refusal) for one in found):
         raise TypeError(f"{name} must hold Refusal objects")
-    return value
+    return found
+
+
+def texts(name: str, value: Mapping[str, str] | None) -> dict[str, str]:
+    """Return texts by their names."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping of str to str, not {type(value).__name__}")
+    found = dict(value)
+    if not all(isinstance(one, str) for pair in found.items() for one in pair):
+        raise TypeError(f"{name} must be a mapping of str to str")
+    return found
 
 
 def is_sendable(text: str) -> bool:
@@ -259,10 +271,8 @@ def is_sendable(text: str) -> bool:
 
 def params(value: Mapping[str, str] | None, what: str = "params") -> dict[str, str]:
     """Return further parameters of a token request; `what` is what messages call them."""
-    value = dict(value or {})
+    value = texts(what, value)
     for name, text in value.items():
-        if not (isinstance(name, str) and isinstance(text, str)):
-            raise TypeError(f"{what} must be a mapping of str to str")
         if name in _RESERVED:
             raise ValueError(f"{what} must not hold {name!r}: the token request says it by itself")
         if not is_sendable(name + text):

@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, cast
 
 try:
@@ -112,6 +112,8 @@ class EncryptedStore:
     ) -> None:
         if isinstance(keys, (bytes, bytearray, str)):
             raise TypeError("keys must be a sequence of keys, not one key")
+        if not isinstance(keys, Iterable):
+            raise TypeError(f"keys must be a sequence of keys, not {type(keys).__name__}")
         read = [_read_key(key, position) for position, key in enumerate(keys)]
         if not read:
             raise ValueError("keys is empty")

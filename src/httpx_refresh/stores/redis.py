@@ -96,6 +96,13 @@ class RedisStore:
 
     @frameless
     def __init__(self, client: RedisClient, key: str) -> None:
+        if not callable(getattr(client, "register_script", None)):
+            raise TypeError(
+                "client must be a client of redis.asyncio, or of Valkey's, as Redis.from_url makes it, not "
+                f"{type(client).__name__}; for a URL there is open_store"
+            )
+        if not isinstance(key, str):
+            raise TypeError(f"key must be a str, not {type(key).__name__}")
         if not key:
             raise ValueError("key is empty")
         self._client = client
