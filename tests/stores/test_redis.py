@@ -402,7 +402,11 @@ async def test_a_user_without_channels_writes_all_the_same_and_cannot_wait(
 @pytest.mark.anyio
 async def test_a_client_that_knows_no_channels_has_a_store_without_changed(key: str) -> None:
     class Plain:
-        execute_command = register_script = None
+        def execute_command(self, *args: Any) -> Any:
+            raise NotImplementedError
+
+        def register_script(self, script: str) -> Any:
+            raise NotImplementedError
 
     client: Any = Plain()
     assert not hasattr(RedisStore(client, key), "changed")
