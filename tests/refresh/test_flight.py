@@ -62,7 +62,6 @@ async def test_an_empty_store_is_named_and_a_login_is_asked_for(tmp_path: Path) 
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("", "not JSON"),
         ("SECRET, not JSON", "not JSON"),
         ("[1]", "not a JSON object"),
         ('{"refresh_token": "SECRET"}', "no access_token"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import signal
 import sys
@@ -172,6 +173,34 @@ def test_the_lock_of_a_claim_that_a_closed_loop_left_is_let_go_of_with_the_next_
     assert (store.held, store.released) == (False, 1)
     assert slot._holding == set()
     assert not caller.done()
+
+
+@pytest.mark.filterwarnings(
+    "ignore:coroutine"
+)  # The coroutines that the closed loop left are dropped.
+def test_a_flight_that_a_closed_loop_left_is_dropped_without_a_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its callers wait on the loop that is closed: nobody can be woken there."""
+    gone = VirtualTimeLoop()
+    gone.set_exception_handler(lambda *_: None)
+
+    class Silent(Endpoint):
+        async def refresh(self, token: Token, /) -> Token:
+            gone.stop()
+            await gone.create_future()
+            raise AssertionError("it went on")
+
+    endpoint = Silent()
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)))
+    callers = [gone.create_task(auth.token()) for _ in range(2)]
+    gone.run_forever()
+    gone.close()
+    other = Endpoint()
+    asyncio.run(_token_of(RefreshAuth(other, Store(other.text(expires_in=-1)))))  # It drops them.
+    gc.collect()
+    assert caplog.messages == []
+    assert not any(caller.done() for caller in callers)
 
 
 async def _token_of(auth: RefreshAuth) -> None:

@@ -802,7 +802,8 @@ class Session:
         started = self.host.monotonic()
         try:
             try:
-                await self._save_unsaved()
+                if self._unsaved is not None:
+                    await self._save_unsaved()
                 landing = await renewal.run()
             except RefreshAuthError as error:
                 landing = Landing(flight.need, error=fresh(error), spent=flight.sent)
@@ -870,6 +871,8 @@ class Session:
     def _end(self, flight: Flight) -> None:
         """Let go of a flight, whatever became of it."""
         self._unlist(flight)
+        if is_closed(flight.loop):
+            return  # Under the flight: its callers wait there, and nobody can be woken.
         if flight.landing is None:
             flight.land(_no_landing(flight))
         flight.ended.set()
