@@ -242,10 +242,11 @@ def no_others(function: str, given: Iterable[str], known: Iterable[str]) -> None
 
 def refusals(name: str, value: Iterable[Refusal]) -> tuple[Refusal, ...]:
     """Return kinds of refusals."""
-    found = tuple(value) if isinstance(value, Iterable) else (None,)
-    if not all(isinstance(one, Refusal) for one in found):
-        raise TypeError(f"{name} must hold Refusal objects")
-    return found
+    if isinstance(value, Iterable):
+        found = tuple(value)
+        if all(isinstance(one, Refusal) for one in found):
+            return found
+    raise TypeError(f"{name} must hold Refusal objects")
 
 
 def texts(name: str, value: Mapping[str, str] | None) -> dict[str, str]:
