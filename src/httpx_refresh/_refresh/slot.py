@@ -444,7 +444,7 @@ def _reason_of(error: BaseException) -> str:
     What the error itself says is not repeated: it may quote the text.
     """
     reason = getattr(error, "store_reason", None)
-    if isinstance(reason, str):
+    if isinstance(reason, str) and reason:
         return f": {shown(reason, 100)}"
     number = error.errno if isinstance(error, OSError) else None
     if number is not None and number in errno.errorcode:
