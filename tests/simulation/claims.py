@@ -54,7 +54,7 @@ class Claims:
         self._nonces_of: Counter[str] = Counter()
         self.faults: dict[str, list[tuple[float, str]]] = {}
         """What went wrong for each process, and when."""
-        self.ancient = 300.0 if world.plan.lenient else 86_400.0
+        self.ancient = 86_400.0
         """A claim that is older than this by its reader's clock, in seconds, need not be watched."""
         self.reasons: list[str] = []
         """Why a person has to log in again."""

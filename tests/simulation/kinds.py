@@ -29,7 +29,7 @@ def faults(chance: random.Random) -> Plan:
         loops=chance.choice([1, 1, 1, 2]),
         callers=chance.choice([1, 2, 3]),
         shuffled=chance.random() < 0.5,
-        # Beyond five minutes a claim is taken for abandoned at once: rare, and known.
+        # Hours apart: see `clocks`.
         skew=chance.choice([0.0, 1.0, 30.0, 140.0, 140.0, chance.choice([140.0, 1000.0])]),
         drift=chance.choice([0.0, 0.001]),
         horizon=horizon,

@@ -57,7 +57,47 @@ class ApiPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One world. Times are in seconds."""
+    """One world. Times are in seconds; chances are between 0 and 1.
+
+    Attributes:
+        kind: its name in `KINDS`.
+        faults: what goes wrong in it, of `FAULTS` and a few that only some kinds have.
+        api: what is wrong with the API; None: an API that accepts each token that the server knows.
+        processes: how many share the token.
+        loops: how many event loops each process has.
+        callers: how many coroutines make requests on each event loop.
+        threads: how many threads of each process make sync calls.
+        shuffled: whether callbacks that are ready run in an order of the seed's, and not in asyncio's.
+        skew: the most by which a host's wall clock is ahead of the world's, or behind it.
+        drift: the part by which the hosts' monotonic clocks may be faster or slower than the world's.
+        clock_steps: the most by which a wall clock is stepped.
+        horizon: when the world ends.
+        think: how long a caller waits between two requests, on average.
+        refresh_timeout, refresh_before: the library's options of these names.
+        timeouts: the `refresh_timeout` of each process, in turn; empty: all have the same.
+        lifetime: of an access token.
+        says_lifetime: whether the endpoint says how long a token lives.
+        absolute_expiry: whether it says when a token expires, by its own clock, and not how long it lives.
+        rotates: whether each refresh brings another refresh token.
+        server_grace: for how long the server answers a spent refresh token again.
+        client_grace: the library's `reuse_grace`.
+        revokes_on_reuse: whether the server revokes the grant where a spent refresh token comes back later than that.
+        ends_previous: whether a new access token ends the one before.
+        sets_tokens: whether the application logs in again now and then, and calls `set_token`.
+        forces: whether callers call `refresh()` now and then.
+        latency: how long a message to the store, or to the server, takes one way, on average.
+        strike: the chance that a process is struck by one of its faults, at each occasion.
+        store_fails, endpoint_fails: the chance that a call fails, where `faults` have them fail.
+        cancels: the chance that a caller is cancelled, where `faults` has `cancel`.
+        lenient: whether callers may be held longer than the library promises, because of what happens to their host.
+        one_claim: whether the store never fails: an event loop then writes one claim at a time.
+        refuses_clients: from when and until when the endpoint answers `invalid_client`, and to how many processes.
+        silent: from when and until when the endpoint does not answer, and does nothing.
+        held: how long a caller is held at most, in multiples of `refresh_timeout`.
+        bounds: how many token requests there may be.
+        on_unsaved: what the application does with a token that is not saved: `hangs`, `raises`, `waits`.
+        purposes: for how many purposes services get tokens that need no person, in turn; 0: all use one login.
+    """
 
     kind: str = "faults"
     faults: frozenset[str] = frozenset()
@@ -65,18 +105,19 @@ class Plan:
     processes: int = 2
     loops: int = 1
     callers: int = 2
-    """On each event loop."""
     threads: int = 0
-    """How many threads of each process make sync calls."""
     shuffled: bool = False
     skew: float = 0.0
     drift: float = 0.0
+    clock_steps: float = 60.0
     horizon: float = 120.0
     think: float = 5.0
     refresh_timeout: float = 5.0
     refresh_before: float = 10.0
+    timeouts: tuple[float, ...] = ()
     lifetime: float = 30.0
     says_lifetime: bool = True
+    absolute_expiry: bool = False
     rotates: bool = True
     server_grace: float = 0.0
     client_grace: float = 0.0
@@ -85,31 +126,18 @@ class Plan:
     sets_tokens: bool = False
     forces: bool = False
     latency: dict[str, float] = field(default_factory=lambda: {"store": 0.01, "server": 0.1})
-    # How likely each thing is.
     strike: float = 0.0
     store_fails: float = 0.0
     endpoint_fails: float = 0.0
     cancels: float = 0.0
-    clock_steps: float = 60.0
-    """The most by which a wall clock is stepped."""
     lenient: bool = False
     one_claim: bool = False
-    """Whether the store never fails: an event loop then writes one claim at a time."""
-    timeouts: tuple[float, ...] = ()
-    """Each process's own `refresh_timeout`, in turn; none: all have the same."""
     refuses_clients: tuple[float, float, int] = (NEVER, NEVER, 0)
-    """From when and until when the endpoint answers `invalid_client`, and to how many processes."""
     silent: tuple[float, float] = (NEVER, NEVER)
-    """From when and until when the endpoint does not answer, and does nothing."""
     held: float = 2.0
-    """The most that a caller is held, in `refresh_timeout`s."""
     bounds: tuple[Bound, ...] = ()
     on_unsaved: str = ""
-    """What the application does with a token that is not saved."""
     purposes: int = 0
-    """For how many purposes services get tokens that need no person, in turn; none: all use one login."""
-    absolute_expiry: bool = False
-    """Whether the endpoint says when a token expires, by its own clock, and not how long it lives."""
 
     def timeout_of(self, process: int) -> float:
         """Return the `refresh_timeout` of the process with that number."""
