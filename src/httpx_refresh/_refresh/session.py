@@ -63,6 +63,8 @@ if TYPE_CHECKING:
 
 # Events are imported where one is told: importing the library stays fast.
 
+_NEVER_YET = -math.inf  # One object for all sessions: a process may have very many.
+
 _NO_FLIGHTS: Mapping[object, Flight] = MappingProxyType({})
 
 # Acquired by a caller that finds no flight to join, on each event loop.
@@ -188,7 +190,7 @@ class Session:
         self._flights = _NO_FLIGHTS
         self._trouble: Trouble | None = None
         self._unsaved: Spending | None = None
-        self._ahead_at = self._emptied_at = -math.inf
+        self._ahead_at = self._emptied_at = _NEVER_YET
         self._label = label
         self._observers_if_any: Observers | None = None
         if observers:
