@@ -373,7 +373,9 @@ async def test_retry_after_is_honoured() -> None:
     endpoint.script.append(RefreshUnavailable("later", outcome="busy", retry_after=7))
     before = anyio.current_time()
     await RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1))).token()
-    assert anyio.current_time() - before == pytest.approx(7)
+    assert anyio.current_time() - before == pytest.approx(
+        7, abs=0.01
+    )  # A look at the store may come between.
 
 
 @in_loop_time
