@@ -193,10 +193,10 @@ def read_json(text: str | bytes) -> Any:
 
 def write_json(fields: Mapping[str, Any]) -> str:
     """Return the JSON text of an object, without the fields that JSON cannot carry."""
-    whole = _written(
-        fields
-    )  # Nearly always; to write each field by itself takes several times as long.
-    if whole is not None:
+    whole = _written(fields)
+    if (
+        whole is not None
+    ):  # Nearly always. Writing each field by itself takes several times as long.
         return whole
     writable = {name: value for name, value in fields.items() if _written({name: value})}
     logger.warning(

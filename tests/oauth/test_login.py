@@ -108,7 +108,7 @@ async def test_a_web_frameworks_query_is_read_and_a_parameter_that_comes_twice_i
         with pytest.raises(LoginFailed, match="names a parameter twice"):
             await endpoint.exchange_code(Several({**query, "code": ["a", "b"]}), begun)
         with pytest.raises(TypeError, match="query parameters to str"):
-            await endpoint.exchange_code(query, begun)  # type: ignore[arg-type]  # lists
+            await endpoint.exchange_code(query, begun)  # type: ignore[arg-type]  # lists, as parse_qs returns them
         token = await endpoint.exchange_code(Several(query), begun)
     assert token.refresh_token is not None
 

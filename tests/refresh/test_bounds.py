@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -561,6 +563,19 @@ async def test_a_login_may_bring_back_a_refresh_token_that_was_exchanged_here_an
     assert endpoint.asked == ["SECRET-r0", "SECRET-r1", "SECRET-r1"]
 
 
+def after_the_first_write(store: Store, happens: Callable[[], None]) -> None:
+    """Have something happen as soon as a claim is written."""
+    replace, writes = store.replace, itertools.count()
+
+    async def replaced(old: str | None, new: str) -> bool:
+        won = await replace(old, new)
+        if next(writes) == 0:
+            happens()
+        return won
+
+    store.replace = replaced  # type: ignore[method-assign]  # the store itself knows of no such moment
+
+
 async def test_a_claim_whose_machine_slept_before_the_request_sends_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -569,15 +584,12 @@ async def test_a_claim_whose_machine_slept_before_the_request_sends_nothing(
     monkeypatch.setattr(Host, "wall", lambda _: loop_wall() + slept)
     endpoint = Endpoint(clock=loop_wall)
     store = Store(endpoint.text(expires_in=-1))
-    replace = store.replace
 
-    async def sleeps(old: str | None, new: str) -> bool:
+    def sleeps() -> None:
         nonlocal slept
-        won = await replace(old, new)
-        slept = slept or 3600.0
-        return won
+        slept = 3600.0
 
-    store.replace = sleeps  # type: ignore[method-assign]  # the machine sleeps as soon as the claim is written
+    after_the_first_write(store, sleeps)
     auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
     assert (await auth.token()).access_token == "SECRET-a1"
     assert endpoint.asked == ["SECRET-r0"]
@@ -593,15 +605,12 @@ async def test_a_wall_clock_that_is_set_back_during_a_request_lengthens_no_time_
     monkeypatch.setattr(Host, "wall", lambda _: loop_wall() - back)
     endpoint = Endpoint(clock=loop_wall)
     store = Store(endpoint.text(expires_in=-1))
-    replace = store.replace
 
-    async def sets_back(old: str | None, new: str) -> bool:
+    def is_set_back() -> None:
         nonlocal back
-        won = await replace(old, new)
         back = 3600.0
-        return won
 
-    store.replace = sets_back  # type: ignore[method-assign]  # as soon as the claim is written
+    after_the_first_write(store, is_set_back)
     endpoint.gate = Gate()  # It never answers.
     auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
     before = anyio.current_time()

@@ -122,7 +122,7 @@ async def test_a_file_that_somebody_has_only_made_holds_no_token_yet(
 
 
 def _said(error: Exception, reason: object) -> Exception:
-    error.store_reason = reason  # type: ignore[attr-defined]
+    error.store_reason = reason  # type: ignore[attr-defined]  # anybody's exception
     return error
 
 

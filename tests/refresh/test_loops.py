@@ -110,13 +110,14 @@ async def _patient(auth: RefreshAuth) -> None:
         await asyncio.wait_for(auth.token(), 0.2)
 
 
-@pytest.mark.parametrize("next_run", ["asyncio", "trio"])
-@pytest.mark.filterwarnings(
-    "ignore:coroutine"
-)  # The coroutines that the closed loop left are dropped.
-def test_a_claim_that_a_closed_loop_left_is_known_at_once_to_be_nobodys(next_run: str) -> None:
-    """A loop that is closed without cancelling its tasks: they never continue."""
-    store = Store(Endpoint().text(expires_in=-1))
+# The coroutines that the closed loop left are dropped, and never run to their end.
+drops_coroutines = pytest.mark.filterwarnings("ignore:coroutine")
+
+
+def left_by_a_closed_loop(
+    store: Store, callers: int = 1
+) -> tuple[RefreshAuth, list[asyncio.Task[Token]]]:
+    """Close an event loop, its tasks uncancelled, with a token request on the wire; return what it leaves."""
     gone = VirtualTimeLoop()
     gone.set_exception_handler(lambda *_: None)
 
@@ -131,11 +132,20 @@ def test_a_claim_that_a_closed_loop_left_is_known_at_once_to_be_nobodys(next_run
 
     endpoint = Silent()
     auth = RefreshAuth(endpoint, store)
-    caller = gone.create_task(auth.token())
+    left = [gone.create_task(auth.token()) for _ in range(callers)]
     gone.run_forever()
     gone.close()
     endpoint.silent = False
     assert store.record.redeeming is not None
+    return auth, left
+
+
+@pytest.mark.parametrize("next_run", ["asyncio", "trio"])
+@drops_coroutines
+def test_a_claim_that_a_closed_loop_left_is_known_at_once_to_be_nobodys(next_run: str) -> None:
+    """A loop that is closed without cancelling its tasks: they never continue."""
+    store = Store(Endpoint().text(expires_in=-1))
+    auth, (caller,) = left_by_a_closed_loop(store)
 
     async def go_on() -> None:
         with anyio.fail_after(30):
@@ -147,26 +157,13 @@ def test_a_claim_that_a_closed_loop_left_is_known_at_once_to_be_nobodys(next_run
     assert not caller.done()
 
 
-@pytest.mark.filterwarnings(
-    "ignore:coroutine"
-)  # The coroutines that the closed loop left are dropped.
+@drops_coroutines
 def test_the_lock_of_a_claim_that_a_closed_loop_left_is_let_go_of_with_the_next_claim_anywhere() -> (
     None
 ):
     """This process may never use that store again, and other processes need the lock."""
     store = Holding(Endpoint().text(expires_in=-1))
-    gone = VirtualTimeLoop()
-    gone.set_exception_handler(lambda *_: None)
-
-    class Silent(Endpoint):
-        async def refresh(self, token: Token, /) -> Token:
-            gone.stop()
-            await gone.create_future()
-            raise AssertionError("it went on")
-
-    caller = gone.create_task(RefreshAuth(Silent(), store).token())
-    gone.run_forever()
-    gone.close()
+    _, (caller,) = left_by_a_closed_loop(store)
     assert store.held
     other = Endpoint()
     asyncio.run(_token_of(RefreshAuth(other, Store(other.text(expires_in=-1)))))
@@ -175,27 +172,12 @@ def test_the_lock_of_a_claim_that_a_closed_loop_left_is_let_go_of_with_the_next_
     assert not caller.done()
 
 
-@pytest.mark.filterwarnings(
-    "ignore:coroutine"
-)  # The coroutines that the closed loop left are dropped.
+@drops_coroutines
 def test_a_flight_that_a_closed_loop_left_is_dropped_without_a_word(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Its callers wait on the loop that is closed: nobody can be woken there."""
-    gone = VirtualTimeLoop()
-    gone.set_exception_handler(lambda *_: None)
-
-    class Silent(Endpoint):
-        async def refresh(self, token: Token, /) -> Token:
-            gone.stop()
-            await gone.create_future()
-            raise AssertionError("it went on")
-
-    endpoint = Silent()
-    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)))
-    callers = [gone.create_task(auth.token()) for _ in range(2)]
-    gone.run_forever()
-    gone.close()
+    _, callers = left_by_a_closed_loop(Store(Endpoint().text(expires_in=-1)), callers=2)
     other = Endpoint()
     asyncio.run(_token_of(RefreshAuth(other, Store(other.text(expires_in=-1)))))  # It drops them.
     gc.collect()

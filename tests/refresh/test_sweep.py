@@ -252,7 +252,6 @@ class Closing(World):
         await self.stop.wait()
         await self.auth.aclose()
         assert not self.auth._session._flights
-        self.stop = anyio.Event()
 
     def assert_nothing_is_lost(self) -> int:
         """Return how many tokens were issued. The newest is in the store, or it was handed over."""
@@ -271,6 +270,26 @@ class Closing(World):
         return endpoint.issued
 
 
+class ClosedAt:
+    """A world that begins on the event loop, and is closed after so many steps of that."""
+
+    world: Closing
+
+    def __init__(self, at: int, trouble: str) -> None:
+        self.steps = Steps(at, self._close)
+        self._trouble = trouble
+        self._begun = False
+
+    def begun(self) -> Closing:
+        self.world = Closing(self._trouble)
+        self._begun = True
+        return self.world
+
+    def _close(self) -> None:
+        if self._begun:
+            self.world.stop.set()
+
+
 CLOSED = {name: options for name, options in ASYNCIO.items() if name != "uvloop"}
 
 
@@ -283,17 +302,10 @@ def test_asyncio_an_object_is_closed_after_every_single_step(
     ends = set()
 
     def run(at: int) -> Steps:
-        worlds: list[Closing] = []
-
-        def act() -> None:
-            for world in worlds:
-                world.stop.set()
-
-        steps = Steps(at, act)
+        closed = ClosedAt(at, trouble)
 
         async def main() -> None:
-            world = Closing(trouble)
-            worlds.append(world)
+            world = closed.begun()
             tasks = [asyncio.create_task(call()) for call in (world.close, world.call, world.call)]
             await asyncio.wait(tasks[1:])
             world.stop.set()
@@ -302,10 +314,9 @@ def test_asyncio_an_object_is_closed_after_every_single_step(
             left: set[Any] = host._running[asyncio.get_running_loop()]
             assert all(task.done() for task in left)
 
-        steps.asyncio_run(main, new_loop=VirtualTimeLoop, **loop)
-        (world,) = worlds
-        ends.add(world.assert_nothing_is_lost())
-        return steps
+        closed.steps.asyncio_run(main, new_loop=VirtualTimeLoop, **loop)
+        ends.add(closed.world.assert_nothing_is_lost())
+        return closed.steps
 
     assert sweep(run) > 10
     assert ends == {0, 1}
@@ -317,17 +328,10 @@ def test_trio_an_object_is_closed_after_every_single_step(trouble: str) -> None:
     ends = set()
 
     def run(at: int) -> Steps:
-        worlds: list[Closing] = []
-
-        def act() -> None:
-            for world in worlds:
-                world.stop.set()
-
-        steps = Steps(at, act)
+        closed = ClosedAt(at, trouble)
 
         async def main() -> None:
-            world = Closing(trouble)
-            worlds.append(world)
+            world = closed.begun()
             async with trio.open_nursery() as closing:
                 closing.start_soon(world.close)
                 async with trio.open_nursery() as calls:
@@ -335,10 +339,9 @@ def test_trio_an_object_is_closed_after_every_single_step(trouble: str) -> None:
                     calls.start_soon(world.call)
                 world.stop.set()
 
-        steps.trio_run(main, clock=MockClock(autojump_threshold=0))
-        (world,) = worlds
-        ends.add(world.assert_nothing_is_lost())
-        return steps
+        closed.steps.trio_run(main, clock=MockClock(autojump_threshold=0))
+        ends.add(closed.world.assert_nothing_is_lost())
+        return closed.steps
 
     assert sweep(run) > 10
     assert ends == {0, 1}

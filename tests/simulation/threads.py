@@ -163,7 +163,7 @@ class Thread:
 
     def perhaps_lose_turn(self) -> None:
         """Let others run before it goes on, or not. A thread that holds the library's lock keeps its turn."""
-        if not CHANGING._is_owned() and self.world.random.random() < _LOSES_TURN:  # type: ignore[attr-defined]  # C's
+        if not CHANGING._is_owned() and self.world.random.random() < _LOSES_TURN:  # type: ignore[attr-defined]  # typeshed does not have it
             self.wake()
             self._block()  # Here, too, it may be interrupted.
 

@@ -234,7 +234,9 @@ _FACTORY = (
 async def _client_of(source: Any, url: str) -> Any:
     """Return the client to ask with, or a `NoAnswer` if there is none that could."""
     if source is None:
-        if httpx.URL(url).scheme == "http":
+        if (
+            httpx.URL(url).scheme == "http"
+        ):  # No certificates to read, and no proxy, which would see the secret.
             return library_asking().AsyncClient(verify=_TRUSTS_NOBODY, trust_env=False)
         await prepared(None)
         return client_maker(tunnelled=True)()

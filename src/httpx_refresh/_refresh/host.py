@@ -54,9 +54,10 @@ class Host:
         return f"{socket.gethostname()}:{os.getpid()}"
 
     def machine(self) -> str:
-        """Name this machine from its start to its end: alike for all processes, also in containers, and for no other's.
+        """Return a name that this machine has until it restarts, and no other machine has.
 
-        Linux has a name for that. Elsewhere it is the host's name.
+        It is the same for all processes, those in containers included: on Linux, the boot id. Elsewhere it is the
+        host's name.
         """
         try:
             return _boot_id()

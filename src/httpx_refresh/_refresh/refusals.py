@@ -433,7 +433,7 @@ class Verdicts(NamedTuple):
     told: int = -1
 
     def forgotten(self) -> Verdicts:
-        """Return what is left of this where the token is another one for reasons of its own, as after a login."""
+        """Return what is left of this when a login or a revocation replaced the token: no doubt and no pauses."""
         return self._replace(doubt=None, probe_at=-math.inf, end_at=-math.inf)
 
     def of_next(
@@ -549,7 +549,7 @@ class Verdicts(NamedTuple):
         accepted_for: float,
         now: float,
     ) -> Verdicts:
-        """Return what is known after the store's note was read; `look_at` is the caller's affair.
+        """Return what is known after the store's note was read. The caller sets `look_at`.
 
         Args:
             generation: the generation of the credential in use.

@@ -375,9 +375,9 @@ class Slot:
             return None  # It only shortens a wait.
 
     def sees_lock_of(self, claim: Claim | None) -> bool:
-        """Whether the lock that the claim's owner has held since cannot be had here while the owner lives.
+        """Whether the claim's owner holds a lock that this machine sees, so that a free lock proves the owner's death.
 
-        On a mount that two machines share, a lock that one of them holds may be free for the other.
+        On a mount that two machines share, a lock that one of them holds may look free to the other.
         """
         return claim is not None and claim.held is not None and claim.held == self.host.machine()
 
