@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, parse_qsl
 
 import anyio
+import httpx
 import pytest
 
 from httpx_refresh import (
@@ -22,7 +23,7 @@ from httpx_refresh import (
     TokenEndpoint,
 )
 from httpx_refresh._refresh.record import parse
-from httpx_refresh.grants import ID_TOKEN, ClientCredentials, Grant, TokenExchange
+from httpx_refresh.grants import ID_TOKEN, ClientCredentials, Grant, JWTBearer, TokenExchange
 from httpx_refresh.testing import Answer, AuthorizationServer, LostAnswer, LostRequest, Outage
 from tests.fakes import client_of, endpoint_of, loop_wall, use_loop_time
 from tests.virtual_time import virtual_time
@@ -610,6 +611,28 @@ async def test_parameters_that_cannot_be_had_send_nothing(params: Any, words: st
     assert (caught.value.outcome, server.token_requests) == ("not_sent", 0)
 
 
+async def test_a_closed_client_is_no_outage_and_nothing_is_asked() -> None:
+    server = AuthorizationServer()
+    client = httpx.AsyncClient(transport=server.transport())
+    await client.aclose()
+    endpoint = TokenEndpoint(server.token_url, "client", "secret", client=client, origins="any")
+    with pytest.raises(RefreshUnavailable, match=r"is closed.*Check what is") as e:
+        await RefreshAuth(ClientCredentials(endpoint)).token()
+    assert (e.value.outcome, e.value.transient, server.token_requests) == ("not_sent", False, 0)
+
+
+async def test_a_token_without_a_person_is_revoked_like_any_other() -> None:
+    server = AuthorizationServer()
+    endpoint = endpoint_of(server, revocation_endpoint=f"{server.issuer}/revoke")
+    auth = RefreshAuth(ClientCredentials(endpoint))
+    held = await auth.token()
+    assert await auth.revoke()
+    headers = {"Authorization": f"Bearer {held.access_token}"}
+    async with client_of(server) as client:
+        assert (await client.get("/ping", headers=headers)).status_code == 401
+    assert (await auth.token()).access_token != held.access_token
+
+
 # -- arguments ---------------------------------------------------------------------------------------------------------
 
 
@@ -654,6 +677,9 @@ BAD: Any = 7
             "go together",
         ),
         (lambda: Grant(ENDPOINT, ""), ValueError, "grant_type must not be empty"),
+        (lambda: Grant(ENDPOINT, BAD), TypeError, "grant_type must be a str"),
+        (lambda: Grant(ENDPOINT, "\ud800"), ValueError, "grant_type must be text that can be"),
+        (lambda: JWTBearer(ENDPOINT, "x", claims=BAD), TypeError, "claims must be a mapping"),
         (lambda: Grant(ENDPOINT, "refresh_token"), ValueError, "TokenEndpoint is one"),
         (lambda: Grant(ENDPOINT, "x", {"a": BAD}), TypeError, "params must be"),
         (lambda: Grant(ENDPOINT, "x", repeatable=BAD), TypeError, "repeatable"),

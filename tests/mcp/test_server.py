@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,12 +20,15 @@ from httpx_refresh import (
     RefreshAuth,
     RefreshUnavailable,
     RevocationFailed,
+    StoreError,
     Token,
     mcp,
 )
 from httpx_refresh._refresh.record import parse
 from httpx_refresh.testing import Answer, AuthorizationServer, Gate, LostAnswer
+from tests.fakes import use_loop_time
 from tests.oauth.test_login import changed
+from tests.virtual_time import virtual_time
 
 pytestmark = pytest.mark.anyio
 
@@ -519,6 +523,61 @@ async def test_a_token_of_nobodys_login_is_not_sent_for_nobody() -> None:
     assert person.server.token_requests == 0
 
 
+@pytest.mark.parametrize(
+    "note",
+    [
+        5,
+        {"issuer": 5, "client_id": "registered-0"},
+        {"issuer": "https://server.test", "client_id": 5},
+        {},
+    ],
+    ids=str,
+)
+async def test_a_token_with_a_damaged_note_is_nobodys(note: Any) -> None:
+    async with at(world()) as person:
+        token = Token("a", "r", extra={"mcp": note})
+        await RefreshAuth(person.source, person.store).set_token(token)
+        with pytest.raises(RefreshUnavailable, match="Nobody knows as which client"):
+            await RefreshAuth(person.source, person.store).refresh()
+    assert person.server.token_requests == 0
+
+
+async def test_a_token_of_nobodys_login_is_refreshed_as_the_client_that_is_named() -> None:
+    async with at(world(), client_id="by-hand", client_secret="SECRET") as person:
+        login = person.server.login("by-hand")
+        auth = RefreshAuth(person.source, person.store)
+        await auth.set_token(Token(login["access_token"], login["refresh_token"]))
+        assert (await auth.refresh()).extra["mcp"]["issuer"] == person.server.issuer
+    assert person.server.rotations == 1
+
+
+async def test_a_login_of_a_client_that_was_replaced_meanwhile_is_not_finished() -> None:
+    async with at(world()) as person:
+        begun = await person.source.begin_login(person.store, REDIRECT)
+        redirect = await person.visit(begun)
+        await person.another().begin_login(person.store, REDIRECT, register=True)
+        with pytest.raises(LoginFailed, match="not registered in the store any more"):
+            await person.source.finish_login(person.store, redirect, begun)
+    assert person.server.token_requests == 0
+
+
+async def test_a_server_that_is_down_is_said_to_be_and_may_be_asked_again() -> None:
+    def down(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("no route")
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(down)) as client:
+        source = mcp.Server("https://mcp.example.com/mcp", client=client)
+        with pytest.raises(LoginFailed, match="could not be asked who issues") as caught:
+            await source.begin_login(MemoryStore(), REDIRECT)
+    assert caught.value.transient
+
+
+async def test_a_callable_that_makes_no_client_is_named() -> None:
+    source = mcp.Server("https://mcp.example.com/mcp", client=lambda: None)  # type: ignore[arg-type, return-value]  # on purpose
+    with pytest.raises(LoginFailed, match="client= made NoneType"):
+        await source.begin_login(MemoryStore(), REDIRECT)
+
+
 async def test_an_issuer_cannot_rewrite_whose_client_a_token_is_for() -> None:
     async with lying(world()) as (liar, person):
         await person.log_in()
@@ -591,6 +650,40 @@ async def test_a_registration_waits_for_a_refresh_that_is_under_way() -> None:
     assert person.notes()["registrations"][person.server.issuer]["client_id"] == "registered-1"
 
 
+async def test_a_registration_is_tried_again_where_somebody_else_wrote_first() -> None:
+    class Contended(MemoryStore):
+        lost = 0
+
+        async def replace(self, old: str | None, new: str) -> bool:
+            if not self.lost:
+                self.lost += 1
+                return False
+            return await super().replace(old, new)
+
+    async with at(world()) as person:
+        person.store = Contended()
+        await person.log_in()
+        assert list(person.notes()["registrations"]) == [person.server.issuer]
+    assert len(person.server.registrations) == 1
+
+
+@virtual_time
+async def test_a_refresh_that_does_not_end_is_waited_for_no_longer_than_a_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use_loop_time(monkeypatch)
+    claim = {"by": "another", "nonce": "n", "since": time.time(), "for": 300}
+    fields = {"access_token": "a", "refresh_token": "r", "httpx_refresh": {"redeeming": claim}}
+    text = json.dumps(fields)
+    async with at(world()) as person:
+        person.store = MemoryStore(text)
+        began = anyio.current_time()
+        with pytest.raises(StoreError, match="a refresh stands in the way"):
+            await person.source.begin_login(person.store, REDIRECT)
+        assert 20 <= anyio.current_time() - began < 21
+        assert person.store.peek() == text
+
+
 async def test_the_challenge_that_leads_to_the_metadata_counts_of_several() -> None:
     asked: list[str] = []
 
@@ -646,14 +739,54 @@ class Held:
             return {**self}
 
     def __init__(self, token: Token) -> None:
-        self.client = token.extra["mcp"]
-        self.token = {"access_token": token.access_token, "refresh_token": token.refresh_token}
+        self.client: Any = token.extra["mcp"]
+        self.token: Any = {
+            "access_token": token.access_token,
+            "refresh_token": token.refresh_token,
+        }
 
     async def get_tokens(self) -> Any:
-        return self.Fields(self.token)
+        return self.token and self.Fields(self.token)
 
     async def get_client_info(self) -> Any:
-        return self.Fields(self.client)
+        return self.client and self.Fields(self.client)
+
+
+async def test_of_what_the_sdk_has_not_nothing_is_taken_over() -> None:
+    async with at(world()) as person:
+        held = Held(await person.log_in())
+        store = MemoryStore()
+        held.token, client, held.client = None, held.client, None
+        assert await mcp.from_token_storage(held, person.another(), store) is None
+        assert store.peek() is None
+        # A registration without a token: the SDK's own login was given up. It serves the next one.
+        held.client = {**client, "redirect_uris": [REDIRECT]}
+        assert await mcp.from_token_storage(held, person.another(), store) is None
+        begun = await person.another().begin_login(store, REDIRECT)
+        assert begun.client_id == client["client_id"]
+    assert len(person.server.registrations) == 1
+
+
+async def test_a_client_that_was_registered_by_hand_takes_over_the_token_alone() -> None:
+    async with at(world(), client_id="by-hand", client_secret="SECRET") as person:
+        held = Held(await person.log_in())
+        person.store = MemoryStore()
+        taken = await mcp.from_token_storage(held, person.another(), person.store)
+        assert taken is not None
+        assert "registrations" not in person.notes()
+        await RefreshAuth(person.another(), person.store).refresh()
+    assert person.server.rotations == 1
+
+
+async def test_a_store_that_takes_nothing_ends_the_takeover_with_an_error() -> None:
+    class Full(MemoryStore):
+        async def replace(self, old: str | None, new: str) -> bool:
+            return "access_token" not in new and await super().replace(old, new)
+
+    async with at(world()) as person:
+        held = Held(await person.log_in())
+        with pytest.raises(StoreError, match="holds another text at each attempt"):
+            await mcp.from_token_storage(held, person.another(), Full())
 
 
 async def test_what_another_process_took_over_and_refreshed_is_not_undone() -> None:

@@ -504,3 +504,9 @@ def test_the_rule_of_the_rfc_is_the_default() -> None:
     assert INVALID_GRANT.error == "invalid_grant"
     assert means(_error("invalid_grant"), 400).kind == "dead"
     assert means(_error("Invalid_Grant"), 400).kind == "refused"
+
+
+def test_what_an_answer_means_shows_neither_token_nor_words() -> None:
+    shown = repr([means(GOOD | {"access_token": "SECRET"}), means(_error("x", "SECRET"), 400)])
+    assert "token" in shown
+    assert "SECRET" not in shown

@@ -233,6 +233,33 @@ async def test_a_server_that_wants_json_gets_the_credentials_in_it() -> None:
     verified(json.loads(server.requests[0].content)["client_assertion"], "P-256")
 
 
+async def test_a_revocation_in_json_has_the_credentials_in_it() -> None:
+    server = Server(httpx.Response(200))
+    client = httpx.AsyncClient(transport=httpx.MockTransport(server))
+    endpoint = TokenEndpoint(
+        URL,
+        "the id",
+        "a+b",
+        client_auth="client_secret_post",
+        revocation_endpoint="https://as.test/revoke",
+        revocation_format="json",
+        client=client,
+    )
+    await endpoint.revoke(HELD)
+    (request,) = server.requests
+    assert json.loads(request.content) == {
+        "token": "old-refresh",
+        "client_id": "the id",
+        "client_secret": "a+b",
+    }
+
+
+async def test_an_endpoint_s_secret_that_is_read_later_signs_too() -> None:
+    server = await sent(ClientSecretJWT(), lambda: LONG)
+    jwt.decode(server.form["client_assertion"], OctKey.import_key(LONG))
+    assert "too short to sign with" in str(await unsent(ClientSecretJWT(), lambda: MARK))
+
+
 # -- an assertion from elsewhere -------------------------------------------------------------------------------------
 
 
@@ -422,6 +449,7 @@ class Seen(BaseHTTPRequestHandler):
     """Answers with a token, and keeps the form and the client's certificate."""
 
     requests: list[tuple[dict[str, list[str]], bytes | None]]
+    has_aliases = True
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"])).decode()
@@ -439,7 +467,9 @@ class Seen(BaseHTTPRequestHandler):
                 "mtls_endpoint_aliases": {
                     "token_endpoint": f"https://127.0.0.1:{port}/mtls/token",
                     "device_authorization_endpoint": 5,
-                },
+                }
+                if self.has_aliases
+                else None,
             }
         )
 
@@ -547,7 +577,7 @@ async def test_a_server_of_another_authority_is_not_asked(
     assert seen.requests == []
 
 
-async def test_discovery_takes_the_endpoints_for_certificates(
+async def test_discovery_takes_the_endpoints_for_certificates_where_there_are_some(
     tls_server: tuple[str, type[Seen]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     url, seen = tls_server
@@ -561,6 +591,8 @@ async def test_discovery_takes_the_endpoints_for_certificates(
     await endpoint.refresh(HELD)
     assert seen.requests[-1][1] == der("RSA")
     assert (await discover(url, "id")).url == "https://127.0.0.1:1/token"
+    seen.has_aliases = False
+    assert (await discover(url, "id", client_auth=auth)).url == "https://127.0.0.1:1/token"
 
 
 async def test_a_certificate_is_not_shown_in_clear(tls_server: tuple[str, type[Seen]]) -> None:
@@ -759,6 +791,18 @@ LATER: dict[str, tuple[str, Callable[[], Any]]] = {
         "certificate does not match key",
         lambda: MutualTLS(lambda: certificate("RSA"), lambda: pem("other RSA")),
     ),
+    "a key for TLS that is no text": (
+        "key must be a private key in PEM, not int",
+        lambda: MutualTLS(lambda: certificate("RSA"), lambda: 5),  # type: ignore[arg-type, return-value]  # on purpose
+    ),
+    "a certificate that is no text": (
+        "certificate must be in PEM, not int",
+        lambda: MutualTLS(lambda: 5, lambda: pem("RSA")),  # type: ignore[arg-type, return-value]  # on purpose
+    ),
+    "a password that is no text": (
+        "password must be text or bytes, not int",
+        lambda: MutualTLS(certificate("RSA"), pem("RSA", b"right"), lambda: 5),  # type: ignore[arg-type, return-value]  # on purpose
+    ),
     "a key too short for TLS": (
         "certificate and key cannot be used for TLS",
         lambda: MutualTLS(certificate("short RSA"), pem("short RSA")),
@@ -796,6 +840,14 @@ def test_no_object_shows_its_credentials(auth: Any) -> None:
     assert MARK not in repr(auth)
     assert "BEGIN" not in repr(auth)
     assert MARK not in repr(TokenEndpoint(URL, "id", client_auth=auth))
+
+
+@pytest.mark.parametrize("kind", [ClientSecretBasic, ClientSecretPost, ClientSecretJWT])
+def test_what_an_object_holds_shows_the_secret_as_little(kind: Any) -> None:
+    """Debuggers and error trackers look into objects."""
+    held = repr(vars(kind(MARK * 5)))
+    assert "client_secret" in held
+    assert MARK not in held
 
 
 def test_keys_of_the_tests_are_what_they_say() -> None:

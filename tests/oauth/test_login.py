@@ -340,6 +340,13 @@ async def test_what_an_endpoint_cannot_do_it_says() -> None:
     endpoint = TokenEndpoint("https://server.test/token", "client", name="Server")
     with pytest.raises(ValueError, match="no authorization_endpoint is known for Server"):
         endpoint.authorization_url(REDIRECT)
+    nobody = TokenEndpoint(
+        "https://server.test/token",
+        authorization_endpoint="https://server.test/authorize",
+        name="Server",
+    )
+    with pytest.raises(ValueError, match="a login at Server needs a client_id"):
+        nobody.authorization_url(REDIRECT)
     with pytest.raises(ValueError, match="no device_authorization_endpoint is known for Server"):
         await endpoint.device_authorization()
     with pytest.raises(ValueError, match="no revocation_endpoint is known for Server"):

@@ -24,11 +24,15 @@ ASKED = client_metadata(REDIRECT, client_name="agents", scope="a b", method="non
 NOW = 1_000.0
 
 
-async def registered(answer: httpx.Response, asked: dict[str, Any] = ASKED) -> Registration:
+async def registered(
+    answer: httpx.Response | httpx.ConnectError, asked: dict[str, Any] = ASKED
+) -> Registration:
     def handle(request: httpx.Request) -> httpx.Response:
         assert str(request.url) == URL
         assert request.headers["content-type"] == "application/json"
         assert json.loads(request.content) == asked
+        if isinstance(answer, httpx.ConnectError):
+            raise answer
         return answer
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(handle)) as client:
@@ -140,6 +144,14 @@ async def test_a_registration_that_cannot_be_used_is_refused(change: dict[str, A
 async def test_an_answer_that_cannot_be_read_is_no_registration(answer: httpx.Response) -> None:
     with pytest.raises(LoginFailed, match="no client that can be used"):
         await registered(answer)
+
+
+async def test_a_registration_endpoint_that_is_down_registers_nobody_and_may_be_asked_again() -> (
+    None
+):
+    with pytest.raises(LoginFailed, match=r"could not be reached.*Try again later") as caught:
+        await registered(httpx.ConnectError("no route"))
+    assert caught.value.transient
 
 
 async def test_a_server_that_sends_people_elsewhere_is_not_used() -> None:

@@ -601,3 +601,9 @@ def test_a_purpose_tells_apart_all_that_is_asked_for_and_shows_no_key_and_no_per
     long = purpose_of("g", url, "me", scope="a\n" + "b" * 5000)
     assert len(long) < 300
     assert long.isprintable()
+
+
+def test_a_record_shows_its_generation_and_no_text() -> None:
+    shown = repr(written(Token("secret-access", "secret-refresh"), 7))
+    assert "generation 7" in shown
+    assert "secret" not in shown

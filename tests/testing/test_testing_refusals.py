@@ -28,8 +28,13 @@ NOW = Clock().now
 def signed(server: AuthorizationServer, **changed: Any) -> str:
     """An assertion of the issuer `svc` about itself that this server takes; None leaves a claim out."""
     claims = {
-        **{"iss": "svc", "sub": "svc", "aud": server.token_url, "iat": NOW, "exp": NOW + 60},
-        **{"jti": "1", **changed},
+        "iss": "svc",
+        "sub": "svc",
+        "aud": server.token_url,
+        "iat": NOW,
+        "exp": NOW + 60,
+        "jti": "1",
+        **changed,
     }
     kept = {name: value for name, value in claims.items() if value is not None}
     return jws.serialize_compact({"alg": "HS256"}, json.dumps(kept), KEY)

@@ -147,7 +147,7 @@ class _WithSecret:
 
     async def _get(self) -> str:
         if self._secret is None:
-            raise Unusable("there is no client_secret")
+            raise AssertionError("the endpoint's secret was not passed on")
         return await self._secret.get()
 
 

@@ -118,7 +118,7 @@ CHANGING = RLock()
 A fork waits until no other thread holds it, so that a child never inherits it locked.
 """
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # nothing forks on Windows
     os.register_at_fork(
         before=CHANGING.acquire, after_in_parent=CHANGING.release, after_in_child=CHANGING.release
     )
@@ -126,7 +126,7 @@ if hasattr(os, "register_at_fork"):
 # The tasks of each event loop: a loop does not keep them alive, and a caller may be gone before its task ends.
 _running: dict[object, set[object]] = {}
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # nothing forks on Windows
     os.register_at_fork(
         after_in_child=_running.clear
     )  # A forked child has none of its parent's tasks.

@@ -294,7 +294,7 @@ def _begin_again() -> None:
     _standstill = None
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # nothing forks on Windows
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork, after_in_child=_begin_again
     )
