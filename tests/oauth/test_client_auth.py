@@ -801,7 +801,7 @@ LATER: dict[str, tuple[str, Callable[[], Any]]] = {
     ),
     "a password that is no text": (
         "password must be text or bytes, not int",
-        lambda: MutualTLS(certificate("RSA"), pem("RSA", b"right"), lambda: 5),  # type: ignore[arg-type, return-value]  # on purpose
+        lambda: MutualTLS(certificate("RSA"), pem("RSA", b"right"), lambda: 5),  # type: ignore[arg-type]  # on purpose
     ),
     "a key too short for TLS": (
         "certificate and key cannot be used for TLS",
