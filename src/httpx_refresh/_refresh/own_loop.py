@@ -61,7 +61,11 @@ class _OwnLoop:
         self.thread = threading.Thread(
             target=self.loop.run_forever, name="httpx-refresh loop", daemon=True
         )
-        self.thread.start()
+        try:
+            self.thread.start()
+        except RuntimeError:
+            self.loop.close()
+            raise
 
     def finish(self) -> None:
         """Tell what runs on the loop that it is to end, and wait for it."""
