@@ -41,6 +41,7 @@ from httpx_refresh.grants import ClientCredentials
 from httpx_refresh.stores.urls import open_store
 from httpx_refresh.testing import Gate
 from tests.fakes import Api, Endpoint, both_libraries, refreshing
+from tests.virtual_time import VirtualTimeLoop
 
 
 class SyncApi(Api):
@@ -747,3 +748,95 @@ def test_a_fork_by_what_runs_on_the_loop_waits_for_nothing() -> None:
         return time.monotonic() - began
 
     assert own_loop.run(forks, seconds=60.0) < own_loop._LONGEST_STEP
+
+
+class _Ends:
+    """Stands for the library's own loop, at the end of the interpreter."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def finish(self) -> None:
+        self.told.append("finish")
+        own_loop.soon(_nothing, seconds=1.0)  # What ends may have something to note.
+
+    def stop(self) -> None:
+        self.told.append("stop")
+
+
+def _nothing() -> None:
+    pass
+
+
+@pytest.mark.parametrize("daemon, told", [(False, []), (True, ["finish"])])
+def test_the_end_of_the_main_thread_ends_no_refresh_while_another_thread_works(
+    daemon: bool, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = _Ends()
+    monkeypatch.setattr(own_loop, "_own", ends)
+    monkeypatch.setattr(own_loop, "soon", lambda *_, **__: None)
+    threads = [threading.main_thread(), threading.Thread(daemon=daemon)]
+    monkeypatch.setattr(threading, "enumerate", lambda: threads)
+    own_loop._main_thread_ended()
+    assert ends.told == told
+
+
+def test_once_the_interpreter_has_ended_its_refreshes_nothing_begins_that_nobody_waits_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends, begun = _Ends(), []
+
+    def get(_: float) -> Any:
+        begun.append(list(ends.told))
+        raise own_loop.NoAnswer
+
+    monkeypatch.setattr(own_loop, "_own", ends)
+    monkeypatch.setattr(own_loop, "_is_over", False)
+    monkeypatch.setattr(own_loop, "_get", get)
+    own_loop._interpreter_ends()
+    assert ends.told == ["finish", "stop"]
+    assert own_loop.own_loop() is None
+    own_loop.soon(_nothing, seconds=1.0)
+    assert begun == [["finish"]]
+
+
+def test_what_runs_on_the_loop_is_told_of_its_end_and_waited_for() -> None:
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(3600.0)
+        except asyncio.CancelledError:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            ended.append("it was told, and ended")
+
+    async def end() -> None:
+        await own_loop._end_tasks()  # Nothing runs yet, and that is no error.
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        await own_loop._end_tasks()
+        assert task.done()
+
+    loop = VirtualTimeLoop()
+    try:
+        loop.run_until_complete(end())
+    finally:
+        loop.close()
+    assert ended == ["it was told, and ended"]
+
+
+def test_a_fork_waits_until_the_loop_is_between_two_steps_and_lets_it_go_on() -> None:
+    steps: list[str] = []
+    own_loop.run(_call(lambda: steps.append("before")), seconds=60.0)
+    own_loop._before_fork()
+    standing = own_loop._standstill
+    try:
+        assert standing is not None
+        assert standing.reached.is_set()
+    finally:
+        own_loop._after_fork()
+    assert standing.over.is_set()
+    assert own_loop._standstill is None
+    own_loop.run(_call(lambda: steps.append("after")), seconds=60.0)
+    assert steps == ["before", "after"]

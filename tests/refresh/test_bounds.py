@@ -23,7 +23,9 @@ from httpx_refresh import (
 )
 from httpx_refresh._errors import Outcome
 from httpx_refresh._limits import longer
+from httpx_refresh._refresh import spending
 from httpx_refresh._refresh.host import Host
+from httpx_refresh._refresh.record import with_token, write
 from httpx_refresh._refresh.spending import Spending
 from httpx_refresh.testing import Gate
 from tests.fakes import (
@@ -206,6 +208,33 @@ async def test_whatever_an_endpoint_raises_all_waiters_are_answered_and_the_clai
     assert len(endpoint.asked) == 1
 
 
+class Anew:
+    """A source that obtains its tokens from nothing."""
+
+    origins = "any"
+
+    async def obtain(self, _: Token | None, /) -> Token:
+        raise AssertionError("nobody comes so far")
+
+
+@pytest.mark.parametrize("source, is_in_doubt", [(Endpoint(), True), (Anew(), False)])
+async def test_whatever_is_raised_beside_a_request_leaves_a_doubt_unless_it_costs_nothing_to_repeat_it(
+    source: Any, is_in_doubt: bool, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """As a Ctrl-C does that meets this library's own code while the request is under way."""
+
+    async def raises(*_: object) -> None:
+        raise Unheard
+
+    monkeypatch.setattr(spending, "bounded", raises)
+    store = Store(Endpoint(clock=loop_wall).text(expires_in=-1))
+    with pytest.raises(RefreshUnavailable, match="Unheard") as caught:
+        await RefreshAuth(source, store).token()
+    assert caught.value.outcome == "unknown"
+    assert store.record.redeeming is None
+    assert (store.record.uncertain is not None) is is_in_doubt
+
+
 @pytest.mark.parametrize("kind", [Unheard, SystemExit, asyncio.CancelledError, KeyError])
 @pytest.mark.parametrize("call", ["load", "replace"])
 async def test_whatever_a_store_raises_is_a_store_error(
@@ -349,6 +378,17 @@ async def test_a_text_that_is_read_late_does_not_undo_a_login(seconds: float) ->
         await auth.set_token(Token("SECRET-login", "SECRET-r9"))
         gate.release()
     assert (await auth.token()).access_token == "SECRET-login"
+
+
+async def test_a_login_elsewhere_is_adopted_at_the_moment_of_the_last_use() -> None:
+    """A clock may be too coarse to tell the two moments apart: then the generation tells."""
+    endpoint = Endpoint(clock=loop_wall)
+    store = Store(endpoint.text(expires_in=3600))
+    auth = RefreshAuth(endpoint, store)
+    before, held = anyio.current_time(), await auth.token()
+    store.text = write(with_token(store.record, Token("SECRET-login", "SECRET-r9")), rev="v1")
+    assert (await auth.refresh(refused=held)).access_token == "SECRET-login"
+    assert (anyio.current_time(), endpoint.asked) == (before, [])
 
 
 async def test_a_result_that_cannot_be_saved_does_not_undo_a_login() -> None:

@@ -96,6 +96,24 @@ async def test_nothing_is_in_doubt_where_a_claim_is_taken_over_under_which_nothi
     assert [one.uncertain for one in store.written] == [None, None]
 
 
+async def test_who_loses_every_claim_looks_again_in_peace_and_gives_up() -> None:
+    """A store that always says that somebody else was faster, and shows nobody's claim."""
+
+    class Loses(Store):
+        async def replace(self, old: str | None, new: str) -> bool:
+            self.tries += 1
+            assert self.tries < 2000
+            return False
+
+    endpoint = Endpoint(clock=loop_wall)
+    store = Loses(endpoint.text(expires_in=-1))
+    before = anyio.current_time()
+    with pytest.raises(RefreshUnavailable) as caught:
+        await RefreshAuth(endpoint, store).token()
+    assert (caught.value.outcome, endpoint.asked) == ("not_sent", [])
+    assert store.tries <= 8 * (anyio.current_time() - before)
+
+
 async def test_a_claim_says_for_how_long_its_owner_may_go_on() -> None:
     endpoint = Endpoint(clock=loop_wall)
     store = Store(endpoint.text(expires_in=-1))

@@ -587,6 +587,26 @@ async def test_before_a_refusal_is_believed_the_store_is_read_again() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_refresh_token_that_was_refused_in_vain_was_the_one_refresh_of_its_request() -> (
+    None
+):
+    """A login was there by then. The API refuses its token, too, and no second one is spent for the same request."""
+
+    class LogsIn(Endpoint):
+        async def refresh(self, token: Token, /) -> Token:
+            self.asked.append(token.refresh_token)
+            store.text = '{"access_token": "SECRET-login", "refresh_token": "SECRET-r9"}'
+            raise ReauthorizationRequired("no such refresh token", error="invalid_grant")
+
+    endpoint, api = LogsIn(), Api(lambda _: False)
+    store = Store(endpoint.text())
+    async with api.client(RefreshAuth(endpoint, store)) as client:
+        assert (await client.get("/")).status_code == 401
+    assert api.seen == ["SECRET-a0", "SECRET-login"]
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+@pytest.mark.anyio
 async def test_a_refusal_that_cannot_be_noted_is_raised_all_the_same() -> None:
     endpoint = Endpoint()
     endpoint.always = ReauthorizationRequired("no", error="invalid_grant")

@@ -40,7 +40,9 @@ from httpx_refresh._refresh.refusals import (
     after_fruit,
     after_futile,
     after_refresh,
+    early_left,
     early_pause,
+    held_back,
     kind_of,
     told,
 )
@@ -498,6 +500,28 @@ async def test_a_verdict_is_written_to_no_text_but_that_of_its_token_unclaimed(t
 
 
 @marked
+async def test_aclose_waits_for_a_verdict_that_is_being_written_also_after_a_refresh() -> None:
+    _, store, auth = service()
+    store.delays = lambda record: record.refusals is not None and record.refusals.futile > 0
+    ended: list[str] = []
+
+    async def close() -> None:
+        await auth.aclose()
+        ended.append("closed")
+
+    async with Api(lambda _: False).client(auth) as client:
+        assert (await client.get("/")).status_code == 401
+    await store.gate.arrived()
+    await auth.refresh()
+    async with anyio.create_task_group() as group:
+        group.start_soon(close)
+        await anyio.sleep(1)
+        assert ended == []
+        store.gate.release()
+    assert ended == ["closed"]
+
+
+@marked
 async def test_a_look_that_ends_after_a_logout_learns_nothing_and_fails_at_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -583,6 +607,29 @@ async def test_an_acceptance_that_another_process_has_just_noted_is_not_told_aga
         assert (await client.get("/")).status_code == 200
         await auth.aclose()
     assert store.loads == 1
+
+
+@marked
+async def test_a_pause_between_early_ends_that_an_acceptance_finds_is_waited_out_all_the_same() -> (
+    None
+):
+    endpoint, store, auth = service()
+    ended: set[str] = set()
+    api = Paths(lambda _, token: token not in ended)
+    pause = Pause("p", 30.0, loop_wall() + 30.0)
+    store.text = write(store.record._replace(refusals=Refusals(0, 1, (), 0, pause)), rev="v1")
+    async with api.client(auth) as client:
+        await auth.token()  # It is in doubt here; then another process's refresh was fruitful.
+        seconds = early_pause(12)
+        refusals = Refusals(12, 0, (), 0, Pause("q", seconds, loop_wall() + seconds))
+        store.text = write(store.record._replace(refusals=refusals), rev="v2")
+        assert (await client.get("/")).status_code == 200
+        await auth.aclose()
+        ended.add("a0")
+        before = anyio.current_time()
+        assert (await client.get("/")).status_code == 200
+    assert anyio.current_time() - before == pytest.approx(seconds, abs=0.3)
+    assert endpoint.asked == ["SECRET-r0"]
 
 
 @marked
@@ -745,6 +792,7 @@ _PAUSE = Pause("p", 30.0, 1030.0)
         (Refusals(40, 0, (), 3, _PAUSE), Need.ENDED, 1010.0, 41, 300.0),
         # The last token lived for more than five minutes.
         (Refusals(40, 0, (), 3, _PAUSE), Need.ENDED, 1331.0, 1, 0.0),
+        (Refusals(40, 0, (), 3, _PAUSE), Need.ENDED, 1330.0, 41, 300.0),
         (Refusals(2, 1, (), 3, _PAUSE), Need.PROBE, 1010.0, 2, 30.0),
         (Refusals(2, 9, ("k",), 3, _PAUSE), Need.PROBE, 1010.0, 2, 300.0),
         (Refusals(2, 3, (), 3, _PAUSE), Need.RESULT, 1010.0, 0, 120.0),
@@ -757,6 +805,62 @@ def test_what_is_noted_of_refusals_when_a_refresh_brought_a_token(
     futile = 0 if before is None else before.futile
     probed = need is Need.PROBE
     assert noted == Refusals(early, futile, (), 4, Pause("n", pause, now + pause), probed=probed)
+
+
+@pytest.mark.parametrize(
+    "early, pause",
+    [(0, 0.0), (1, 0.0), (2, 0.05), (3, 0.075), (4, 0.1125), (100, 300.0), (10**9, 300.0)],
+)
+def test_pauses_apply_from_the_third_early_end_on_and_grow_to_five_minutes(
+    early: int, pause: float
+) -> None:
+    assert early_pause(early) == pytest.approx(pause)
+
+
+@pytest.mark.parametrize(
+    "early, seconds, left, early_for",
+    [
+        (4, 0.1125, 0.1, 0.1),
+        # A pause for everything that is longer than the one for early ends.
+        (4, 30.0, 29.9, 0.0125),
+        (4, 30.0, 29.0, 0.0),
+        # One that is over, and was shorter.
+        (4, 0.05, 0.0, 0.0),
+        (0, 30.0, 29.0, 0.0),
+    ],
+)
+def test_an_early_end_waits_for_the_pause_between_early_ends_and_for_no_other(
+    early: int, seconds: float, left: float, early_for: float
+) -> None:
+    refusals = Refusals(early, 1, (), 3, Pause("p", seconds, 1000.0))
+    assert early_left(refusals, left) == pytest.approx(early_for)
+    assert held_back(Need.ENDED, refusals, left, 0.0) == early_left(refusals, left)
+    quiet = refusals._replace(futile=0)
+    for need in (Need.REFUSED, Need.PROBE, Need.ENDED):
+        assert held_back(need, quiet, left, 100.0) == early_left(refusals, left)
+
+
+@pytest.mark.parametrize(
+    "need, left, accepted_for, wait",
+    [
+        # What is known of refusals holds back no refresh that is due for another reason.
+        (Need.LOOK, 30.0, 300.0, 0.0),
+        (Need.AHEAD, 30.0, 300.0, 0.0),
+        (Need.RESULT, 30.0, 300.0, 0.0),
+        (Need.CLAIMS, 30.0, 300.0, 0.0),
+        # Who did not know of the doubt judges again.
+        (Need.REFUSED, 0.0, 0.0, math.inf),
+        (Need.PROBE, 30.0, 0.0, 30.0),
+        (Need.PROBE, 0.0, 0.0, 0.0),
+        # Forbidden: others are accepted.
+        (Need.PROBE, 0.0, 1.0, math.inf),
+    ],
+)
+def test_a_refusal_in_doubt_is_worth_a_refresh_at_each_pause_s_end_while_nothing_is_accepted(
+    need: Need, left: float, accepted_for: float, wait: float
+) -> None:
+    refusals = Refusals(40, 3, ("k",), 3, Pause("p", 30.0, 1000.0))
+    assert held_back(need, refusals, left, accepted_for) == wait
 
 
 def test_a_probe_that_is_fruitful_shows_that_a_token_had_ended_early() -> None:

@@ -4,7 +4,10 @@ import errno
 import os
 import stat
 import threading
+import time
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -323,6 +326,58 @@ async def test_a_writer_waits_for_the_one_that_holds_the_lock(
         go_on.set()
     assert won == {"first": True, "second": False}
     assert (tmp_path / "token.json").read_text() == "first"
+
+
+@pytest.mark.anyio
+async def test_who_waits_for_the_lock_sleeps_between_two_tries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that waits must not take the processor that the other one needs."""
+    path = tmp_path / "token.json"
+    slept: list[float] = []
+    with ExitStack() as locks:
+        locks.enter_context(FileLock(f"{path}.lock", thread_local=False))
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == 3:
+                locks.close()
+
+        clock = SimpleNamespace(sleep=sleep, monotonic=time.monotonic)
+        monkeypatch.setattr(file_module, "time", clock)
+        assert await FileStore(path).replace(None, "text")
+    assert slept == [file_module._LOCK_POLL] * 3
+
+
+@pytest.mark.anyio
+async def test_a_link_in_the_place_of_what_is_written_does_not_become_the_token_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who may write to the directory moves the new text away, and leaves a link to it there."""
+    path, temporary, elsewhere = (tmp_path / name for name in ("t", ".t.tmp", "elsewhere"))
+    path.write_text("old")
+    real_fsync = os.fsync
+
+    def meanwhile(descriptor: int) -> None:
+        real_fsync(descriptor)
+        if not elsewhere.exists():
+            temporary.rename(elsewhere)
+            temporary.symlink_to(elsewhere)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    assert await FileStore(path).replace("old", "new")
+    assert not path.is_symlink()
+    assert path.read_text() == "new"
+
+
+@pytest.mark.anyio
+async def test_as_many_links_are_followed_as_linux_follows_and_no_more(tmp_path: Path) -> None:
+    (tmp_path / "0").write_text("text")
+    for number in range(1, 42):
+        (tmp_path / str(number)).symlink_to(str(number - 1))
+    assert await FileStore(tmp_path / "40").load() == "text"
+    with pytest.raises(OSError, match="symbolic links"):
+        await FileStore(tmp_path / "41").load()
 
 
 def test_threads_that_count_in_one_file_lose_no_step(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from typing import Any
 
@@ -17,6 +17,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from httpx_refresh import RefreshAuth, StoreError
 from httpx_refresh.stores.encrypted import EncryptedStore
 from httpx_refresh.stores.redis import RedisStore, _withhold
+from httpx_refresh.stores.redis_listening import listening
 from httpx_refresh.stores.urls import open_store
 from httpx_refresh.testing import check_store
 from tests.fakes import Endpoint
@@ -410,6 +411,74 @@ async def test_a_client_that_knows_no_channels_has_a_store_without_changed(key: 
 
     client: Any = Plain()
     assert not hasattr(RedisStore(client, key), "changed")
+
+
+class Channels:
+    """A client of which tests see the subscriptions, and give the messages."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.made = 0
+        self.connect = asyncio.Event()
+        self._messages: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+
+    def pubsub(self) -> Channels:
+        self.made += 1
+        return self
+
+    async def subscribe(self, channel: str) -> None:
+        self.asked.append(channel)
+        await self.connect.wait()
+        self.say("subscribe", channel)
+
+    async def get_message(self, *, timeout: float | None) -> dict[str, str]:
+        assert timeout is None
+        return await self._messages.get()
+
+    async def aclose(self) -> None:
+        self.made -= 1
+
+    def say(self, kind: str, channel: str) -> None:
+        self._messages.put_nowait({"type": kind, "channel": channel})
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_who_still_waits_is_woken_when_another_waiter_has_left() -> None:
+    channels = Channels()
+    channels.connect.set()
+    with anyio.fail_after(60):
+        async with AsyncExitStack() as leaves, listening(channels, "a") as message:
+            await leaves.enter_async_context(listening(channels, "a"))
+            await leaves.aclose()
+            await anyio.wait_all_tasks_blocked()
+            assert not message.done()
+            assert (channels.made, channels.asked) == (1, ["a"])
+            channels.say("message", "a")
+            await message
+        await anyio.wait_all_tasks_blocked()
+    assert channels.made == 0
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_a_further_channel_is_subscribed_to_once_the_connection_stands() -> None:
+    """Two commands at once on a connection that is being made would make two."""
+    channels = Channels()
+
+    async def listen(channel: str) -> None:
+        async with listening(channels, channel):
+            heard.append(channel)
+
+    heard: list[str] = []
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            for channel in ("a", "b"):
+                group.start_soon(listen, channel)
+            await anyio.wait_all_tasks_blocked()
+            assert (channels.asked, heard) == (["a"], [])
+            channels.connect.set()
+    assert (channels.asked, sorted(heard)) == (["a", "b"], ["a", "b"])
 
 
 @ASYNCIO

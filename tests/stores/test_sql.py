@@ -418,6 +418,40 @@ async def test_an_update_that_gives_way_ten_times_is_an_error(database: URL, tab
         assert await store.replace("old", "new")
 
 
+class _Deadlock(Exception):
+    sqlstate = "40P01"
+
+
+@ONE_LOOP
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "error, tries",
+    [
+        (OperationalError("UPDATE", None, _Deadlock()), 10),
+        (IntegrityError("UPDATE", None, Exception("a check failed")), 1),
+    ],
+)
+async def test_a_deadlock_is_tried_again_and_a_constraint_is_not(
+    sqlite_url: str, error: DBAPIError, tries: int
+) -> None:
+    tried: list[str] = []
+
+    def fail(_: object, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("UPDATE"):
+            tried.append(statement)
+            raise error
+
+    async with connected(sqlite_url) as engine:
+        store = SQLStore(engine, "key")
+        await store.create_table()
+        assert await store.replace(None, "old")
+        event.listen(engine.sync_engine, "before_cursor_execute", fail)
+        with pytest.raises(type(error)):
+            await store.replace("old", "new")
+        assert len(tried) == tries
+        assert await store.load() == "old"
+
+
 @ONE_LOOP
 @pytest.mark.anyio
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])

@@ -323,7 +323,6 @@ def _without_texts(error: DBAPIError, texts: Iterable[bytes]) -> DBAPIError:
     driver's error or to its frames.
     """
     error.params = None
-    error.hide_parameters = True
     said: list[str] = []
     link: BaseException | None = error
     while link is not None:
@@ -340,6 +339,5 @@ def _without_texts(error: DBAPIError, texts: Iterable[bytes]) -> DBAPIError:
         error.statement,
         None,
         _Withheld(f"{words}; its message quotes the text and is withheld"),
-        hide_parameters=True,
         connection_invalidated=error.connection_invalidated,
     )
