@@ -284,6 +284,28 @@ def test_of_a_401_no_more_than_its_bound_is_read_and_one_that_is_passed_on_is_wh
     assert _run_without_loop(look) == 20
 
 
+@both_libraries
+def test_of_a_401_in_chunks_of_one_byte_a_thousand_are_read(http: Any) -> None:
+    read = 0
+
+    class Body(http.SyncByteStream):  # type: ignore[misc]  # of either library
+        def __iter__(self) -> Iterator[bytes]:
+            nonlocal read
+            while True:
+                read += 1
+                yield b"x"
+
+    async def look() -> bytes:
+        response = http.Response(401, stream=Body(), request=http.Request("GET", "https://a.test"))
+        await bodies.give_up(response)
+        content = response.read()
+        assert isinstance(content, bytes)
+        return content
+
+    assert _run_without_loop(look) == b"x" * read
+    assert read == bodies.READ_LIMIT // 64 + 1
+
+
 def _run_without_loop(call: Callable[[], Any]) -> Any:
     try:
         call().send(None)

@@ -28,7 +28,9 @@ Chunks = Callable[[], AsyncIterator[bytes]]
 
 
 class Refusing:
-    """An API that refuses the first token, or all tokens, with a body; `pulled` counts the chunks that were read.
+    """An API that refuses the first token, or all tokens, with a body.
+
+    `pulled` counts the bytes that were read, and `chunks` their pieces.
 
     The body goes through a chain of async generators, as a body from a socket does. `ended` counts the innermost ones
     that have ended, by a cancellation, by a close or by themselves.
@@ -44,7 +46,7 @@ class Refusing:
         version: bytes = b"HTTP/1.1",
     ) -> None:
         self.http = http
-        self.pulled = 0
+        self.pulled = self.chunks = 0
         self.begun = self.ended = self.closed = 0
         self.sent: list[str] = []
         api = self
@@ -81,6 +83,7 @@ class Refusing:
         try:
             async for chunk in chunks:
                 self.pulled += len(chunk)
+                self.chunks += 1
                 yield chunk
         finally:
             self.ended += 1
@@ -181,6 +184,18 @@ async def test_of_a_body_without_end_64_kib_are_read(http: Any, streamed: bool) 
         assert await fetched(client, streamed) == "welcome"
     # Chunks that are there without a wait may be read while the body is closed.
     assert READ_LIMIT < api.pulled < READ_LIMIT + 100_000
+    assert api.all_closed
+
+
+@in_both_ways
+@pytest.mark.parametrize("chunk", [b"x", b""])
+async def test_of_a_body_in_tiny_chunks_a_thousand_are_read(
+    http: Any, streamed: bool, chunk: bytes
+) -> None:
+    api = Refusing(http, without_end(chunk), version=b"HTTP/2")
+    async with api.client() as client:
+        assert await fetched(client, streamed) == "welcome"
+    assert READ_LIMIT / 64 < api.chunks < (READ_LIMIT + DISCARD_LIMIT) / 64 + 100
     assert api.all_closed
 
 

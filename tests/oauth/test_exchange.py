@@ -115,6 +115,41 @@ async def test_off_a_socket_no_more_is_read_and_nothing_is_left_half_way(library
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_an_answer_in_chunks_of_one_byte_is_cut_and_other_tasks_go_on_meanwhile(
+    library: Any,
+) -> None:
+    """A megabyte of them is a million steps of a client's parser, during which an event loop does nothing else."""
+    read = turns = 0
+
+    class Crumbs(library.AsyncByteStream):  # type: ignore[misc]  # of either library
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return self
+
+        async def __anext__(self) -> bytes:
+            nonlocal read
+            read += 1
+            return b" "
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    transport = library.MockTransport(lambda _: library.Response(200, stream=Crumbs()))
+    async with (
+        library.AsyncClient(transport=transport) as client,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(take_turns)
+        await failing(endpoint_at("https://as.test", client), "unknown", "more than 1 MiB")
+        group.cancel_scope.cancel()
+    assert read < MOST / 64 + 100
+    assert turns > 200
+
+
+@pytest.mark.anyio
 async def test_a_bomb_is_not_unpacked() -> None:
     bomb = gzip.compress(b" " * 64 * MOST)
     assert len(bomb) < 100_000

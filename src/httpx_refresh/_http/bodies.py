@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio
+import anyio.lowlevel
 
 from .._errors import BodyNotReplayable
 from .libraries import (
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 # asyncio is imported where it is used, so that the library imports fast.
 
 READ_LIMIT = 65_536
-"""Bytes of a response's body that are read before the response is returned."""
+"""Bytes of a response's body that are read before the response is returned; fewer of one in very small chunks."""
 
 READ_SECONDS = 2.0
 """Seconds that this reading may take. With a sync client: seconds after which no further chunk is waited for."""
@@ -40,6 +41,7 @@ DISCARD_LIMIT = 1_048_576
 _GZIP_OR_ZLIB = 47
 _RAW_DEFLATE = -15
 _BUFFERED = 64  # chunks that may come without a wait
+_LEAST = 64  # bytes that a chunk counts for at least: chunks of one byte take long to read
 
 
 # -- a request's body, sent again ----------------------------------------------------------------------------------
@@ -253,7 +255,7 @@ class HeldBody(_Held, StreamBase):
                 while self._reads_on and size <= READ_LIMIT:
                     chunk = await self._rest.__anext__()
                     self.chunks.append(chunk)
-                    size += len(chunk)
+                    size += max(len(chunk), _LEAST)
         except StopAsyncIteration:
             self.ended = True
         except Exception as error:
@@ -281,7 +283,7 @@ class HeldBody(_Held, StreamBase):
         with anyio.move_on_after(READ_SECONDS):
             try:
                 while size <= DISCARD_LIMIT:
-                    size += len(await self.__anext__())
+                    size += max(len(await self.__anext__()), _LEAST)
             except StopAsyncIteration:
                 self.ended = True
             except Exception as error:  # Nobody needs the rest.
@@ -336,7 +338,7 @@ class BlockingHeldBody(_Held, BlockingStreamBase):
             while size <= most and time.monotonic() < until:
                 chunk = next(self._rest)
                 chunks.append(chunk)
-                size += len(chunk)
+                size += max(len(chunk), _LEAST)
         except StopIteration:
             self.ended = True
         except Exception as error:  # Its reader gets it.
@@ -434,9 +436,12 @@ def _is_short(body: bytes | None) -> bool:
 async def read_some(chunks: AsyncIterator[bytes], most: int) -> tuple[list[bytes], bool]:
     """Read until the body ends or more than `most` bytes are there; return them, and whether it ended.
 
+    Other tasks take their turns meanwhile, also if thousands of chunks are there without a wait.
+
     Args:
         chunks: the body; the rest of it can be read afterwards.
-        most: bytes; the chunk that exceeds them is the last one that is read.
+        most: bytes, of which each chunk counts for some at least; the chunk that exceeds them is the last one that is
+            read.
     """
     some: list[bytes] = []
     size = 0
@@ -446,7 +451,9 @@ async def read_some(chunks: AsyncIterator[bytes], most: int) -> tuple[list[bytes
         except StopAsyncIteration:
             return some, True
         some.append(chunk)
-        size += len(chunk)
+        size += max(len(chunk), _LEAST)
+        if len(some) % _BUFFERED == 0:
+            await anyio.lowlevel.checkpoint()
     return some, False
 
 

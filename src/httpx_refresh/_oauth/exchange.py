@@ -157,7 +157,7 @@ async def _in_time(step: str, _: Mapping[str, Any]) -> None:
 
 
 async def _read_answer(response: Response) -> Answer:
-    """Read the answer, which is never longer than `MOST` and one chunk."""
+    """Read the answer, which is never longer than `MOST` and one chunk, nor in more chunks than `read_some` takes."""
     if response.is_stream_consumed:  # A hook of the client's read it, or it never was a stream.
         body = response.content
         return Answer(response.status_code, response.headers, body[:MOST], len(body) > MOST)
@@ -171,7 +171,8 @@ async def _read_answer(response: Response) -> Answer:
         body = unpacked(body, response.headers.get("content-encoding", ""), MOST) or b""
     else:
         await drain(stream)
-    return Answer(response.status_code, response.headers, body[:MOST], len(body) > MOST)
+    is_long = not ended or len(body) > MOST
+    return Answer(response.status_code, response.headers, body[:MOST], is_long)
 
 
 def _later(seconds: float, then: Callable[[], object], unless: ExitStack) -> None:
