@@ -321,6 +321,23 @@ async def test_what_may_not_be_sent_any_more_once_it_is_connected_is_not_sent(li
             assert connection.recv(1) == b""
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
+async def test_what_may_not_be_sent_any_more_once_the_headers_are_is_not_sent(library: Any) -> None:
+    """Headers and body leave separately, and a process may be stopped between: the body has the refresh token."""
+    answers = [True]
+    may_send.set(lambda: bool(answers) and answers.pop())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/token"
+        with pytest.raises(OutOfTime):
+            await endpoint_at(url, lambda: library.AsyncClient()).refresh(HELD)
+        connection, _ = server.accept()
+        with connection, connection.makefile("rb") as stream:
+            sent = stream.read()
+    assert sent.startswith(b"POST /token ")
+    assert sent.endswith(b"\r\n\r\n")
+
+
 # -- a close that fails --------------------------------------------------------------------------------------
 
 

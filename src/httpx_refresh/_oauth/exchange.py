@@ -57,7 +57,7 @@ async def exchange(
         timeout: seconds for all of it.
 
     Raises:
-        OutOfTime: making the connection took so long that the request was not sent, see `may_send`.
+        OutOfTime: it took so long to come so far that the body, or all of the request, was not sent, see `may_send`.
     """
     attempt = _Attempt()
     with anyio.CancelScope() as scope, ExitStack() as ended:
@@ -151,8 +151,9 @@ class _Attempt:
 
 
 async def _in_time(step: str, _: Mapping[str, Any]) -> None:
-    # The client was held up by its connection, or with its process: the time to send may be over by now.
-    if step.endswith(".send_request_headers.started"):
+    # The client was held up by its connection, or with its process: the time to send may be over by now. Looked at
+    # again before the body, which leaves by itself and has the refresh token: no server acts on headers without it.
+    if step.endswith((".send_request_headers.started", ".send_request_body.started")):
         require_time()
 
 
