@@ -470,7 +470,7 @@ class RefreshAuth(AuthBase):
                     if renewed is not known:
                         before = known
                     known = renewed
-                case StepUp() as asked:
+                case StepUp() as asked:  # pragma: no branch  # there is no fourth
                     if not _PRESENTER.was_presented(request, known, response):
                         return
                     # What is raised holds this frame, and an API may repeat the token that it was sent.

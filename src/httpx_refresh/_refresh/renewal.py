@@ -442,7 +442,7 @@ class Renewal:
             case Declined():
                 if not spending.lost():
                     raise fresh(outcome.error)
-            case Refused():
+            case Refused():  # pragma: no branch  # there is no other outcome
                 self._after_refusal(spending, outcome)
         return None
 

@@ -753,7 +753,7 @@ class Session:
             if flight is None:
                 flight = Flight(loop, stale, need=need, forced=forced, claims=claims)
                 self._start(flight)
-            else:
+            else:  # pragma: no cover  # not before something is awaited in here
                 flight.join(need, claims)
         return flight
 
@@ -1021,9 +1021,9 @@ class Session:
             elif hand_over is not None:
                 spawn(hand_over, ending=_nothing, never_ran=_nothing, every=_NEVER, tick=_nothing)
 
-        if await spending.keep_saving(flight.closing, late):
-            if spending.saved is not None:
-                self._saved(spending, spending.saved)
+        record = await spending.keep_saving(flight.closing, late)
+        if record is not None:
+            self._saved(spending, record)
             return
         for hand_over in last:
             await hand_over()

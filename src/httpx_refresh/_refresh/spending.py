@@ -479,8 +479,8 @@ class Spending:
             self.emit(events.EndNotNoted(message=str(error)))
             self._slot.give_up(self._claim, maybe_spent=not isinstance(self.outcome, Unsent))
 
-    async def keep_saving(self, closing: anyio.Event, late: Callable[[], None]) -> bool:
-        """Try to save the token until it is saved; return whether it was.
+    async def keep_saving(self, closing: anyio.Event, late: Callable[[], None]) -> Record | None:
+        """Try to save the token until it is saved; return what the store holds then, None if it was not saved.
 
         Args:
             closing: once set, the next try comes at once and is the last.
@@ -494,20 +494,18 @@ class Spending:
                 await closing.wait()
             last = closing.is_set()
             try:
-                await self.save(wait=not last)
+                return await self.save(wait=not last)
             except StoreError as error:
                 if not told and (last or host.monotonic() - started >= self._slot.refresh_timeout):
                     told = True
                     late()
                 if last:
                     self._slot.give_up(self._claim, maybe_spent=True)
-                    return False
+                    return None
                 if not self.repeatable:
                     from . import events
 
                     self.emit(events.StillUnsaved(message=str(error)))
-            else:
-                return True
 
     async def save(self, *, wait: bool = True) -> Record:
         """Bring the store to its end; return what stands there then: that, or what somebody else brought meanwhile.

@@ -30,6 +30,7 @@ GRACE = "until_used"
 # Seconds, the default. The demo does not wait that long: the lock of a killed process ends with the process.
 REFRESH_TIMEOUT = 20.0
 PATIENCE = 120.0  # seconds for one step of the demo, on a slow machine
+LAST_WORDS = 10.0  # seconds for a process to end by itself
 
 SCENES = (
     "The token ends early under {first} callers. The caller that refreshes is cancelled.",
@@ -72,10 +73,10 @@ class Worker:
 
     async def stop(self) -> None:
         """End the process if it still runs, and wait for it."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        assert self._process.stdin is not None  # noqa: S101 - a pipe, as it was asked for
+        self._process.stdin.close()
         try:
-            await asyncio.wait_for(self._process.wait(), 10.0)
+            await asyncio.wait_for(self._process.wait(), LAST_WORDS)
         except asyncio.TimeoutError:
             self._process.kill()
             await self._process.wait()

@@ -12,7 +12,7 @@ try:
 
     if sys.version_info >= (3, 11):
         import tomllib as toml
-    else:
+    else:  # pragma: no cover  # Python 3.10
         import tomli as toml
 except ImportError:
     raise ImportError(
