@@ -2,8 +2,9 @@
 # Sourced by scripts/test: the whole of it, as a CI server runs it.
 #
 # Each job is one run of pytest with a log of its own; as many run at once as the machine has cores, and a
-# log is shown when its job is done. Coverage makes the suite several times slower, and the simulation five
-# times, so it is asked for by itself (--coverage), and the simulation is covered in one small pass.
+# log is shown when its job is done. Branch coverage makes tests two to five times slower: it is measured on one
+# Python, by the tests that show each thing once; what they show on other event loops, in the simulation and at
+# size runs without it.
 
 WORLDS=600 ROUNDS=2
 
@@ -12,8 +13,11 @@ WORLDS=600 ROUNDS=2
 PYTHONS_OWN=(tests/refresh tests/stores tests/http
     tests/test_{auth_flow,backends,otel,sync,threads,token,virtual_time}.py)
 
-test_all() { # INSTALL COVERAGE
-    local install=$1 coverage=$2 line groups version full python oldest first last missing
+# Where processes of the library's own are tested. Those of other tests are killed, and report no coverage.
+OWN_PROCESSES=(tests/testing/test_testing_process.py tests/cli/test_demo.py tests/processes/test_sync_processes.py)
+
+test_all() { # INSTALL
+    local install=$1 line groups version full python oldest first last missing
     read -r oldest _ _ < <(find_pythons)
     read -r _ _ first < <(default_python) || fail "no Python 3.10 or newer on this machine"
     read -r last _ _ < <(full_python "$first")
@@ -25,7 +29,7 @@ test_all() { # INSTALL COVERAGE
         find_uv "$python"
         if [ "$version" = "$oldest" ] && [ -n "$UV" ]; then
             lowest=$version lowest_python=$python
-            [ "$version" = "$last" ] || [ -n "$coverage" ] || continue
+            [ "$version" = "$last" ] || continue
         fi
         make_env ".venvs/$version" "$python" -e . --group all-tests
     done
@@ -39,18 +43,10 @@ test_all() { # INSTALL COVERAGE
     export COVERAGE_FILE=$logs/.coverage
     failed=0 running=0
 
-    if [ -n "$coverage" ]; then
-        job "$last, with coverage: what is quick, and the servers" "$bin/python" -m coverage run \
-            -m pytest -q -m "not (processes or simulation or browser or packaging)"
-        job "$last, with coverage: one small pass of the rest" "$bin/python" -m coverage run \
-            -m pytest -q --worlds 60 --rounds 1 -m "processes or simulation or browser or packaging"
-        [ "$oldest" = "$last" ] ||
-            job "$oldest, with coverage: what is quick" ".venvs/$oldest/bin/python" -m coverage run \
-                -m pytest -q -m "$QUICK"
-    fi
     # The longest first.
-    job "$last: what is quick, and the servers" "$bin/python" -m pytest -q \
-        -m "not (processes or simulation or browser or packaging)"
+    job "$last, with coverage: what is quick, and the servers" test_covered "$bin/python"
+    job "$last: other event loops, and sizes" "$bin/python" -m pytest -q \
+        -m "(loops or size) and not (processes or simulation or browser or packaging)"
     job "$last: the processes, the browser and the packages" "$bin/python" -m pytest -q \
         --rounds "$ROUNDS" -m "processes or browser or packaging"
     job "$last: the simulation, at size" "$bin/python" -m pytest -q --worlds "$WORLDS" -m simulation
@@ -68,7 +64,7 @@ test_all() { # INSTALL COVERAGE
     done
     while [ "$running" -gt 0 ]; do await_one; done
 
-    [ -z "$coverage" ] || report_coverage
+    report_coverage
 
     [ ! -s "$logs/summary" ] || cat "$logs/summary"
     say "not installed, and its tests were skipped: ${missing:-nothing}"
@@ -84,19 +80,22 @@ test_lowest() { # PYTHON
     .venvs/lowest/bin/python -m pytest -q -m "$QUICK and not (loops or size)"
 }
 
+test_covered() { # PYTHON
+    local code=0
+    "$1" -m coverage run -m pytest -q "${OWN_PROCESSES[@]}" || code=1
+    "$1" -m coverage run -m pytest -q \
+        -m "not (processes or simulation or browser or packaging or loops or size)" || code=1
+    return $code
+}
+
 report_coverage() { # with the variables of test_all
-    say "coverage of src and tests, branches too, of $oldest and $last together"
-    "$bin/python" -m coverage combine -q || failed=1
-    local why=''
-    [ "$oldest" = 3.10 ] || why="no Python 3.10 here"
-    [ "${last#3.}" -ge 12 ] || why="${why:+$why; }no Python with eager tasks (3.12) here"
+    say "coverage of src, branches too, on $last"
+    local floor=() why=''
+    [ "${last#3.}" -ge 12 ] || why="no Python with eager tasks (3.12) here"
     [ -z "$missing" ] || why="${why:+$why; }not installed: $missing"
-    if [ -z "$why" ]; then
-        "$bin/python" -m coverage report || failed=1
-    else
-        "$bin/python" -m coverage report --fail-under=0 || failed=1
-        say "no coverage is demanded: $why"
-    fi
+    [ -z "$why" ] || floor=(--fail-under=0)
+    "$bin/python" -m coverage combine -q && "$bin/python" -m coverage report "${floor[@]}" || failed=1
+    [ -z "$why" ] || say "no coverage is demanded: $why"
 }
 
 job() { # NAME COMMAND...
