@@ -33,13 +33,17 @@ from httpx_refresh._refresh.record import (
     write,
 )
 from httpx_refresh._refresh.refusals import (
+    MOST_KINDS,
+    NOTHING_SAID,
     Doubt,
     Need,
+    Verdicts,
     after_acceptance,
     after_claims,
     after_fruit,
     after_futile,
     after_refresh,
+    claims_are_futile,
     early_left,
     early_pause,
     held_back,
@@ -654,6 +658,9 @@ async def test_a_refresh_because_of_a_refusal_that_fails_raises_why() -> None:
         (("GET", "https://a", "/x/" + "k" * 25), ("GET", "https://a", "/x/" + "l" * 30), True),
         (("GET", "https://a", "/x/" + "k" * 24), ("GET", "https://a", "/x/" + "l" * 24), False),
         (("GET", "https://a", "/x/a%20b"), ("GET", "https://a", "/x/c%20d"), True),
+        # What is hashed of a path is bounded.
+        (("GET", "https://a", "/a" * 256 + "/b"), ("GET", "https://a", "/a" * 256 + "/c"), True),
+        (("GET", "https://a", "/a" * 255 + "/b"), ("GET", "https://a", "/a" * 255 + "/c"), False),
     ],
 )
 def test_requests_are_of_one_kind_but_for_ids_and_numbers(
@@ -683,6 +690,13 @@ def test_three_unknown_kinds_refused_with_no_acceptance_between_are_an_end() -> 
     assert [doubt.refused(kind, 3.0) for kind in "cde"] == [*["forbidden"] * 2, "ended"]
 
 
+def test_kinds_that_were_refused_before_are_no_unknown_ones() -> None:
+    doubt = Doubt.of(1)
+    assert [doubt.refused(kind, 0.0) for kind in "abc"] == ["probe"] * 3
+    doubt.accepted("x", 1.0)
+    assert [doubt.refused(kind, 2.0) for kind in "abcabc"] == ["forbidden"] * 6
+
+
 def test_where_nothing_is_accepted_at_all_no_refusal_is_an_end() -> None:
     doubt = Doubt.of(1)
     assert [doubt.refused(kind, 0.0) for kind in "abcdefgh"] == ["probe"] * 8
@@ -700,6 +714,24 @@ def test_an_acceptance_shows_for_five_minutes_that_what_is_refused_is_forbidden(
     doubt.accepted("a", 0.0)
     assert doubt.refused("b", 299.0) == "forbidden"
     assert doubt.refused("b", 300.0) == "probe"
+
+
+def test_that_a_kind_is_known_to_be_forbidden_is_news() -> None:
+    doubt = Doubt.of(1)
+    assert doubt.accepted("a", 0.0)
+    assert doubt.refused("b", 1.0) == "forbidden"
+    assert [doubt.accepted("a", at) for at in (2.0, 3.0)] == [True, False]
+    doubt.accepted("b", 4.0)
+    assert doubt.forbidden == set()
+
+
+def test_a_doubt_is_settled_once_all_that_is_refused_is_known_to_be_forbidden() -> None:
+    doubt = Doubt.of(1)
+    assert doubt.is_settled()
+    doubt.refused("b", 0.0)
+    assert not doubt.is_settled()
+    doubt.accepted("a", 1.0)
+    assert doubt.is_settled()
 
 
 def test_what_is_refused_before_another_kind_is_accepted_is_forbidden_for_good() -> None:
@@ -732,6 +764,12 @@ def test_what_other_processes_are_accepted_with_counts_for_as_long_as_they_say()
     assert doubt.refused("b", 1000.0) == "probe"
     doubt.accepted_elsewhere(100.0, 1000.0)
     assert [doubt.refused("b", at) for at in (1099.0, 1100.0)] == ["forbidden", "probe"]
+    # What was accepted here later counts for longer, and was told later.
+    assert doubt.accepted("a", 1100.0)
+    doubt.accepted_elsewhere(100.0, 1110.0)
+    assert not doubt.accepted("a", 1200.0)
+    doubt.accepted_elsewhere(100.0, 1210.0)
+    assert doubt.refused("c", 1499.0) == "forbidden"
 
 
 def test_what_others_tell_is_about_one_token() -> None:
@@ -767,6 +805,12 @@ def test_what_others_know_to_be_forbidden_is_forbidden_here() -> None:
     refusals = Refusals(0, 1, ("a",), 7, Pause("p", 30.0, 30.0), forbidden=("b",))
     doubt = Doubt.of(7, refusals)
     assert [doubt.refused(kind, 0.0) for kind in "ab"] == ["probe", "forbidden"]
+    # Also where the first unknown kind would be an end.
+    assert Doubt.of(7, refusals, benefit=True).refused("b", 0.0) == "forbidden"
+    # And what they were refused is forbidden once another kind is accepted here.
+    doubt = Doubt.of(7, refusals)
+    doubt.accepted("x", 0.0)
+    assert doubt.forbidden == {"a", "b"}
     assert Doubt.of(8, refusals).refused("b", 0.0) == "probe"
 
 
@@ -775,9 +819,201 @@ def test_a_hundred_and_twenty_eight_kinds_are_remembered_and_sixteen_told() -> N
     for number in range(200):
         doubt.accepted(f"k{number}", 0.0)
     assert list(doubt.kinds) == [f"k{number}" for number in range(72, 200)]
+    # The one that was met last is kept longest.
+    doubt.accepted("k72", 0.0)
+    doubt.accepted("new", 0.0)
+    assert list(doubt.kinds)[-3:] == ["k199", "k72", "new"]
+    assert next(iter(doubt.kinds)) == "k74"
     for number in range(20):
         doubt.kinds[f"k{100 + number}"] = False
     assert told(doubt.kinds) == tuple(f"k{number}" for number in range(104, 120))
+
+
+@pytest.mark.parametrize("is_accepted, ended", [(False, False), (True, False), (True, True)])
+def test_requests_of_very_many_kinds_take_a_bounded_memory(is_accepted: bool, ended: bool) -> None:
+    """Paths may hold what users have written."""
+    doubt = Doubt.of(1)
+    for number in range(2000):
+        doubt.refused(f"k{number}", 0.0)
+        if is_accepted:
+            doubt.accepted(f"a{number}", 0.0)
+        if ended:
+            assert doubt.refused(f"a{number}", 0.0) == "ended"
+            doubt.refused(f"e{number}", 0.0)
+    known = (doubt.kinds, doubt.forbidden, doubt.here, doubt.strangers)
+    assert max(map(len, known)) <= MOST_KINDS + 1
+    assert doubt.forbidden <= doubt.kinds.keys()
+
+
+def test_of_a_doubt_what_is_forbidden_is_left_once_a_refresh_was_fruitful() -> None:
+    doubt = Doubt.of(7)
+    for kind in "bcd":
+        doubt.refused(kind, 0.0)
+    doubt.accepted("a", 1.0)
+    doubt.refused("e", 2.0)
+    left = doubt.after_fruit("b")
+    assert left == Doubt(
+        7,
+        {"c": False, "d": False},
+        set(),
+        tell_at=151.0,
+        benefit=True,
+        here={"c", "d"},
+        forbidden={"c", "d"},
+    )
+    assert left.after_fruit("a") == left
+    left = left.after_fruit("c")
+    assert left is not None
+    assert left.after_fruit("d") is None
+
+
+def test_a_token_that_comes_into_use_in_doubt_inherits_what_was_refused_and_nothing_else() -> None:
+    before = Doubt.of(1)
+    before.refused("b", 1.0)
+    before.accepted("a", 2.0)
+    before.refused("c", 3.0)
+    verdicts = Verdicts("a", False, before, probe_at=5.0)
+
+    def of_next(note: Refusals | None, verdicts: Verdicts = verdicts) -> Verdicts:
+        return verdicts.of_next(2, note, refusals_for=30.0, accepted_for=100.0, now=10.0)
+
+    after = of_next(None)
+    inherited = Doubt(2, {"b": False, "c": False}, set(), forbidden={"b"})
+    assert after == Verdicts("", True, inherited, probe_at=5.0)
+    # And what other processes tell of this very token.
+    note = Refusals(0, 1, ("d",), 2, _PAUSE, forbidden=("e",))
+    doubt = of_next(note).doubt
+    assert doubt is not None
+    assert doubt == Doubt(
+        2,
+        dict.fromkeys("debc", False),
+        set(),
+        accepted_at=-190.0,
+        tell_at=-40.0,
+        here={"d", "e"},
+        forbidden={"b", "e"},
+    )
+    assert of_next(note._replace(generation=3)) == Verdicts("", True, inherited, probe_at=40.0)
+    # The benefit of the doubt is given again only where no doubt was before.
+    before.benefit = True
+    for futile in (1, 2):
+        doubt = of_next(note._replace(futile=futile)).doubt
+        assert doubt is not None
+        assert doubt.benefit
+        doubt = of_next(note._replace(futile=futile), NOTHING_SAID).doubt
+        assert doubt is not None
+        assert doubt.benefit is (futile == 1)
+    assert of_next(note._replace(futile=0), NOTHING_SAID) == Verdicts("", True)
+
+
+@pytest.mark.parametrize(
+    "accepted, here, kind, age, early, pause",
+    [
+        # The API may not know the token yet.
+        ("", None, "k", 5.0, 0, 1.2),
+        ("", None, "k", 5.1, 0, None),
+        ("a", None, "k", 1.0, 0, 1.2),
+        ("", "other", "k", 1.0, 0, 1.2),
+        # It does, at least here.
+        ("k", None, "k", 1.0, 0, None),
+        ("", "k", "k", 1.0, 0, None),
+        # Tokens end early in a row: most likely a fault, which comes and goes.
+        ("a", None, "k", 1000.0, 2, 0.0),
+        ("a", None, "k", 1000.0, 1, None),
+        ("", None, "k", 1000.0, 5, None),
+    ],
+)
+def test_the_same_token_is_sent_once_more_to_who_may_not_know_it_or_errs_at_random(
+    accepted: str, here: str | None, kind: str, age: float, early: int, pause: float | None
+) -> None:
+    doubt = None if here is None else Doubt(1, {}, set(), here={here})
+    verdicts = Verdicts(accepted, True, doubt)
+    assert verdicts.second_try(lambda: kind, age=age, early=early) == pause
+
+
+def test_what_a_refusal_is_worth_follows_from_its_verdict_and_the_pauses() -> None:
+    def need(doubt: Doubt | None, *, probe_at: float = 0.0, end_at: float = 0.0) -> Need:
+        verdicts = Verdicts("", True, doubt, probe_at=probe_at, end_at=end_at)
+        return verdicts.need(lambda: "k", 10.0)
+
+    assert need(None) == need(None, end_at=10.0) == Need.REFUSED
+    assert need(None, end_at=10.1) == Need.LOOK
+    assert need(Doubt.of(1, benefit=True), end_at=10.0) == Need.ENDED
+    assert need(Doubt.of(1, benefit=True), end_at=10.1) == Need.LOOK
+    assert need(Doubt.of(1), probe_at=10.0) == Need.PROBE
+    assert need(Doubt.of(1), probe_at=10.1) == Need.LOOK
+    assert need(Doubt.of(1, accepted_at=9.0)) == Need.LOOK
+
+
+def test_an_acceptance_after_a_refresh_ends_a_doubt_that_is_not_settled() -> None:
+    fruit = partial(Verdicts.after_acceptance, kind="a", now=10.0, after_refusal=True)
+    assert fruit(Verdicts("", True)) == (Verdicts("a", False), False, False)
+    assert fruit(Verdicts("b", True))[0].accepted == "b"
+    doubt = Doubt.of(1)
+    doubt.refused("b", 0.0)
+    assert fruit(Verdicts("", True, doubt, probe_at=30.0)) == (Verdicts("a", False), True, False)
+    # What is known to be forbidden stays so.
+    doubt.accepted("a", 1.0)
+    after, ended, news = fruit(Verdicts("", True, doubt, probe_at=30.0))
+    assert (after.forbidden(), after.listening, after.probe_at) == (("b",), True, -math.inf)
+    assert (ended, news) == (False, False)
+
+
+def test_any_other_acceptance_is_noted_in_a_doubt_and_told() -> None:
+    doubt = Doubt.of(1)
+    before = Verdicts("", False, doubt, probe_at=30.0)
+    after, ended, news = before.after_acceptance("a", 10.0, after_refusal=False)
+    assert after == Verdicts("a", True, doubt, probe_at=30.0)
+    assert (doubt.accepted_at, doubt.kinds, ended, news) == (10.0, {"a": True}, False, True)
+
+
+def test_a_futile_refresh_begins_a_doubt_and_a_pause_of_half_a_minute() -> None:
+    for accepted, at in (("", -math.inf), ("a", 10.0)):
+        after = Verdicts(accepted).after_futile(3, "k", 10.0)
+        doubt = Doubt(3, {"k": False}, set(), at, benefit=True, here={"k"})
+        assert after == Verdicts(accepted, True, doubt, probe_at=40.0)
+    # Another one in a doubt that has begun: its pauses are the store's.
+    doubt = Doubt.of(3)
+    again = Verdicts("", False, doubt, probe_at=5.0).after_futile(3, "k", 10.0)
+    assert again == Verdicts("", True, doubt, probe_at=5.0)
+    assert (doubt.kinds, doubt.here) == ({"k": False}, {"k"})
+
+
+@pytest.mark.parametrize(
+    "accepted, futile, accepted_at, benefit",
+    [("", 1, -190.0, True), ("", 2, -190.0, False), ("a", 2, 10.0, True)],
+)
+def test_a_note_of_others_begins_a_doubt_here(
+    accepted: str, futile: int, accepted_at: float, benefit: bool
+) -> None:
+    refusals = Refusals(4, futile, ("k",), 7, Pause("p", 30.0, 1030.0))
+    learnt = partial(
+        Verdicts.learnt, refusals=refusals, refusals_for=29.9, accepted_for=100.0, now=10.0
+    )
+    doubt = Doubt(7, {"k": False}, set(), accepted_at, tell_at=-40.0, benefit=benefit, here={"k"})
+    after = Verdicts(accepted, True, doubt, probe_at=39.9, end_at=10.0 + early_left(refusals, 29.9))
+    assert learnt(Verdicts(accepted), 7) == after
+    assert after.end_at > 10.0
+    # A pause that is known to last longer does.
+    assert learnt(Verdicts(accepted, probe_at=50.0), 7).probe_at == 50.0
+    # What is told of another token begins a doubt without what was accepted elsewhere.
+    other = learnt(Verdicts(accepted), 8).doubt
+    assert other is not None
+    assert (other.kinds, other.tell_at) == ({}, -math.inf)
+
+
+def test_a_note_that_tells_of_no_futile_refresh_begins_no_doubt() -> None:
+    refusals = Refusals(4, 0, (), 7, Pause("p", 0.1125, 1000.0))
+    learnt = partial(
+        Verdicts.learnt, refusals=refusals, refusals_for=0.1, accepted_for=0.0, now=10.0
+    )
+    assert learnt(NOTHING_SAID, 7) == Verdicts(end_at=10.1)
+    assert learnt(Verdicts(listening=True), 7) == Verdicts(listening=True, end_at=10.1)
+
+
+def test_a_login_leaves_no_doubt_and_no_pauses() -> None:
+    verdicts = Verdicts("a", True, Doubt.of(1), 5.0, 6.0, 7.0, 3)
+    assert verdicts.forgotten() == Verdicts("a", True, None, -math.inf, -math.inf, 7.0, 3)
 
 
 _PAUSE = Pause("p", 30.0, 1030.0)
@@ -887,10 +1123,25 @@ def test_refreshes_with_claims_are_counted_until_five_minutes_go_by_without_one(
     now: float, count: int, pause: float
 ) -> None:
     before = AskedClaims(("c",), 1, 5, Pause("p", 1.0, 100.0))
-    note = after_claims(before, "{}", before=1, generation=2, now=now, nonce="n")
+    note = after_claims(before, "{}", generation=2, now=now, nonce="n")
     assert (note.times, note.generation, len(note.tried)) == (count, 2, 1)
     assert note.pause.seconds == pytest.approx(pause)
     assert note.pause.until == now + note.pause.seconds
+
+
+def test_claims_are_futile_within_the_pause_and_for_the_token_that_they_were_asked_of() -> None:
+    asked = after_claims(None, "{}", generation=1, now=100.0, nonce="n")
+    cases = [("{}", 1, 0.0), ("[]", 1, 0.0), ("{}", 2, 0.0), ("[]", 2, 1.0)]
+    assert [claims_are_futile(asked, *case) for case in cases] == [True, False, False, True]
+    assert not claims_are_futile(None, "{}", 1, 1.0)
+
+
+def test_sixteen_claims_that_one_token_was_asked_for_are_noted() -> None:
+    note = None
+    for number in range(20):
+        note = after_claims(note, str(number), generation=1, now=100.0, nonce="n")
+    futile = [number for number in range(20) if claims_are_futile(note, str(number), 1, 0.0)]
+    assert futile == list(range(4, 20))
 
 
 def test_claims_that_were_refused_are_noted_beside_those_that_the_same_token_was_asked_for() -> (
@@ -898,11 +1149,10 @@ def test_claims_that_were_refused_are_noted_beside_those_that_the_same_token_was
 ):
     before = AskedClaims(("c",), 1, 1, Pause("p", 1.0, 100.0))
     options: dict[str, Any] = {"now": 100.0, "nonce": "n"}
-    same = after_claims(before, "{}", before=1, generation=1, **options)
+    same = after_claims(before, "{}", generation=1, **options)
     assert same.tried[1:] == ("c",)
-    assert after_claims(before, "{}", before=1, generation=2, **options).tried == same.tried[:1]
-    assert after_claims(before, "{}", before=2, generation=2, **options).tried == same.tried[:1]
-    first = after_claims(None, "{}", before=1, generation=1, **options)
+    assert after_claims(before, "{}", generation=2, **options).tried == same.tried[:1]
+    first = after_claims(None, "{}", generation=1, **options)
     assert first == AskedClaims(same.tried[:1], 1, 1, Pause("n", 0.0, 100.0))
 
 
@@ -919,9 +1169,11 @@ def test_futile_refreshes_pause_for_half_a_minute_to_five_and_fruit_ends_that() 
     assert after_fruit(None) is None
     early = after_futile(Refusals(2, 0, (), 3, _PAUSE), (), generation=4, now=1.0, nonce="n")
     assert early.early == 2
-    left = after_fruit(early)
-    assert left is not None
-    assert (left.early, left.futile, left.kinds) == (2, 0, ())
+    # It does not shorten a pause between early ends.
+    often = after_futile(Refusals(40, 0, (), 3, _PAUSE), (), generation=4, now=1.0, nonce="n")
+    assert often.pause == Pause("n", 300.0, 301.0)
+    known = early._replace(kinds=("k",), accepted=_PAUSE, forbidden=("f",))
+    assert after_fruit(known) == Refusals(2, 0, (), 4, early.pause)
 
 
 def test_pauses_of_one_process_s_own_grow_with_its_failures_and_do_not_overflow() -> None:

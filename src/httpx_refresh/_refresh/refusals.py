@@ -159,7 +159,7 @@ def claims_are_futile(asked: AskedClaims | None, claims: str, generation: int, l
 
 
 def after_claims(
-    asked: AskedClaims | None, claims: str, *, before: int, generation: int, now: float, nonce: str
+    asked: AskedClaims | None, claims: str, *, generation: int, now: float, nonce: str
 ) -> AskedClaims:
     """Return the note for a refresh with claims that returned a token, or whose claims were refused.
 
@@ -168,13 +168,12 @@ def after_claims(
     Args:
         asked: the earlier note.
         claims: the claims as text; equal claims have equal texts.
-        before: the generation of the token that was refreshed.
-        generation: the generation of the new token; `before` if there is none.
+        generation: the generation of the new token; where there is none, of the one that they were asked for.
         now: epoch seconds.
         nonce: as for `after_refresh`.
     """
     count = 0 if asked is None or now - asked.pause.until > MOST_DOUBT else asked.times
-    kept = asked.tried if asked is not None and before == generation == asked.generation else ()
+    kept = asked.tried if asked is not None and generation == asked.generation else ()
     seconds = early_pause(count + 1)
     return AskedClaims(
         (_hash(claims), *kept)[:MOST_KINDS_TOLD],
@@ -267,9 +266,10 @@ class Doubt:
     kind was accepted after it was refused; until then it is worth a refresh once the last acceptance is too old.
 
     Mutable, by the session that owns it, under its lock: all of it, except `generation`. There is a new one for each
-    token. Invariants: `kinds` holds at most `MOST_KINDS`, the oldest first; `strangers` holds the kinds refused since
-    the last acceptance that were unknown then; it and `benefit` are spent when they make an end, which `ended` keeps.
-    `forbidden` holds keys of `kinds` whose value is False.
+    token. Invariants: `kinds` holds at most `MOST_KINDS` once one was added here, the oldest first; `here` at most one
+    more. `strangers` holds the kinds refused since the last acceptance that were unknown then, up to `STRANGERS`.
+    `benefit` is spent when it makes an end. `ended` lasts until the next acceptance. `forbidden` holds keys of `kinds`
+    whose value is False.
 
     Attributes:
         generation: the token's.
@@ -330,10 +330,9 @@ class Doubt:
             accepted_for: seconds for which that counts.
             now: the time.
         """
-        if accepted_for > 0:
-            told_at = now + accepted_for - ACCEPTED_FOR
-            self.accepted_at = max(self.accepted_at, told_at)
-            self.tell_at = max(self.tell_at, told_at + ACCEPTED_FOR / 2)
+        told_at = now + accepted_for - ACCEPTED_FOR
+        self.accepted_at = max(self.accepted_at, told_at)
+        self.tell_at = max(self.tell_at, told_at + ACCEPTED_FOR / 2)
 
     def refused(self, kind: str, now: float) -> Literal["ended", "probe", "forbidden"]:
         """Take note that a request of this kind was refused, and say what that means.
@@ -342,26 +341,25 @@ class Doubt:
             `ended`: the token was good, and is so no longer. `forbidden`: others are accepted with this token.
             `probe`: nothing is known to be accepted with it; a refresh now and then finds out whether the API is back.
         """
-        self.here.add(kind)
+        self._keep_here(kind)
         if self.ended:
             return "ended"
         known = self.kinds.get(kind)
         others = now < self.accepted_at + ACCEPTED_FOR
-        if known is None:
+        if known is None and len(self.strangers) < STRANGERS:
             self.strangers.add(kind)
         many = others and len(self.strangers) >= STRANGERS
         if known or many or (known is None and self.benefit):
             self.ended = True
             self.benefit = False
-            self.strangers.clear()
             return "ended"
         self._keep(kind, False)
         return "forbidden" if others or kind in self.forbidden else "probe"
 
     def refused_again(self, kind: str) -> None:
         """Take note that a request of this kind was refused with the token before this one, too."""
-        self.kinds[kind] = False
-        self.here.add(kind)
+        self._keep(kind, False)
+        self._keep_here(kind)
 
     def refused_kinds(self) -> dict[str, bool]:
         """Return the kinds that were refused last."""
@@ -397,10 +395,15 @@ class Doubt:
         self.kinds[kind] = accepted
         if accepted:
             self.forbidden.discard(kind)
-        if len(self.kinds) > MOST_KINDS:
+        while len(self.kinds) > MOST_KINDS:
             oldest = next(iter(self.kinds))
             del self.kinds[oldest]
             self.forbidden.discard(oldest)
+
+    def _keep_here(self, kind: str) -> None:
+        if len(self.here) >= MOST_KINDS:
+            self.here &= self.kinds.keys()
+        self.here.add(kind)
 
 
 def told(kinds: Mapping[str, bool]) -> tuple[str, ...]:

@@ -425,7 +425,6 @@ class Spending:
         return after_claims(
             base.asked_claims,
             self._claims,
-            before=base.generation,
             generation=generation,
             now=host.wall(),
             nonce=host.nonce(),
