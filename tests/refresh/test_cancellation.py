@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import sys
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
@@ -190,6 +191,27 @@ async def test_a_flight_outlives_its_caller_and_its_refresh_auth() -> None:
 def _guard() -> asyncio.Task[Any]:
     (guard,) = [one for one in asyncio.all_tasks() if one.get_name() == "httpx-refresh guard"]
     return guard
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_what_lists_all_tasks_can_ask_a_guard_what_it_asks_a_task(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    endpoint = Endpoint()
+    endpoint.gate = gate = Gate()
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)))
+    caller = asyncio.create_task(auth.token())
+    await gate.arrived()
+    guard = _guard()
+    assert inspect.iscoroutine(guard.get_coro())
+    guard.print_stack(file=sys.stdout)
+    assert "httpx_refresh" in capsys.readouterr().out
+    assert not guard.done()
+    gate.release()
+    await caller
+    await asyncio.wait([guard])
+    assert (guard.cancelled(), guard.exception()) == (False, None)
 
 
 @pytest.mark.anyio

@@ -236,9 +236,13 @@ class Loop:
         self.closed = True
 
     def left(self) -> list[asyncio.Task[Any]]:
-        """Return the tasks that are not done and that `asyncio.all_tasks` finds, the oldest first."""
+        """Return the tasks that are not done and that `asyncio.all_tasks` finds, the oldest first.
+
+        In place of a hidden task it finds the guard of it.
+        """
         found = asyncio.all_tasks(self._loop)
-        return [task for task in self.tasks if task in found]
+        guards: dict[object, Any] = {getattr(one, "_work", one): one for one in found}
+        return [guards[task] for task in self.tasks if task in guards]
 
     def step(self) -> None:
         """Run one handle."""

@@ -5,8 +5,10 @@ Most are an edit of one function's source. An edit of what is not there any more
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import textwrap
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -262,13 +264,19 @@ def exchange_cancelled(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(host, "_hidden", visible)
 
 
-awaited_once_more = edited(
-    host,
-    "_spawn_guard",
-    "                cancelled = True\n",
-    "                if cancelled:\n                    raise\n                cancelled = True\n",
-)
-"""The event loop waits for the exchange, but not if it is cancelled twice."""
+def awaited_once_more(patch: pytest.MonkeyPatch) -> None:
+    """The event loop waits for the exchange, but not if it is cancelled twice."""
+    guard = host._guard_class()
+    cancel, again = guard.cancel, weakref.WeakSet[Any]()
+
+    def gives_up(self: Any, msg: object = None) -> bool:
+        if self in again:
+            self._work.remove_done_callback(self._over)
+            return asyncio.Future.cancel(self)
+        again.add(self)
+        return bool(cancel(self, msg))
+
+    patch.setattr(guard, "cancel", gives_up)
 
 
 def closed_loop_is_waited_for(patch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,16 @@
 
 A refresh must not end because its caller was cancelled, nor because its event loop ends: the answer of a token
 request may be the only copy of a rotated refresh token. anyio's shields do not hold against asyncio's own
-`task.cancel()`, so the work runs in a task of its own, which `asyncio.run` does not find among all tasks. A second
-task, the guard, is found and cancelled there; it goes on waiting for the work however often it is cancelled, and so
-the loop waits, too. On trio the work is shielded in a system task, for which `trio.run` waits.
+`task.cancel()`, so the work runs in a task of its own, which `asyncio.run` does not find among all tasks. In its place
+a guard is found and cancelled there: a future that is done when the work is, however often it is cancelled, and so the
+loop waits. On trio the work is shielded in a system task, for which `trio.run` waits.
 """
 
 from __future__ import annotations
 
 import contextvars
 import logging
+import math
 import os
 import random
 import secrets
@@ -136,9 +137,8 @@ def spawn(
     work: Callable[[], Coroutine[Any, Any, None]],
     *,
     ending: Callable[[], None],
-    never_ran: Callable[[], None],
-    every: float,
-    tick: Callable[[], None],
+    every: float = math.inf,
+    tick: Callable[[], None] | None = None,
 ) -> None:
     """Run `work` in a task that no caller owns, and for which the event loop waits before it ends.
 
@@ -148,39 +148,38 @@ def spawn(
 
     Args:
         work: runs to its end, unless the process dies or the loop is closed without cancelling its tasks.
-        ending: called when the event loop is about to end: `work` should leave out what can wait.
-        never_ran: called instead of `work` if an asyncio loop ended before the first step. (A trio task always
-            takes its first step.)
+        ending: called when the event loop is about to end: `work` should leave out what can wait. It may be called
+            before the first step of `work`.
         every: seconds between two calls of `tick` while `work` runs.
         tick: called then.
     """
     trio, asked = _trio(), asking.get()
-    if trio is not None:
-        done = trio.Event()
-
-        async def shielded() -> None:
-            asking.set(asked)
-            try:
-                with trio.CancelScope(shield=True):
-                    await _contained(work)
-            finally:
-                done.set()
-
-        async def guard() -> None:
-            try:
-                while not done.is_set():
-                    with trio.move_on_after(every):
-                        await done.wait()
-                    if not done.is_set():
-                        tick()
-            except trio.Cancelled:
-                ending()
-                raise
-
-        trio.lowlevel.spawn_system_task(shielded)
-        trio.lowlevel.spawn_system_task(guard)
+    if trio is None:
+        bare_context().run(_spawn_on_asyncio, work, ending, every, tick)
         return
-    bare_context().run(_spawn_guard, work, ending, never_ran, every, tick)
+    done = trio.Event()
+
+    async def shielded() -> None:
+        asking.set(asked)
+        try:
+            with trio.CancelScope(shield=True):
+                await _contained(work)
+        finally:
+            done.set()
+
+    async def guard() -> None:
+        try:
+            while not done.is_set():
+                with trio.move_on_after(every):
+                    await done.wait()
+                if tick is not None and not done.is_set():
+                    tick()
+        except trio.Cancelled:
+            ending()
+            raise
+
+    trio.lowlevel.spawn_system_task(shielded)
+    trio.lowlevel.spawn_system_task(guard)
 
 
 def bare_context() -> contextvars.Context:
@@ -201,43 +200,77 @@ async def _contained(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
             logger.error("a task of this library failed, which it should not: %s", cause_of(error))
 
 
-def _spawn_guard(
+def _spawn_on_asyncio(
     work: Callable[[], Coroutine[Any, Any, None]],
     ending: Callable[[], None],
-    never_ran: Callable[[], None],
     every: float,
-    tick: Callable[[], None],
+    tick: Callable[[], None] | None,
 ) -> None:
     import asyncio
 
-    loop = asyncio.get_running_loop()
-    begun = False
+    task = _hidden(asyncio.get_running_loop(), _contained(work))
+    if not task.done():
+        _guard_class()(task, ending, every, tick)
 
-    async def guard() -> None:
-        nonlocal begun
-        begun = True
-        task = _hidden(loop, _contained(work))
-        cancelled = False
-        while not task.done():
-            try:
-                await asyncio.wait((task,), timeout=every)
-            except asyncio.CancelledError:
-                cancelled = True
-                ending()
-            else:
-                if not task.done():
-                    tick()
-        if cancelled:
-            raise asyncio.CancelledError
 
-    def over(_: object) -> None:
-        # A task that is cancelled before its first step never runs at all.
-        if not begun:
-            never_ran()
+@cache
+def _guard_class() -> Any:
+    """Return the class of guards, whose base must not be imported early.
 
-    task = loop.create_task(guard(), name="httpx-refresh guard")
-    _keep(loop, task)
-    task.add_done_callback(over)
+    `_register_task` is documented for those who write tasks (asyncio, "Extending", "Task lifetime support").
+    """
+    import asyncio
+
+    class Guard(asyncio.Future):  # type: ignore[type-arg]  # no type arguments at run time
+        """What asyncio finds among its tasks in place of a hidden one; it is done when that is.
+
+        Its cancellation calls `ending`, and does nothing else. Whatever else is asked of a task, the hidden one
+        answers.
+        """
+
+        __slots__ = ("_ending", "_every", "_tick", "_timer", "_work")
+
+        def __init__(
+            self,
+            work: asyncio.Task[None],
+            ending: Callable[[], None],
+            every: float,
+            tick: Callable[[], None] | None,
+        ) -> None:
+            super().__init__(loop=work.get_loop())
+            self._work = work
+            self._ending = ending
+            self._every = every
+            self._tick = tick
+            self._timer: asyncio.TimerHandle | None = None
+            self._wait()
+            asyncio._register_task(self)  # type: ignore[arg-type]  # it is like one
+            work.add_done_callback(self._over)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._work, name)
+
+        def get_name(self) -> str:
+            return "httpx-refresh guard"
+
+        def cancel(self, msg: object = None) -> bool:
+            self._ending()
+            return True
+
+        def _wait(self) -> None:
+            if self._tick is not None:
+                self._timer = self.get_loop().call_later(self._every, self._ticked, self._tick)
+
+        def _ticked(self, tick: Callable[[], None]) -> None:
+            tick()
+            self._wait()
+
+        def _over(self, _: object) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self.set_result(None)
+
+    return Guard
 
 
 def _keep(loop: object, task: Any) -> None:
@@ -255,7 +288,7 @@ def _keep(loop: object, task: Any) -> None:
 def _hidden(loop: Any, coroutine: Coroutine[Any, Any, T]) -> Any:
     """Start a task that `asyncio.all_tasks` does not list, so that the end of `asyncio.run` does not cancel it.
 
-    `_unregister_task` is documented for those who write tasks (asyncio, "Extending", "Task lifetime support").
+    `_unregister_task` is documented beside `_register_task`.
     """
     import asyncio
 
@@ -328,17 +361,25 @@ async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
     else:
         import asyncio
 
+        loop, back = asyncio.get_running_loop(), asyncio.Event()
+
         async def run() -> None:
             try:
                 outcome.append((True, await call()))
             except BaseException as error:  # A task that raised would stop the loop, or be logged.
                 outcome.append((False, error))
+            if not loop.is_closed():  # Else it was closed under it, and nobody can be woken.
+                back.set()
 
-        loop = asyncio.get_running_loop()
         task = _hidden(loop, run())
-        while more and not task.done():
+        while more and not outcome:
             due = loop.time() + more
-            await asyncio.wait((task,), timeout=more)
+            timer = loop.call_at(due, back.set)
+            try:
+                await back.wait()
+            finally:
+                timer.cancel()
+            back.clear()
             more = 0.0 if outcome else longer(seconds, loop.time() - due, times)
             times += 1
         if not outcome:

@@ -361,7 +361,7 @@ class Session:
 
                 self.emit(events.LoginSeen(generation=record.generation))
 
-        await self._to_the_end(put, "the token was written")
+        await self._to_the_end(put)
 
     async def revoke(self, *, at_source: bool) -> bool:
         """Have the source revoke the token, and empty the store; return whether the source was asked.
@@ -416,7 +416,7 @@ class Session:
                 self._emptied_at = host.monotonic()
             self._start_over()
 
-        await self._to_the_end(give_back, "the token was revoked")
+        await self._to_the_end(give_back)
         return bool(asked)
 
     async def _revoked(self, revoke: Callable[[], Awaitable[object]]) -> None:
@@ -449,12 +449,10 @@ class Session:
         with CHANGING:
             self.verdicts = self.verdicts.forgotten()
 
-    async def _to_the_end(self, work: Callable[[], Coroutine[Any, Any, None]], before: str) -> None:
+    async def _to_the_end(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do `work` in a task that no caller owns, and wait for it; raise what it raises, without its frames.
 
-        Args:
-            work: goes on if the caller is cancelled.
-            before: what was not reached if the event loop ends first, and what to do.
+        It goes on if the caller is cancelled, and if the event loop ends.
         """
         done = anyio.Event()
         failure: list[Exception] = []
@@ -471,13 +469,7 @@ class Session:
             finally:
                 done.set()
 
-        def never_ran() -> None:
-            failure.append(
-                StoreError(f"The event loop ended before {before}. Nothing was sent. Try again.")
-            )
-            done.set()
-
-        spawn(run, ending=_nothing, never_ran=never_ran, every=_NEVER, tick=_nothing)
+        spawn(run, ending=_nothing)
         await done.wait()
         if failure:
             raise failure[0]
@@ -666,13 +658,7 @@ class Session:
                 self._end(flight)
 
         self._list(flight, flight)
-        spawn(
-            fly,
-            ending=flight.closing.set,
-            never_ran=lambda: self._end(flight),
-            every=_NEVER,
-            tick=_nothing,
-        )
+        spawn(fly, ending=flight.closing.set)
 
     # -- sharing -----------------------------------------------------------------------------------------------
 
@@ -770,7 +756,6 @@ class Session:
         spawn(
             lambda: self._fly(flight),
             ending=flight.closing.set,
-            never_ran=lambda: self._end(flight),
             every=_TURNS * self.slot.refresh_timeout,
             tick=flight.wake,
         )
@@ -1019,7 +1004,7 @@ class Session:
                     hand_over
                 )  # The event loop waits for this flight, and for nothing that starts now.
             elif hand_over is not None:
-                spawn(hand_over, ending=_nothing, never_ran=_nothing, every=_NEVER, tick=_nothing)
+                spawn(hand_over, ending=_nothing)
 
         record = await spending.keep_saving(flight.closing, late)
         if record is not None:
@@ -1100,9 +1085,6 @@ class Session:
 
 _MOST_TELLINGS = 4
 """So often a verdict is tried to be written, where others write, too."""
-
-_NEVER = 86_400.0
-"""Seconds between two ticks for those who need none."""
 
 _TURNS = 0.1
 """So much of `refresh_timeout` goes by between two looks of those who wait at how long they have been waiting."""
