@@ -378,14 +378,14 @@ class RefreshAuth(AuthBase):
             blocking: for a sync client.
             sent: what it was sent with, and the response, if it was: it needs no recording then.
         """
-        session = self._session
+        session, url = self._session, request.url
         known = session.credential
         hopeless, recording = False, None
         if sent is not None:
             known, first = sent
         else:
             first = None
-            self._origins.check(request.url)
+            self._origins.check(url)
             if known is None or session.host.wall() >= known.renew_at:
                 try:
                     with _AskedBy(request):
@@ -499,7 +499,7 @@ class RefreshAuth(AuthBase):
                         await _read(response, blocking)
                         raise StepUpRequired.of(asked, granted_scope=known.scope, response=response)
                     known = renewed
-            again = await self._again(response, known, recording, blocking=blocking)
+            again = await self._again(response, known, recording, url, blocking=blocking)
             if again is None:
                 return
             request = again
@@ -518,16 +518,18 @@ class RefreshAuth(AuthBase):
         response: Response,
         known: Credential,
         recording: bodies.Recording | bodies.BlockingRecording | None,
+        checked: object,
         *,
         blocking: bool,
     ) -> Request | None:
         """Return the request to send again: the one that was refused, which is a redirect's where one led there.
 
         What came before the redirect was accepted, and is not done a second time. None if it cannot be sent again and
-        the response is handed on.
+        the response is handed on. `checked`: the URL that the request was first sent to.
         """
         request = response.request
-        self._origins.check(request.url)  # A hook of the client's may have changed it.
+        if request.url is not checked:  # A redirect's, or a hook of the client's has changed it.
+            self._origins.check(request.url)
         if request.stream is recording and recording is not None and not recording.replayable:
             if self._returns:
                 return None

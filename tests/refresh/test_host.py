@@ -34,7 +34,7 @@ async def test_what_a_task_of_the_library_raises_is_logged_by_its_name_and_ends_
     async def fails() -> None:
         raise kind("SECRET")
 
-    spawn(fails, ending=nothing, never_ran=nothing, every=30, tick=nothing)
+    spawn(fails, ending=nothing)
     await anyio.sleep(1)
     (said,) = caplog.messages
     assert "failed, which it should not" in said

@@ -241,7 +241,7 @@ class Loop:
         In place of a hidden task it finds the guard of it.
         """
         found = asyncio.all_tasks(self._loop)
-        guards: dict[object, Any] = {getattr(one, "_work", one): one for one in found}
+        guards: dict[object, Any] = {getattr(one, "work", one): one for one in found}
         return [guards[task] for task in self.tasks if task in guards]
 
     def step(self) -> None:

@@ -5,7 +5,6 @@ Most are an edit of one function's source. An edit of what is not there any more
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import textwrap
 import weakref
@@ -267,16 +266,16 @@ def exchange_cancelled(patch: pytest.MonkeyPatch) -> None:
 def awaited_once_more(patch: pytest.MonkeyPatch) -> None:
     """The event loop waits for the exchange, but not if it is cancelled twice."""
     guard = host._guard_class()
-    cancel, again = guard.cancel, weakref.WeakSet[Any]()
+    cancel, let_go, again = guard.cancel, guard.let_go, weakref.WeakSet[Any]()
 
     def gives_up(self: Any, msg: object = None) -> bool:
         if self in again:
-            self._work.remove_done_callback(self._over)
-            return asyncio.Future.cancel(self)
+            self.let_go()
         again.add(self)
         return bool(cancel(self, msg))
 
     patch.setattr(guard, "cancel", gives_up)
+    patch.setattr(guard, "let_go", lambda self: self.done() or let_go(self))
 
 
 def closed_loop_is_waited_for(patch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 from .._challenges import claims_of, claims_text
 from .._errors import ReauthorizationRequired, RefreshUnavailable, StepUpRequired
-from .._token import Token, bounded_extra, epoch, is_shallow, lifetime, read_json
+from .._token import DEEPEST, Token, bounded_extra, epoch, is_shallow, lifetime, read_json
 
 MOST = 1_048_576
 """Bytes that are read of an answer, and that are unpacked of one."""
@@ -351,6 +351,8 @@ def _fields(answer: Answer) -> dict[str, Any]:
     if not isinstance(value, dict):
         return {}
     fields = cast("dict[str, Any]", value)
+    if is_shallow(fields, DEEPEST + 1):
+        return fields
     return {name: one for name, one in fields.items() if is_shallow(one)}
 
 

@@ -110,6 +110,7 @@ class Public:
 
     method = "none"
     identity = ""
+    is_ready = True
 
     async def prove(self, asked: Asked) -> Proof:
         """Return the client's id, if it has one."""
@@ -120,10 +121,15 @@ class Public:
 
 
 class _WithSecret:
-    """What the three ways with a secret have in common. Nothing of them changes but `Secret.last`."""
+    """What the three ways with a secret have in common. Nothing of them changes but `Secret.last`.
+
+    Attributes:
+        is_ready: whether `prove` waits for nothing.
+    """
 
     def __init__(self, secret: Text | None) -> None:
         self._secret = None if secret is None else Secret(secret, "client_secret")
+        self.is_ready: bool = self._secret is not None and self._secret.is_fixed
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

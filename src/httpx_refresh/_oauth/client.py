@@ -181,9 +181,12 @@ class Client:
 
     async def _proof(self, now: float) -> Proof | NoAnswer:
         """Return what a request at this moment carries of the client; nothing is sent if there is none."""
+        asked = Asked(self.client_id, self._audience, now)
         try:
+            if getattr(self._auth, "is_ready", False):
+                return await self._auth.prove(asked)
             with anyio.move_on_after(self._timeout):
-                return await self._auth.prove(Asked(self.client_id, self._audience, now))
+                return await self._auth.prove(asked)
         except Unusable as error:
             return NoAnswer(False, str(error), unready=True, caused_by=error.caused_by)
         except Exception as error:

@@ -10,7 +10,6 @@ import ssl
 import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -32,7 +31,7 @@ logger = logging.getLogger("httpx_refresh")
 
 # One connection is made, and one answer awaited. How long that may take is said by the exchange's own timeout alone,
 # since a client's is over at once when its event loop has stood still.
-_TIMEOUT = {"timeout": None, "connect": 5.0, "pool": 5.0}
+_TIMEOUT = httpx.Timeout(None, connect=5.0, pool=5.0).as_dict()
 
 
 async def exchange(
@@ -60,9 +59,12 @@ async def exchange(
         OutOfTime: it took so long to come so far that the body, or all of the request, was not sent, see `may_send`.
     """
     attempt = _Attempt()
-    with anyio.CancelScope() as scope, ExitStack() as ended:
-        _later(timeout, scope.cancel, unless=ended)
-        await attempt.run(source, method, url, headers, content)
+    with anyio.CancelScope() as scope:
+        unless = _later(timeout, scope.cancel)
+        try:
+            await attempt.run(source, method, url, headers, content)
+        finally:
+            unless()
     if attempt.answer is not None:
         return attempt.answer
     return attempt.failure or NoAnswer(attempt.begun, f"nothing came within {timeout:g} s")
@@ -129,7 +131,7 @@ class _Attempt:
             url,
             content=None if content is None else content.encode(),
             headers={"User-Agent": client.headers.get("User-Agent", "httpx-refresh"), **headers},
-            extensions={"timeout": httpx.Timeout(**_TIMEOUT).as_dict(), "trace": _in_time},
+            extensions={"timeout": dict(_TIMEOUT), "trace": _in_time},
         )
         self.begun = True
         response = await client.send(request, stream=True, auth=None, follow_redirects=False)
@@ -176,8 +178,8 @@ async def _read_answer(response: Response) -> Answer:
     return Answer(response.status_code, response.headers, body[:MOST], is_long)
 
 
-def _later(seconds: float, then: Callable[[], object], unless: ExitStack) -> None:
-    """Call `then` after `seconds`, unless this is left before; somewhat later if the event loop stood still."""
+def _later(seconds: float, then: Callable[[], object]) -> Callable[[], None]:
+    """Call `then` after `seconds`; somewhat later if the event loop stood still. Return what prevents it."""
     trio = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_task():
         scope = trio.CancelScope()
@@ -193,24 +195,25 @@ def _later(seconds: float, then: Callable[[], object], unless: ExitStack) -> Non
                 then()
 
         trio.lowlevel.spawn_system_task(sleep)
-        unless.callback(scope.cancel)
-        return
+        cancel: Callable[[], None] = scope.cancel
+        return cancel
 
     import asyncio  # Not at the top: importing the library stays fast.
 
     loop = asyncio.get_running_loop()
-
-    def wait(more: float, times: int) -> None:
-        due = loop.time() + more
-        unless.callback(loop.call_at(due, look, due, times).cancel)
+    timer: asyncio.TimerHandle
 
     def look(due: float, times: int) -> None:
+        nonlocal timer
         if more := longer(seconds, loop.time() - due, times):
-            wait(more, times + 1)
+            due = loop.time() + more
+            timer = loop.call_at(due, look, due, times + 1)
         else:
             then()
 
-    wait(seconds, 0)
+    due = loop.time() + seconds
+    timer = loop.call_at(due, look, due, 0)
+    return lambda: timer.cancel()
 
 
 # -- whose client ------------------------------------------------------------------------------------------------------

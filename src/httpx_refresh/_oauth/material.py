@@ -149,14 +149,18 @@ class Secret:
         source: the text, a path, or a callable that returns either.
         argument: its name.
 
+    Attributes:
+        is_fixed: whether it is the same text each time, which is not read again.
+
     Raises:
         TypeError, ValueError: the source is invalid: another type, an empty text, a missing file.
     """
 
-    __slots__ = ("_argument", "_source", "last")
+    __slots__ = ("_argument", "_source", "is_fixed", "last")
 
     def __init__(self, source: Text, argument: str) -> None:
         self._source = checked_source(source, argument, (str,), "a str")
+        self.is_fixed: bool = is_fixed(source)
         self._argument = argument
         self.last: str | None = None
         if not is_called(source):
@@ -174,7 +178,7 @@ class Secret:
         Raises:
             Unusable: it cannot be read now.
         """
-        if is_fixed(self._source) and self.last is not None:
+        if self.is_fixed and self.last is not None:
             return self.last
         self.last = text = await run_blocking(read_text, self._source, self._argument, group=self)
         return text

@@ -88,8 +88,7 @@ def _trio() -> Any:
 
 def current_loop() -> object:
     """Return what stands for the running event loop: alike for all its tasks, and for no other loop's."""
-    trio = _trio()
-    if trio is not None:
+    if "trio" in sys.modules and (trio := _trio()) is not None:
         return trio.lowlevel.current_trio_token()
     import asyncio
 
@@ -208,9 +207,14 @@ def _spawn_on_asyncio(
 ) -> None:
     import asyncio
 
-    task = _hidden(asyncio.get_running_loop(), _contained(work))
-    if not task.done():
-        _guard_class()(task, ending, every, tick)
+    loop = asyncio.get_running_loop()
+    guard = _guard_class()(loop, ending, every, tick)
+
+    async def guarded() -> None:
+        await _contained(work)
+        guard.let_go()
+
+    guard.work = _hidden(loop, guarded())
 
 
 @cache
@@ -225,30 +229,29 @@ def _guard_class() -> Any:
         """What asyncio finds among its tasks in place of a hidden one; it is done when that is.
 
         Its cancellation calls `ending`, and does nothing else. Whatever else is asked of a task, the hidden one
-        answers.
+        answers: `work`, which is set once.
         """
 
-        __slots__ = ("_ending", "_every", "_tick", "_timer", "_work")
+        __slots__ = ("_ending", "_every", "_tick", "_timer", "work")
 
         def __init__(
             self,
-            work: asyncio.Task[None],
+            loop: asyncio.AbstractEventLoop,
             ending: Callable[[], None],
             every: float,
             tick: Callable[[], None] | None,
         ) -> None:
-            super().__init__(loop=work.get_loop())
-            self._work = work
+            super().__init__(loop=loop)
+            self.work: asyncio.Task[None] | None = None
             self._ending = ending
             self._every = every
             self._tick = tick
             self._timer: asyncio.TimerHandle | None = None
             self._wait()
             asyncio._register_task(self)  # type: ignore[arg-type]  # it is like one
-            work.add_done_callback(self._over)
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(self._work, name)
+            return getattr(self.work, name)
 
         def get_name(self) -> str:
             return "httpx-refresh guard"
@@ -265,7 +268,8 @@ def _guard_class() -> Any:
             tick()
             self._wait()
 
-        def _over(self, _: object) -> None:
+        def let_go(self) -> None:
+            """Let the event loop end: the work is done."""
             if self._timer is not None:
                 self._timer.cancel()
             self.set_result(None)

@@ -322,29 +322,27 @@ class Session:
             refused: what the request carried.
             kind: returns what kind of request it was, see `kind_of`.
         """
-        began = self.host.monotonic()
+        began, known, spent = self.host.monotonic(), None, False
         for _ in range(2):
             # What other processes know is learnt in the first round, and judged in the second.
             known = self.newer_than(refused)
             if known is not None:
-                return await self._replaying(known), False
+                break
             need = self._judge(kind)
             if need is Need.LOOK and not self._may_look():
-                return None, False
+                break
             landing = await self._wait(refused.token, need, began=began)
             if need is Need.LOOK:
                 known = self.newer_than(refused)
-                return None if known is None else await self._replaying(known), False
+                break
             if landing.token is not None:
-                return await self._replaying(self._brought(landing)), landing.spent
-        return None, False
-
-    async def _replaying(self, credential: Credential) -> Credential:
-        self.replaying(credential)
-        observers = self._observers_if_any
-        if observers is not None and observers.listening:
-            await observers.told()
-        return credential
+                known, spent = self._brought(landing), landing.spent
+                break
+        if known is not None:
+            self.replaying(known)
+            if self._observers.listening:
+                await self._observers.told()
+        return known, spent
 
     async def set_token(self, token: Token) -> None:
         """Replace what the store holds by a token, and use it.
