@@ -186,6 +186,8 @@ class Bed:
         try:
             await played.play()
             lost = await self.settle()
+            if plan.calm and (asked := await self.calm()) != 1:
+                played.broken.append(f"an expiry without a signal cost {asked} token requests")
             notes = set((await self.read()).get("httpx_refresh", {}))
             if left := notes - {"rev", "refusals", "issued", "purpose", "generation"}:
                 played.broken.append(f"notes are left: {sorted(left)}")
@@ -197,6 +199,18 @@ class Bed:
         if played.broken:  # pragma: no cover - where a promise is broken
             self._log({"slot": self.number, "round": number, **played.told()})
         await self.rest()
+
+    async def calm(self) -> int:
+        """Let both need another token at once, without a signal; return how many token requests that cost."""
+        await self.rest()
+        before = len(self.realm.arrivals)
+        self.realm.server.expire_access_tokens()
+        for worker in (self.victim, self.witness):
+            worker.ask(CALLERS)
+        for worker in (self.victim, self.witness):
+            ends = (await worker.answer())["ends"]
+            self.tally.ends.update({f"no signal {end}": count for end, count in ends.items()})
+        return len(self.realm.arrivals) - before
 
     async def renew(self) -> None:  # pragma: no cover - where a promise is broken
         """Begin again with other processes and another login."""
@@ -233,6 +247,8 @@ class Plan:
             self.early = False
         self.brief = chance.uniform(0.0, 1.0) if chance.random() < 0.15 else None
         """Seconds after which a stopped process goes on; None: after the other one was served."""
+        self.calm = chance.random() < 0.3
+        """Afterwards both need another token, and nobody gets a signal."""
 
 
 class Played:
@@ -415,12 +431,12 @@ class Played:
         """Return how often the stopped process sent, once it went on, what another one had spent meanwhile."""
         if self.resumed_at is None:
             return 0
-        taken: set[int | None] = set()
+        taken: set[tuple[int | None, int | None]] = set()
         late = 0
         for one in arrivals:
             if not one.who.startswith("victim"):
-                taken.add(one.generation)
-            elif one.at > self.resumed_at and one.generation in taken:
+                taken.add((one.family, one.generation))
+            elif one.at > self.resumed_at and (one.family, one.generation) in taken:
                 late += 1
         return late
 
