@@ -21,7 +21,7 @@ from httpx_refresh import (
     StoreError,
     Token,
 )
-from httpx_refresh._errors import Outcome, cause_of, fresh
+from httpx_refresh._errors import Outcome, cause_of, fresh, without_frames
 from httpx_refresh.testing import Answer, AuthorizationServer, LostAnswer, LostRequest, Outage
 from tests.fakes import (
     Endpoint,
@@ -260,3 +260,17 @@ async def test_no_secret_in_what_a_request_raises(kind: type[Exception]) -> None
         with pytest.raises(kind) as caught:
             await client.post(url, content=body())
     assert WORD not in "".join(map(shown, chain(caught.value)))
+
+
+def test_an_error_whose_exceptions_are_no_exceptions_loses_its_frames_too() -> None:
+    """An application's errors may have such an attribute, and it is not that of a group."""
+
+    class Odd(Exception):
+        exceptions = ("text", None)
+
+    def fail() -> None:
+        raise Odd("odd")
+
+    with pytest.raises(Odd) as caught:
+        fail()
+    assert without_frames(caught.value).__traceback__ is None

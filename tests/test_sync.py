@@ -37,6 +37,7 @@ from httpx_refresh import (
 )
 from httpx_refresh._http import bodies, libraries
 from httpx_refresh._refresh import own_loop
+from httpx_refresh._refresh.record import parse
 from httpx_refresh.grants import ClientCredentials
 from httpx_refresh.stores.urls import open_store
 from httpx_refresh.testing import Gate
@@ -353,6 +354,76 @@ def test_a_401_that_breaks_is_no_reason_not_to_refresh(http: Any) -> None:
     auth = RefreshAuth(endpoint, store_of(endpoint))
     with http.Client(auth=auth, transport=http.MockTransport(answer)) as client:
         assert client.get("https://api.test/").status_code == 200
+
+
+@both_libraries
+def test_a_401_that_broke_and_is_passed_on_breaks_for_its_reader(http: Any) -> None:
+    endpoint = Endpoint()
+    endpoint.always = RefreshUnavailable("down", outcome="not_sent", transient=False)
+
+    def broken() -> Iterator[bytes]:
+        yield b"a"
+        raise http.ReadError("gone")
+
+    auth = RefreshAuth(endpoint, store_of(endpoint), unauthorized="return")
+    transport = http.MockTransport(lambda _: http.Response(401, content=broken()))
+    with (
+        http.Client(auth=auth, transport=transport) as client,
+        client.stream("GET", "https://api.test/") as response,
+    ):
+        assert response.status_code == 401
+        chunks = response.iter_raw()
+        assert next(chunks) == b"a"
+        with pytest.raises(http.ReadError, match="gone"):
+            next(chunks)
+
+
+@both_libraries
+@pytest.mark.parametrize("breaks", [False, True])
+def test_of_a_long_401_over_http_2_the_rest_is_read_and_dropped_up_to_a_bound(
+    http: Any, breaks: bool
+) -> None:
+    """A stream that is closed early stalls its connection."""
+    endpoint, sent = Endpoint(), list[int]()
+
+    def body() -> Iterator[bytes]:
+        while True:
+            if breaks and sum(sent) >= bodies.READ_LIMIT // 2:
+                raise http.ReadError("gone")
+            sent.append(16_384)
+            yield b"x" * sent[-1]
+
+    def answer(request: Any) -> Any:
+        if request.headers["Authorization"] == "Bearer SECRET-a1":
+            return http.Response(200)
+        return http.Response(401, content=body(), extensions={"http_version": b"HTTP/2"})
+
+    auth = RefreshAuth(endpoint, store_of(endpoint))
+    with http.Client(auth=auth, transport=http.MockTransport(answer)) as client:
+        assert client.get("https://api.test/").status_code == 200
+    if breaks:
+        assert sum(sent) <= bodies.READ_LIMIT
+    else:
+        most = bodies.READ_LIMIT + bodies.DISCARD_LIMIT
+        assert most <= sum(sent) <= most + 3 * sent[0]
+
+
+@both_libraries
+def test_a_verdict_of_a_sync_caller_s_is_told_to_other_processes(http: Any) -> None:
+    endpoint, told = Endpoint(), threading.Event()
+
+    class Told(MemoryStore):
+        async def replace(self, old: str | None, new: str) -> bool:
+            won = await super().replace(old, new)
+            refusals = parse(new).refusals
+            if won and refusals is not None and refusals.futile:
+                told.set()
+            return won
+
+    auth = RefreshAuth(endpoint, Told(endpoint.text()))
+    with SyncApi(lambda _: False).sync_client(auth, http) as client:
+        assert client.get("/").status_code == 401
+    assert told.wait(60)
 
 
 def test_an_api_that_learns_late_of_a_token_is_asked_a_second_time_after_a_while(

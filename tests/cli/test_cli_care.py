@@ -187,6 +187,37 @@ def test_status_without_a_name_shows_all_slots_in_a_table_and_the_worst_exit_cod
     assert [(one["name"], one["state"]) for one in told] == [("good", "good"), ("empty", "empty")]
 
 
+def test_status_says_which_refresh_tokens_are_due_and_which_moments_are_assumed(run: Run) -> None:
+    now = time.time()
+    for name, token in {
+        "old.json": Token("a", "r", now - 40 * DAY + 1800, extra={"expires_in": 1800}),
+        "young.json": Token("a", "r", now + 1800, extra={"expires_in": 1800}),
+        "token.json": Token("a", "r"),  # It does not tell its age.
+    }.items():
+        put(token)
+        Path("token.json").replace(name)
+        Path(name).chmod(0o600)
+    Path("config.toml").write_text(
+        '[old]\nprovider = "xero"\nstore = "file:old.json"\n'
+        '[assumed]\nprovider = "2ba"\nstore = "file:young.json"\n'
+        '[unknown]\nprovider = "xero"\nstore = "file:token.json"\n'
+    )
+    Path("config.toml").chmod(0o600)
+    rows = run("status", "--config", "config.toml").stdout.splitlines()[1:]
+    assert "due: expires in" in rows[0]
+    assert "(assumed)" in rows[1]
+    assert " due " in rows[2]
+    alone = run("status", "old", "--config", "config.toml").stdout
+    assert "keep-alive would use it now" in alone
+
+
+@pytest.mark.parametrize("command", ["status", "watch"])
+def test_a_command_without_a_store_asks_for_one(run: Run, command: str) -> None:
+    result = run(command, "xero")
+    assert result.exit_code == Exit.USAGE
+    assert "no store" in result.stderr
+
+
 @pytest.mark.parametrize("age, due", [(1, False), (40, True)])
 def test_status_watch_and_keep_alive_agree_about_what_is_due(
     run: Run, age: float, due: bool

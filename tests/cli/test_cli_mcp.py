@@ -65,6 +65,41 @@ def test_where_that_port_is_taken_by_now_the_client_is_registered_for_another(
     assert len(server.registrations) == 2
 
 
+def test_a_port_that_is_given_is_the_only_place_where_the_browser_comes_back(
+    run: Run, mcp: list[str], browser: Browser, server: AuthorizationServer, free_port: int
+) -> None:
+    run("login", *mcp)
+    result = run("login", *mcp, "--port", str(free_port))
+    assert result.exit_code == Exit.DONE, result.output
+    assert urlsplit(str(browser.pages[-1].request.url)).port == free_port
+    assert len(server.registrations) == 2
+
+
+def test_a_registration_for_an_application_elsewhere_is_no_place_for_this_browser(
+    run: Run, mcp: list[str], browser: Browser, server: AuthorizationServer
+) -> None:
+    """The store may be a web application's, whose users come back to its own address."""
+    run("login", *mcp)
+    fields = held()
+    registration = fields["httpx_refresh"]["registrations"][server.issuer]
+    registration["redirect_uris"] = ["https://app.test/back"]
+    Path("token.json").write_text(json.dumps(fields))
+    result = run("login", *mcp)
+    assert result.exit_code == Exit.DONE, result.output
+    assert str(browser.pages[-1].request.url).startswith("http://127.0.0.1:")
+    assert len(server.registrations) == 2
+
+
+def test_a_server_that_registers_nobody_is_told_of_before_a_browser_opens(
+    run: Run, mcp: list[str], browser: Browser, server: AuthorizationServer
+) -> None:
+    server.registration = None
+    result = run("login", *mcp)
+    assert result.exit_code != Exit.DONE
+    assert "--client-id" in result.stderr
+    assert browser.opened == []
+
+
 def test_refresh_and_revoke_find_their_way_by_the_token(
     run: Run, mcp: list[str], browser: Browser, server: AuthorizationServer
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from httpx_refresh import providers
+from httpx_refresh import TokenEndpoint, providers
 from httpx_refresh.cli.console import Exit, Problem
 from httpx_refresh.cli.loopback import place_of
 from httpx_refresh.cli.settings import (
@@ -88,6 +88,31 @@ async def test_settings_that_cannot_be_meant_are_explained(settings: Settings, w
     assert caught.value.code == Exit.USAGE
 
 
+@pytest.mark.anyio
+async def test_what_is_for_grants_alone_asks_for_one() -> None:
+    settings = Settings(provider="xero", client_id="c", subject_token_env="X")
+    with pytest.raises(Problem, match="subject_token_env needs a grant: client_credentials"):
+        await settings.source()
+
+
+def test_a_login_names_all_that_it_lacks_at_once(run: Run) -> None:
+    result = run("login", "okta")
+    assert result.exit_code == Exit.USAGE
+    said = " ".join(result.stderr.split())
+    for missing in ("no client id", "okta needs a domain", "no store"):
+        assert missing in said
+
+
+@pytest.mark.anyio
+async def test_a_redirect_uri_is_repeated_where_the_provider_wants_it_in_each_refresh() -> None:
+    settings = Settings(
+        provider="gitlab", client_id="c", redirect_uri="https://app.test/back", domain="gitlab.com"
+    )
+    endpoint = await settings.endpoint()
+    assert isinstance(endpoint, TokenEndpoint)
+    assert endpoint.refresh_params["redirect_uri"] == "https://app.test/back"
+
+
 def test_a_configuration_file_has_a_table_for_each_slot() -> None:
     tables = configured(
         '[books]\nprovider = "xero"\nclient_id = "c"\nport = 8080\n[own]\nissuer = "https://x.test"\npkce = false\n'
@@ -136,6 +161,7 @@ def test_the_file_in_the_persons_own_directory_is_read_and_none_in_the_working_d
     [
         ('client_secret = "SECRET"', "a client secret"),
         ('store = "redis://:SECRET@host/0?key=a"', "a store's password"),
+        ('params = { password = "SECRET" }', "parameters of a grant"),
     ],
 )
 def test_a_secret_in_a_file_that_others_may_read_is_warned_of(

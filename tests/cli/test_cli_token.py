@@ -113,6 +113,10 @@ def test_settings_that_make_no_grant_say_so(server: AuthorizationServer, run: Ru
             "google-service-account needs client_key_file",
         ),
         (
+            {"provider": "google-service-account", "grant": None, "client_key_file": "gone.pem"},
+            "google-service-account needs a scope",
+        ),
+        (
             {"provider": "github-installation", "grant": None, "client_key_file": "gone.pem"},
             "needs client_id (the app's) and installation_id",
         ),

@@ -63,6 +63,26 @@ def stored(endpoint: Endpoint, **extra: Any) -> Store:
 
 
 @both_libraries
+async def test_a_challenge_of_another_origin_that_a_redirect_led_to_is_passed_on(http: Any) -> None:
+    """That origin never saw the token."""
+    endpoint, seen = Endpoint(), list[bool]()
+
+    def answer(request: Any) -> Any:
+        seen.append("Authorization" in request.headers)
+        if request.url.host == "api.test":
+            return http.Response(302, headers={"location": "https://other.test/"})
+        return http.Response(401, headers={"www-authenticate": STRONGER})
+
+    async with http.AsyncClient(
+        auth=RefreshAuth(endpoint, stored(endpoint)),
+        transport=http.MockTransport(answer),
+        follow_redirects=True,
+    ) as client:
+        assert (await client.get("https://api.test/")).status_code == 401
+    assert (seen, endpoint.asked) == ([True, False], [])
+
+
+@both_libraries
 async def test_a_stronger_login_is_asked_for_without_a_refresh(http: Any) -> None:
     endpoint = Endpoint()
     store = stored(endpoint, scope="read offline")

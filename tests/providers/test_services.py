@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -155,6 +156,7 @@ def test_a_github_enterprise_server_s_tokens_go_to_its_own_host() -> None:
     [
         (lambda: google_service_account("gone.json", scope="a"), "key cannot be read"),
         (lambda: google_service_account("", scope="a"), "key must not be empty"),
+        (lambda: google_service_account(Path(__file__), scope="a"), "is not the JSON file of"),
         (lambda: google_service_account({**ACCOUNT, "private_key": 7}, scope="a"), "must hold"),
         (lambda: google_service_account({**ACCOUNT, "client_email": ""}, scope="a"), "must hold"),
         (lambda: google_service_account({**ACCOUNT, "private_key": "x"}, scope="a"), "key"),

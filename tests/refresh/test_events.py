@@ -30,6 +30,7 @@ from httpx_refresh import (
 )
 from httpx_refresh._refresh import observers
 from httpx_refresh._refresh.events import LOG
+from httpx_refresh._refresh.spending import Spending
 from httpx_refresh.stores.file import FileStore
 from httpx_refresh.testing import Gate
 from tests.fakes import Api, Endpoint, Store, claims, loop_wall, results
@@ -628,3 +629,106 @@ def test_the_token_endpoint_s_host_is_told() -> None:
     auth = RefreshAuth(endpoint_of(server), store, on_event=seen)
     asyncio.run(auth.refresh())
     assert seen.one(events.Refreshed).server == httpx.URL(server.token_url).host
+
+
+class BrokenTracer(Seen):
+    """A tracer that raises in one of its calls."""
+
+    def __init__(self, broken: str) -> None:
+        super().__init__()
+        self.broken = broken
+
+    def _fail(self, call: str) -> None:
+        if call == self.broken:
+            raise OSError(call)
+
+    def waiting(self) -> object:
+        self._fail("waiting")
+        return None
+
+    @contextlib.contextmanager
+    def refreshing(self, started: Any, links: Any) -> Iterator[Any]:
+        self._fail("refreshing")
+        yield lambda outcome: self._fail("failed")
+        self._fail("leaving")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("broken", ["waiting", "refreshing", "failed", "leaving", "nothing"])
+async def test_a_tracer_that_fails_anywhere_changes_nothing_and_is_logged(
+    broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint = Endpoint()
+    endpoint.script.append(RefreshUnavailable("no", outcome="not_sent", transient=False))
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)), on_event=BrokenTracer(broken))
+    with pytest.raises(RefreshUnavailable, match="no"):
+        await auth.refresh()
+    assert (await auth.refresh()).access_token == "SECRET-a1"
+    all_told()
+    said = [one for one in caplog.messages if "OSError" in one]
+    assert len(said) == (broken != "nothing")
+
+
+@pytest.mark.anyio
+async def test_a_store_whose_name_cannot_be_had_is_refreshed_and_that_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Nameless(Store):
+        def __repr__(self) -> str:
+            raise OSError("no name")
+
+    endpoint, seen = Endpoint(), BrokenTracer("nothing")
+    auth = RefreshAuth(endpoint, Nameless(endpoint.text(expires_in=-1)), on_event=seen)
+    assert (await auth.token()).access_token == "SECRET-a1"
+    all_told()
+    assert any("OSError" in one for one in caplog.messages)
+
+
+@pytest.mark.anyio
+async def test_the_span_of_what_was_interrupted_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    outcomes: list[str] = []
+
+    class Tracer(Seen):
+        @contextlib.contextmanager
+        def refreshing(self, started: Any, links: Any) -> Iterator[Any]:
+            yield outcomes.append
+
+        def waiting(self) -> object:
+            return None
+
+    async def interrupted(*_: object) -> None:
+        raise Interrupted
+
+    monkeypatch.setattr(Spending, "_ask_once", interrupted)
+    endpoint = Endpoint()
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)), on_event=Tracer())
+    with pytest.raises(RefreshUnavailable, match="Interrupted"):
+        await auth.token()
+    assert outcomes == ["Interrupted"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("url", ["https://[as.test/token", 5])
+async def test_a_source_whose_url_is_none_has_no_server_to_tell(url: Any) -> None:
+    endpoint, seen = Endpoint(), Seen()
+    setattr(endpoint, "url", url)  # noqa: B010 - it has no such attribute
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)), on_event=seen)
+    await auth.token()
+    assert seen.one(events.Refreshed).server is None
+
+
+@pytest.mark.anyio
+async def test_more_callbacks_than_threads_are_all_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    all_told()
+    monkeypatch.setattr(observers, "_post", observers._Post())
+    monkeypatch.setattr(observers, "_MOST_THREADS", 1)
+    endpoint, callbacks = Endpoint(), [Seen() for _ in range(5)]
+    auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)), on_event=callbacks)
+    await auth.token()
+    kinds = [one.kinds() for one in callbacks]
+    assert "Refreshed" in kinds[0]
+    assert kinds == [kinds[0]] * 5
+    assert len({thread for one in callbacks for thread in one.threads}) == 1

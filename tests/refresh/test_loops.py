@@ -21,7 +21,14 @@ import pytest
 import trio
 from anyio.lowlevel import checkpoint
 
-from httpx_refresh import FileStore, MemoryStore, RefreshAuth, RefreshUnavailable, Token
+from httpx_refresh import (
+    FileStore,
+    MemoryStore,
+    RefreshAuth,
+    RefreshUnavailable,
+    StoreError,
+    Token,
+)
 from httpx_refresh._refresh import slot
 from httpx_refresh.testing import AuthorizationServer, Gate
 from tests.fakes import Api, Endpoint, Store, auth_of, client_of
@@ -333,3 +340,20 @@ def test_aclose_waits_for_no_flight_of_another_loop() -> None:
     asyncio.run(asyncio.wait_for(auth.aclose(), 10))
     assert first.run_until_complete(go_on(caller)) == store.record.token
     first.close()
+
+
+def test_a_revocation_whose_loop_ends_before_it_begins_says_that_nothing_was_sent() -> None:
+    endpoint = Endpoint()
+    auth = RefreshAuth(endpoint, MemoryStore(endpoint.text()))
+
+    async def main() -> None:
+        call = asyncio.ensure_future(auth.forget())
+        guards: list[asyncio.Task[Any]] = []
+        while not guards:
+            await asyncio.sleep(0)
+            guards = [one for one in asyncio.all_tasks() if one.get_name() == "httpx-refresh guard"]
+        guards[0].cancel()
+        with pytest.raises(StoreError, match="The event loop ended before"):
+            await call
+
+    asyncio.run(main())

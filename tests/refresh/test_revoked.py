@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -33,7 +34,6 @@ from tests.fakes import (
     client_of,
     endpoint_of,
     loop_wall,
-    use_loop_time,
 )
 from tests.virtual_time import virtual_time
 
@@ -307,23 +307,18 @@ async def test_an_expired_token_that_cannot_be_renewed_goes_out_and_the_api_says
 
 
 @pytest.mark.anyio
-@virtual_time
-async def test_a_body_that_cannot_be_sent_again_returns_the_401_too(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    use_loop_time(monkeypatch)
-    endpoint = Endpoint(clock=loop_wall)
-    api = Api(lambda _: False)
-    auth = RefreshAuth(
-        endpoint, MemoryStore(endpoint.text()), replay_limit=1, unauthorized="return"
-    )
+async def test_a_body_that_cannot_be_sent_again_returns_the_401_too() -> None:
+    server = AuthorizationServer()
+    auth = auth_of(server, replay_limit=1, unauthorized="return")
+    server.expire_access_tokens()
 
-    async def body() -> object:
+    async def body() -> AsyncIterator[bytes]:
         yield b"long"
 
-    async with api.client(auth) as client:
-        request = client.build_request("POST", "/", content=body())
-        assert (await client.send(request)).status_code == 401
+    async with client_of(server, auth=auth) as client:
+        assert (await client.post("/echo", content=body())).status_code == 401
+        assert (server.api_requests, server.token_requests) == (1, 1)
+        assert (await client.post("/echo", content=body())).status_code == 200
 
 
 def test_what_unauthorized_may_be() -> None:

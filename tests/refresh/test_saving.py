@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from httpx_refresh import RefreshAuth, RefreshUnavailable, StoreError, Token
+from httpx_refresh import MemoryStore, RefreshAuth, RefreshUnavailable, StoreError, Token
 from httpx_refresh._refresh.record import parse
+from httpx_refresh._refresh.spending import Spending
 from httpx_refresh.testing import Gate
 from tests.fakes import (
     Endpoint,
@@ -473,3 +475,112 @@ async def test_a_flight_shows_no_token() -> None:
         assert repr(flight) == "<Flight RESULT, under way>"
         it.endpoint.gate.release()
     assert repr(flight) == "<Flight RESULT, landed>"
+
+
+async def test_a_ctrl_c_in_a_step_of_ours_leaves_no_claim_and_reaches_the_main_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    presses: list[None] = []
+    monkeypatch.setattr("_thread.interrupt_main", lambda: presses.append(None))
+
+    async def pressed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    it = Setup()
+    monkeypatch.setattr(Spending, "_ask_once", pressed)
+    with pytest.raises(RefreshUnavailable, match="KeyboardInterrupt") as caught:
+        await it.auth.refresh()
+    assert caught.value.outcome == "unknown"
+    await anyio.sleep(1)
+    assert presses == [None]
+    record = it.store.record
+    assert record.redeeming is None
+    assert record.uncertain is not None
+
+
+class Obtains:
+    """Starts from nothing."""
+
+    origins = "any"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def obtain(self, _: Token | None, /) -> Token:
+        self.asked += 1
+        return Token(f"t{self.asked}")
+
+
+async def test_a_token_that_can_be_obtained_again_is_saved_on_and_not_handed_over() -> None:
+    source, store, handed, told = Obtains(), Store(None), list[Token](), list[str]()
+    store.fails = results
+    auth = RefreshAuth(
+        source,
+        store,
+        on_unsaved=handed.append,
+        on_event=lambda event: told.append(type(event).__name__),
+    )
+    assert (await auth.token()).access_token == "t1"
+    await anyio.sleep(200)
+    assert handed == []
+    store.fails = no_write
+    await anyio.sleep(20)
+    assert store.record.token == Token("t1")
+    assert (await auth.token()).access_token == "t1"
+    assert source.asked == 1
+    assert "StillUnsaved" not in told
+
+
+async def test_a_source_that_starts_from_nothing_and_fails_oddly_loses_nothing() -> None:
+    class Odd(Obtains):
+        async def obtain(self, _: Token | None, /) -> Token:
+            raise OSError("SECRET")
+
+    with pytest.raises(RefreshUnavailable, match="Nothing is lost by that") as caught:
+        await RefreshAuth(Odd(), Store(None), refresh_timeout=1).token()
+    assert "SECRET" not in str(caught.value)
+
+
+async def test_what_an_api_says_of_a_token_that_is_used_no_more_is_not_held_against_the_next() -> (
+    None
+):
+    it = Setup()
+    await it.auth.token()
+    session = it.auth._session
+    old = session.credential
+    assert old is not None
+    await it.auth.set_token(Token("another", "r"))
+    before = session.verdicts
+    session.futile(old, "GET https://api.test/")
+    assert session.verdicts == before
+
+
+async def test_a_verdict_that_finds_no_place_in_the_store_is_given_up() -> None:
+    class Contended(Store):
+        lost = 0
+
+        async def replace(self, old: str | None, new: str) -> bool:
+            if parse(new).refusals is None:
+                return await super().replace(old, new)
+            self.lost += 1
+            self.text = (self.text or "") + " "  # Somebody else was faster.
+            return False
+
+    endpoint = Endpoint(clock=loop_wall)
+    store = Contended(endpoint.text())
+    auth = RefreshAuth(endpoint, store)
+    await auth.token()
+    session = auth._session
+    assert session.credential is not None
+    session.futile(session.credential, "GET https://api.test/")
+    await anyio.sleep(60)
+    assert 1 < store.lost <= 10
+    assert store.record.refusals is None
+
+
+async def test_a_store_may_be_made_of_the_methods_of_others() -> None:
+    endpoint = Endpoint(clock=loop_wall)
+    store = MemoryStore(endpoint.text(expires_in=-1))
+    made: Any = SimpleNamespace(load=store.load, replace=store.replace)
+    assert (await RefreshAuth(endpoint, made).token()).access_token == "SECRET-a1"
+    assert parse(store.peek()).generation == 1

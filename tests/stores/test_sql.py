@@ -587,3 +587,17 @@ def test_a_conflict_is_known_by_any_of_its_codes() -> None:
     assert _is_conflict(as_sqlalchemy_raises(MariaDBError(1020, "Record has changed")))
     assert not _is_conflict(as_sqlalchemy_raises(MariaDBError(1205, "Lock wait timeout")))
     assert not _is_conflict(as_sqlalchemy_raises(PostgresError("check")))
+
+
+def test_a_message_that_is_too_long_to_be_searched_is_withheld() -> None:
+    error = as_sqlalchemy_raises(MariaDBError(4025, "x" * 20_000))
+    clean = _without_texts(error, [SECRET.encode()])
+    assert clean is not error
+    assert "x" * 100 not in everything_said(clean)
+
+
+def test_an_error_without_a_driver_s_error_is_kept() -> None:
+    """As an event listener of the application's may raise it."""
+    error = as_sqlalchemy_raises(PostgresError("no"))
+    error.orig = None
+    assert _without_texts(error, [SECRET.encode()]) is error
