@@ -106,6 +106,14 @@ async def test_a_status_that_the_rule_does_not_name_is_not_looked_into(http: Any
     assert site.replays == 0
 
 
+async def test_a_401_is_accepted_where_the_rule_names_other_statuses(http: Any) -> None:
+    rule = ExpiryRule(says_expired, statuses=frozenset({200}))
+    site = Site(http, rule, lambda http: http.Response(401, content=EXPIRED))
+    async with site.client:
+        assert (await site.client.get("/")).content == EXPIRED
+    assert site.replays == 0
+
+
 async def test_a_401_that_is_not_about_expiry_is_passed_on_without_a_refresh(http: Any) -> None:
     body = json.dumps({"Detail": "AuthorizationUnsuccessful"})
     rule = ExpiryRule(lambda body: body.get("Detail") != "AuthorizationUnsuccessful")

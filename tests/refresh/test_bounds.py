@@ -307,6 +307,8 @@ async def test_odd_values_in_an_endpoint_s_own_error_are_left_out(odd: Any) -> N
         ("name", 5, TypeError),
         ("authorization_scheme", None, TypeError),
         ("client_fingerprint", 5, TypeError),
+        ("purpose", 5, TypeError),
+        ("purpose", "p" * 1001, ValueError),
     ],
 )
 async def test_a_fact_that_cannot_be_meant_is_refused_at_construction(
@@ -316,6 +318,14 @@ async def test_a_fact_that_cannot_be_meant_is_refused_at_construction(
     setattr(endpoint, name, value)
     with pytest.raises(error, match=name):
         RefreshAuth(endpoint, Store(endpoint.text()))
+
+
+async def test_a_purpose_of_a_thousand_characters_is_kept_in_the_store() -> None:
+    endpoint: Any = Endpoint(clock=loop_wall)
+    endpoint.purpose = "p" * 1000
+    store = Store(endpoint.text(expires_in=-1))
+    await RefreshAuth(endpoint, store).token()
+    assert store.record.purpose == endpoint.purpose
 
 
 async def test_a_source_that_can_neither_start_nor_refresh_is_refused_at_construction() -> None:

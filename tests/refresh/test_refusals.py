@@ -334,6 +334,20 @@ async def test_so_is_one_that_another_process_has_just_refreshed(
 
 
 @marked
+async def test_processes_that_are_refused_at_once_do_not_send_a_new_token_again_all_at_once() -> (
+    None
+):
+    _, _, auth = service()
+    await auth.refresh()
+    random.seed(5)
+    session = auth._session
+    assert session.credential is not None
+    pauses = [session.second_try(session.credential, lambda: "k") or 0.0 for _ in range(50)]
+    assert 0.96 <= min(pauses) < 1.02
+    assert 1.14 < max(pauses) <= 1.2
+
+
+@marked
 async def test_a_token_that_one_part_of_the_api_accepts_is_sent_again_to_a_part_that_learns_late() -> (
     None
 ):
@@ -843,6 +857,21 @@ def test_requests_of_very_many_kinds_take_a_bounded_memory(is_accepted: bool, en
     known = (doubt.kinds, doubt.forbidden, doubt.here, doubt.strangers)
     assert max(map(len, known)) <= MOST_KINDS + 1
     assert doubt.forbidden <= doubt.kinds.keys()
+
+
+def test_what_two_tokens_are_refused_for_takes_a_bounded_memory() -> None:
+    doubt = Doubt.of(1)
+    for number in range(2000):
+        doubt.refused_again(f"k{number}")
+    assert (len(doubt.kinds), len(doubt.here)) == (MOST_KINDS, MOST_KINDS)
+    # What others tell of the next token comes beside it, up to the next refusal.
+    note = Refusals(0, 1, ("a", "b"), 2, _PAUSE)
+    verdicts = Verdicts("", True, doubt)
+    after = verdicts.of_next(2, note, refusals_for=0.0, accepted_for=0.0, now=0.0).doubt
+    assert after is not None
+    assert len(after.kinds) == MOST_KINDS + 2
+    after.refused("c", 0.0)
+    assert len(after.kinds) == MOST_KINDS
 
 
 def test_of_a_doubt_what_is_forbidden_is_left_once_a_refresh_was_fruitful() -> None:
