@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib
 import json
 import sys
@@ -24,13 +25,14 @@ from httpx_refresh import (
     ReauthorizationRequired,
     RefreshAuth,
     RefreshUnavailable,
+    StoreError,
     Token,
     TokenEndpoint,
 )
 from httpx_refresh._refresh import observers
 from httpx_refresh.otel import OpenTelemetry
 from httpx_refresh.testing import AuthorizationServer
-from tests.fakes import Api, Endpoint, Store, loop_wall, results, use_loop_time
+from tests.fakes import Api, Endpoint, Store, any_write, loop_wall, results, use_loop_time
 from tests.refresh.test_events import all_told
 from tests.virtual_time import virtual_time
 
@@ -276,3 +278,53 @@ def test_without_the_extra_the_import_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ImportError, match=r"pip install 'httpx-refresh\[otel\]'"):
         importlib.import_module("httpx_refresh.otel")
+
+
+@pytest.mark.anyio
+async def test_a_failure_before_anything_was_asked_is_counted_and_has_no_duration() -> None:
+    it, endpoint = Collected(), Endpoint()
+    store = Store(endpoint.text(expires_in=-1))
+    store.fails = any_write
+    with pytest.raises(StoreError):
+        await RefreshAuth(endpoint, store, on_event=it.observer).token()
+    points = it.points()
+    assert [one["value"] for one in points["failures"]] == [1]
+    assert "refresh.duration" not in points
+
+
+@pytest.mark.anyio
+async def test_what_other_tracers_link_is_no_link_of_opentelemetry_s() -> None:
+    class Other:
+        """A tracer of another make."""
+
+        def __call__(self, event: object) -> None:
+            """Look away."""
+
+        def waiting(self) -> object:
+            return "a link"
+
+        def refreshing(self, started: object, links: object) -> Any:
+            return contextlib.nullcontext(lambda outcome: None)
+
+    it, endpoint = Collected(), Endpoint()
+    store = Store(endpoint.text(expires_in=-1))
+    auth = RefreshAuth(endpoint, store, on_event=[it.observer, Other()])
+    tracer = it.tracer_provider.get_tracer("the application")
+    store.holds = results
+
+    async def request() -> None:
+        with tracer.start_as_current_span("request", kind=SpanKind.SERVER):
+            await auth.token()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(request)
+        await store.gate.arrived()
+        group.start_soon(request)
+        await anyio.wait_all_tasks_blocked()
+        store.gate.release()
+    (refresh,) = it.spans(SpanKind.INTERNAL)
+    assert len(refresh.links) == 2
+
+
+def test_an_observer_shows_its_kind_and_no_provider() -> None:
+    assert repr(Collected().observer) == "OpenTelemetry()"

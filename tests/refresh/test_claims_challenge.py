@@ -383,3 +383,32 @@ async def test_a_refresh_with_claims_that_fails_hands_on_the_refusal_where_that_
     ) as client:
         assert (await client.get("/")).status_code == 401
     assert endpoint.with_claims == [C1]
+
+
+async def test_a_login_during_a_refresh_with_claims_counts_more_than_their_refusal() -> None:
+    endpoint, gate = Claiming(), Gate()
+    store = Store(endpoint.text())
+
+    class Held(Claiming):
+        async def refresh(
+            self, token: Token, /, *, claims: Mapping[str, Any] | None = None
+        ) -> Token:
+            self.with_claims.append(claims)
+            await gate.hold()
+            raise StepUpRequired("mfa", error="interaction_required", claims=C2)
+
+    held = Held()
+    api = Api(lambda token, _: C1 if token == "a0" else None)
+    statuses: list[int] = []
+
+    async def call(client: httpx.AsyncClient) -> None:
+        statuses.append((await client.get("/")).status_code)
+
+    async with api.client(RefreshAuth(held, store)) as client, anyio.create_task_group() as group:
+        group.start_soon(call, client)
+        await gate.arrived()
+        await RefreshAuth(endpoint, store).set_token(Token("SECRET-login", "r"))
+        gate.release()
+    assert statuses == [200]
+    assert api.seen == ["a0", "login"]
+    assert held.with_claims == [C1]

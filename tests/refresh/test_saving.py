@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import anyio.lowlevel
 import pytest
 
 from httpx_refresh import MemoryStore, RefreshAuth, RefreshUnavailable, StoreError, Token
-from httpx_refresh._refresh.record import parse
+from httpx_refresh._refresh.record import Record, parse
 from httpx_refresh._refresh.spending import Spending
 from httpx_refresh.testing import Gate
 from tests.fakes import (
@@ -584,3 +585,44 @@ async def test_a_store_may_be_made_of_the_methods_of_others() -> None:
     made: Any = SimpleNamespace(load=store.load, replace=store.replace)
     assert (await RefreshAuth(endpoint, made).token()).access_token == "SECRET-a1"
     assert parse(store.peek()).generation == 1
+
+
+async def test_a_slot_that_is_somebody_else_s_by_now_is_left_to_them_and_the_token_serves() -> None:
+    class ForReports(Endpoint):
+        purpose = "reports"
+
+    endpoint = ForReports(clock=loop_wall)
+    endpoint.gate = gate = Gate()
+    store, got = Store(endpoint.text(expires_in=-1)), list[Token]()
+    auth = RefreshAuth(endpoint, store)
+
+    async def call() -> None:
+        got.append(await auth.token())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        await gate.arrived()
+        others = {"access_token": "theirs", "httpx_refresh": {"generation": 9, "purpose": "else"}}
+        store.text = text = json.dumps(others)
+        gate.release()
+    assert [one.access_token for one in got] == ["SECRET-a1"]
+    assert store.text == text
+
+
+async def test_a_token_that_was_not_saved_is_dropped_for_a_login_and_does_not_come_back() -> None:
+    it = Setup()
+
+    def spent_for(record: Record) -> bool:
+        return record.token is not None and record.token.access_token == "SECRET-a1"
+
+    it.store.fails = spent_for
+    assert (await it.auth.token()).access_token == "SECRET-a1"
+    await it.auth.set_token(Token("login", "r"))
+    it.store.fails = any_write
+    await it.auth.aclose()
+    it.store.fails = no_write
+    assert (await it.auth.token()).access_token == "login"
+    await anyio.sleep(60)
+    assert (await it.auth.token()).access_token == "login"
+    assert it.store.record.token == Token("login", "r")
+    assert it.endpoint.asked == ["SECRET-r0"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from httpx_refresh import MemoryStore, RefreshAuth
@@ -252,3 +254,30 @@ async def test_a_wait_ends_with_its_flight_and_leaves_no_call() -> None:
         group.cancel_scope.cancel()
     await auth.aclose()
     assert it.store.open == 0
+
+
+async def test_a_change_that_is_told_while_the_store_is_looked_at_has_it_looked_at_once_more() -> (
+    None
+):
+    told = anyio.Event()
+
+    async def changed(_: str | None) -> None:
+        await told.wait()
+
+    class ToldMeanwhile(Waking):
+        looked_at: list[float]
+
+        async def load(self) -> str | None:
+            self.looked_at.append(anyio.current_time())
+            if self.open and len(self.looked_at) > 10:
+                told.set()
+                for _ in range(10):  # The call ends before the store answers.
+                    await anyio.lowlevel.checkpoint()
+            return await super().load()
+
+    it = Pair()
+    it.store = store = ToldMeanwhile(it.endpoint.text(expires_in=-1), changed)
+    store.looked_at = []
+    await it.run(2.0)
+    pauses = [b - a for a, b in itertools.pairwise(store.looked_at)]
+    assert [one for one in pauses[5:] if one < 0.005] == [pytest.approx(0.001, abs=1e-4)]

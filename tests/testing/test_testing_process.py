@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -30,7 +31,7 @@ from httpx_refresh.testing import (
     TokenEvent,
     running_server,
 )
-from httpx_refresh.testing.__main__ import main
+from httpx_refresh.testing.__main__ import _has_pipe, main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -285,3 +286,14 @@ def test_a_transport_of_a_library_that_is_missing_names_the_extra(
     monkeypatch.setitem(sys.modules, "httpx2", None)
     with pytest.raises(ImportError, match=re.escape("httpx-refresh[httpx2]")):
         AuthorizationServer().transport2()
+
+
+def test_a_command_whose_input_is_closed_serves_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed input is no pipe that a test may close."""
+
+    def closed(_: int) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", closed)
+        assert not _has_pipe()
