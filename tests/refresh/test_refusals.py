@@ -18,11 +18,8 @@ from httpx_refresh import (
     ReauthorizationRequired,
     RefreshAuth,
     RefreshUnavailable,
-    StoreError,
     Token,
 )
-from httpx_refresh._refresh.host import Host
-from httpx_refresh._refresh.pauses import trouble_after
 from httpx_refresh._refresh.record import (
     AskedClaims,
     Claim,
@@ -1262,16 +1259,3 @@ def test_futile_refreshes_pause_for_half_a_minute_to_five_and_fruit_ends_that() 
     assert often.pause == Pause("n", 300.0, 301.0)
     known = early._replace(kinds=("k",), accepted=_PAUSE, forbidden=("f",))
     assert after_fruit(known) == Refusals(2, 0, (), 4, early.pause)
-
-
-def test_pauses_of_one_process_s_own_grow_with_its_failures_and_do_not_overflow() -> None:
-    host = Host()
-    error = RefreshUnavailable("no route", outcome="not_sent")
-    for make, most in ((error, 30.0), (StoreError("gone"), 2.0)):
-        trouble = None
-        for _ in range(3000):
-            trouble = trouble_after(trouble, make, host)
-        assert trouble is not None
-        assert trouble.failures == 3000
-        assert most / 2 - 1 <= trouble.ask_at - host.monotonic() <= most
-        assert not math.isinf(trouble.look_at)
