@@ -160,11 +160,8 @@ def spawn(
 
     async def shielded() -> None:
         asking.set(asked)
-        try:
-            with trio.CancelScope(shield=True):
-                await _contained(work)
-        finally:
-            done.set()
+        with trio.CancelScope(shield=True):
+            await _contained(work, done.set)
 
     async def guard() -> None:
         try:
@@ -188,8 +185,13 @@ def bare_context() -> contextvars.Context:
     return context
 
 
-async def _contained(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Await `work`, and let nothing out: on trio it would end the whole run, on asyncio nobody would hear of it."""
+async def _contained(
+    work: Callable[[], Coroutine[Any, Any, None]], over: Callable[[], None]
+) -> None:
+    """Await `work`, and let nothing out: on trio it would end the whole run, on asyncio nobody would hear of it.
+
+    `over` is called at the end.
+    """
     try:
         await work()
     except GeneratorExit:  # The loop was closed under it: nothing can be awaited any more.
@@ -197,6 +199,7 @@ async def _contained(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     except BaseException as error:
         with suppress(Exception):
             logger.error("a task of this library failed, which it should not: %s", cause_of(error))
+    over()
 
 
 def _spawn_on_asyncio(
@@ -209,12 +212,7 @@ def _spawn_on_asyncio(
 
     loop = asyncio.get_running_loop()
     guard = _guard_class()(loop, ending, every, tick)
-
-    async def guarded() -> None:
-        await _contained(work)
-        guard.let_go()
-
-    guard.work = _hidden(loop, guarded())
+    guard.work = _hidden(loop, _contained(work, guard.let_go))
 
 
 @cache

@@ -303,17 +303,8 @@ class Spending:
         self, remaining: float
     ) -> Token | RefreshUnavailable | ReauthorizationRequired | StepUpRequired | Unsent:
         name = self._facts.name
-
-        async def in_time() -> object:
-            # In a task of its own: the process may have been held up before this, its first step, and by now the claim
-            # may be another's.
-            if not self._has_time():
-                raise OutOfTime
-            may_send.set(self._has_time)
-            return await self._call()
-
         try:
-            token: object = await bounded(in_time, remaining)
+            token: object = await bounded(self._call, remaining)
         except OutOfTime:
             return Unsent()
         except (ReauthorizationRequired, RefreshUnavailable) as error:
@@ -344,6 +335,11 @@ class Spending:
         return token
 
     async def _call(self) -> object:
+        """Ask the source, in a task of its own; raise `OutOfTime` if it is too late to send anything."""
+        # The process may have been held up before this, the first step, and by now the claim may be another's.
+        if not self._has_time():
+            raise OutOfTime
+        may_send.set(self._has_time)
         # Only a source that takes claims is asked for any.
         claims: Any = {} if self._claims is None else {"claims": json.loads(self._claims)}
         if self._obtains:
