@@ -647,6 +647,13 @@ def _blocked(session: Session, call: Callable[[], Coroutine[Any, Any, _T]]) -> _
                 "is under way is waited for, and its token is saved. Try again in another run of the program.",
                 outcome="unknown",
             ) from None
+        if error.no_loop is not None:
+            raise RefreshUnavailable(
+                f"There is no new token for {session.facts.name}: the event loop that serves sync clients cannot be "
+                f"started ({error.no_loop}). Nothing was sent. See whether this process has as many threads or open "
+                "files as it may have, and try again.",
+                outcome="not_sent",
+            ) from None
         raise held_too_long(session.facts.name, session.longest, sent=True) from None
     raise _waits_for_itself()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -210,6 +211,59 @@ def test_where_no_thread_can_be_started_the_interpreter_is_ending(
     assert caught.value.is_ending
     own_loop.soon(pytest.fail, "it was begun", seconds=LONG)
     assert own_loop.own_loop() is None
+
+
+@pytest.mark.parametrize(
+    "failure", [RuntimeError("can't start new thread"), OSError(24, "Too many open files")]
+)
+def test_where_a_limit_leaves_no_thread_or_descriptor_the_error_says_so_and_nothing_was_sent(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RLIMIT_NPROC and RLIMIT_NOFILE, or a container's limit: the interpreter is not ending; the next call works."""
+
+    def fails() -> None:
+        raise failure
+
+    endpoint = Endpoint()
+    auth = RefreshAuth(endpoint, MemoryStore(endpoint.text(expires_in=-5)))
+    with monkeypatch.context() as limited:
+        limited.setattr(own_loop, "_OwnLoop", fails)
+        with pytest.raises(RefreshUnavailable, match=str(failure.args[-1])) as caught:
+            auth.sync.token()
+    assert caught.value.outcome == "not_sent"
+    assert endpoint.asked == []
+    assert auth.sync.token().access_token == "SECRET-a1"
+
+
+def test_a_call_that_the_loop_never_begins_leaves_no_coroutine_that_was_never_awaited() -> None:
+    """As where a step takes for ever, or the interpreter's end stops the loop: Python warns of such a coroutine."""
+    with stuck(), pytest.raises(own_loop.NoAnswer):
+        own_loop.run(current_loop, seconds=0.05)
+    own = own_loop._get(LONG)
+    own.loop.call_soon_threadsafe(own.loop.stop)
+    own.thread.join(LONG)
+    with pytest.raises(own_loop.NoAnswer) as caught:
+        own_loop.run(current_loop, seconds=0.05)
+    assert not caught.value.is_ending
+    own.loop.close()
+    with pytest.raises(own_loop.NoAnswer) as caught:
+        own_loop.run(current_loop, seconds=LONG)
+    assert caught.value.is_ending
+    own_loop.soon(pytest.fail, "it was begun", seconds=LONG)
+    own_loop._own = None
+    gc.collect()
+
+
+def test_a_caller_that_gave_up_before_its_call_began_begins_nothing() -> None:
+    begun: list[int] = []
+
+    async def begins() -> None:
+        begun.append(1)
+
+    with stuck(), pytest.raises(own_loop.NoAnswer):
+        own_loop.run(begins, seconds=0.05)
+    own_loop.run(current_loop, seconds=LONG)  # The steps before this one have been taken.
+    assert begun == []
 
 
 @pytest.mark.parametrize("has_hook", [True, False])

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .._threads import run_blocking
-from .host import bare_context, loop_here
+from .host import bare_context, is_closed, loop_here
 
 # asyncio is imported where it is used: importing the library stays fast.
 
@@ -31,11 +31,13 @@ class NoAnswer(Exception):
 
     Attributes:
         is_ending: whether that is because the interpreter ends.
+        no_loop: why there is no loop, so that nothing was begun; None if there is one.
     """
 
-    def __init__(self, *, is_ending: bool = False) -> None:
+    def __init__(self, *, is_ending: bool = False, no_loop: str | None = None) -> None:
         super().__init__("the library's own event loop did not answer")
         self.is_ending = is_ending
+        self.no_loop = no_loop
 
 
 class WaitsForItself(Exception):
@@ -138,10 +140,8 @@ def run(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, seconds: fl
         seconds: how long it is waited for at most.
 
     Raises:
-        NoAnswer: it is not back in time, or cannot be run since the interpreter is ending.
+        NoAnswer: it is not back in time, or cannot be run: the interpreter is ending, or there is no thread for it.
     """
-    import asyncio
-
     own = _get(seconds)
     context = contextvars.copy_context()
     context.run(blocked_loop.set, callers_loop())
@@ -150,8 +150,9 @@ def run(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, seconds: fl
         sniffio is not None
     ):  # What it is told here is of another event loop, which may run in this thread.
         context.run(sniffio.current_async_library_cvar.set, None)
-    future = context.run(asyncio.run_coroutine_threadsafe, function(*args), own.loop)
+    future: futures.Future[T] = futures.Future()
     try:
+        own.loop.call_soon_threadsafe(_begin, own.loop, future, function, args, context=context)
         return future.result(seconds)
     except futures.CancelledError:
         raise NoAnswer(is_ending=True) from None
@@ -159,8 +160,48 @@ def run(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, seconds: fl
         if future.done():
             raise
         raise NoAnswer from None
+    except RuntimeError:
+        if future.done() or not is_closed(own.loop):
+            raise
+        raise NoAnswer(is_ending=True) from None
     finally:
         future.cancel()
+
+
+def _begin(
+    loop: Any,
+    future: futures.Future[T],
+    function: Callable[..., Coroutine[Any, Any, T]],
+    args: tuple[Any, ...],
+) -> None:
+    """Run a coroutine function in a task of `loop`, whose thread calls this, and have `future` end like the task.
+
+    The coroutine is made here, and not by the thread that waits: should the loop have ended, or have been dropped by a
+    forked child, then there is none that was never awaited, of which Python would warn.
+    """
+    if future.cancelled():
+        return  # Nobody waits any more.
+    task = loop.create_task(function(*args))
+
+    def task_ended(_: object) -> None:
+        if task.cancelled():
+            future.cancel()
+            return
+        error = task.exception()
+        if not future.set_running_or_notify_cancel():
+            return
+        if error is None:
+            future.set_result(task.result())
+        else:
+            future.set_exception(error)
+
+    def future_ended(_: object) -> None:
+        if future.cancelled() and not is_closed(loop):
+            with suppress(RuntimeError):  # It was closed just now.
+                loop.call_soon_threadsafe(task.cancel)
+
+    task.add_done_callback(task_ended)
+    future.add_done_callback(future_ended)
 
 
 def soon(function: Callable[..., object], *args: Any, seconds: float) -> None:
@@ -172,7 +213,7 @@ def soon(function: Callable[..., object], *args: Any, seconds: float) -> None:
         seconds: how long what it begins may take.
     """
     if not _is_over:
-        with suppress(NoAnswer):
+        with suppress(NoAnswer, RuntimeError):  # RuntimeError: it was closed just now.
             loop = _get(seconds).loop
             loop.call_soon_threadsafe(partial(function, *args), context=bare_context())
 
@@ -202,8 +243,13 @@ def _get(seconds: float) -> _OwnLoop:
         if own is None:
             try:
                 own = _own = _OwnLoop()
-            except RuntimeError:  # No thread can be started: the interpreter is ending.
-                raise NoAnswer(is_ending=True) from None
+            except (
+                RuntimeError,
+                OSError,
+            ) as error:  # There is no thread to be had, or no descriptor.
+                if _is_over or "shutdown" in str(error):
+                    raise NoAnswer(is_ending=True) from None
+                raise NoAnswer(no_loop=f"{type(error).__name__}: {error}") from None
             if not _is_hooked:
                 _is_hooked = True
                 _hook()
