@@ -571,3 +571,9 @@ def test_a_preset_of_a_service_is_a_source_around_an_endpoint() -> None:
     other = {**ACCOUNT, "private_key": pem("other RSA")}
     told = [google_service_account(one, scope="a").client_fingerprint for one in (ACCOUNT, other)]
     assert len(set(told)) == 2
+
+
+@pytest.mark.parametrize("demo", ["true", 1, None])
+def test_whether_docusign_s_demo_is_meant_is_a_bool(demo: Any) -> None:
+    with pytest.raises(TypeError, match="demo must be a bool"):
+        docusign("id", "secret", demo=demo)

@@ -47,6 +47,7 @@ from httpx_refresh._refresh.refusals import (
     kind_of,
     told,
 )
+from httpx_refresh._refresh.session import Session
 from httpx_refresh.testing import Gate
 from tests.fakes import Api, Endpoint, Store, loop_wall
 from tests.virtual_time import virtual_time
@@ -1259,3 +1260,24 @@ def test_futile_refreshes_pause_for_half_a_minute_to_five_and_fruit_ends_that() 
     assert often.pause == Pause("n", 300.0, 301.0)
     known = early._replace(kinds=("k",), accepted=_PAUSE, forbidden=("f",))
     assert after_fruit(known) == Refusals(2, 0, (), 4, early.pause)
+
+
+@marked
+async def test_a_refusal_is_judged_twice_at_most_whatever_others_note_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    endpoint, store, auth = service()
+    api = Paths(lambda *_: False)
+    async with api.client(auth) as client:
+        await client.get("/")
+        await anyio.sleep(1)
+    asked, judged = len(endpoint.asked), list[None]()
+
+    def judge(*_: object) -> Need:
+        judged.append(None)
+        return Need.PROBE  # As if each look had brought something else.
+
+    monkeypatch.setattr(Session, "_judge", judge)
+    async with api.client(RefreshAuth(endpoint, store)) as client:
+        assert (await client.get("/")).status_code == 401
+    assert (len(judged), len(endpoint.asked)) == (2, asked)

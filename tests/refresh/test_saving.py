@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -587,10 +589,13 @@ async def test_a_store_may_be_made_of_the_methods_of_others() -> None:
     assert parse(store.peek()).generation == 1
 
 
-async def test_a_slot_that_is_somebody_else_s_by_now_is_left_to_them_and_the_token_serves() -> None:
-    class ForReports(Endpoint):
-        purpose = "reports"
+class ForReports(Endpoint):
+    """Its tokens are for reports, and its slot says so."""
 
+    purpose = "reports"
+
+
+async def test_a_slot_that_is_somebody_else_s_by_now_is_left_to_them_and_the_token_serves() -> None:
     endpoint = ForReports(clock=loop_wall)
     endpoint.gate = gate = Gate()
     store, got = Store(endpoint.text(expires_in=-1)), list[Token]()
@@ -626,3 +631,43 @@ async def test_a_token_that_was_not_saved_is_dropped_for_a_login_and_does_not_co
     assert (await it.auth.token()).access_token == "login"
     assert it.store.record.token == Token("login", "r")
     assert it.endpoint.asked == ["SECRET-r0"]
+
+
+async def test_a_slot_that_became_somebody_else_s_while_it_took_nothing_is_left_to_them() -> None:
+    endpoint = ForReports(clock=loop_wall)
+    store = Store(endpoint.text(expires_in=-1))
+    store.fails = results
+    auth = RefreshAuth(endpoint, store)
+    assert (await auth.token()).access_token == "SECRET-a1"
+    others = {"access_token": "theirs", "httpx_refresh": {"generation": 9, "purpose": "else"}}
+    store.text = text = json.dumps(others)
+    store.fails = no_write
+    await anyio.sleep(60)
+    assert store.text == text
+    assert (await auth.token()).access_token == "SECRET-a1"
+
+
+async def test_what_a_later_refresh_has_saved_is_not_saved_once_more() -> None:
+    """A logout that came after it stays one."""
+    it = Setup()
+    it.store.fails = results
+    await it.auth.token()
+    it.store.fails = no_write
+    await it.auth.refresh()
+    await it.auth.forget()
+    await anyio.sleep(60)
+    assert it.store.record.token is None
+    assert it.endpoint.asked == ["SECRET-r0", "SECRET-r1"]
+
+
+async def test_what_another_event_loop_has_saved_meanwhile_is_not_saved_again() -> None:
+    it = Setup()
+    await it.auth.token()
+    session, tries = it.auth._session, it.store.tries
+    assert session.credential is not None
+    # A loop that ends before it could save says so here; then another one's refresh saves.
+    session.credential = replace(session.credential, renew_at=-math.inf)
+    assert (await it.auth.token()).access_token == "SECRET-a1"
+    await anyio.sleep(60)
+    assert session.credential.renew_at > loop_wall()
+    assert it.store.tries == tries
