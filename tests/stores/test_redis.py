@@ -496,3 +496,62 @@ async def test_a_store_by_url_is_woken_too(redis_url: str, key: str) -> None:
         assert await RedisStore(other, key).replace("first", "second")
         with anyio.fail_after(60):
             await wait
+
+
+class Odd(Channels):
+    """Such a client that answers as the test says: with a message, with None, or with an exception."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: asyncio.Queue[Any] = asyncio.Queue()
+        self.refuses = ""
+        self.connect.set()
+
+    async def subscribe(self, channel: str) -> None:
+        if channel == self.refuses:
+            raise ConnectionError("no such channel")
+        self.asked.append(channel)
+        self.say("subscribe", channel)
+
+    async def get_message(self, *, timeout: float | None) -> Any:
+        answer = await self.answers.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def say(self, kind: str, channel: str) -> None:
+        self.answers.put_nowait({"type": kind, "channel": channel})
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_answers_without_a_message_wake_nobody_and_two_messages_at_once_wake_once() -> None:
+    channels = Odd()
+    with anyio.fail_after(60):
+        async with listening(channels, "a") as message:
+            channels.answers.put_nowait(None)
+            await anyio.wait_all_tasks_blocked()
+            assert not message.done()
+            channels.say("message", "a")
+            channels.say("message", "a")
+            channels.answers.put_nowait(ConnectionError("gone"))
+            await message
+            await anyio.wait_all_tasks_blocked()
+        await anyio.wait_all_tasks_blocked()
+    assert channels.made == 0
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_a_channel_that_cannot_be_subscribed_to_is_its_waiter_s_error_and_wakes_the_others() -> (
+    None
+):
+    channels = Odd()
+    channels.refuses = "b"
+    with anyio.fail_after(60):
+        async with listening(channels, "a") as message:
+            with pytest.raises(ConnectionError, match="the subscription has ended"):
+                async with listening(channels, "b"):
+                    pytest.fail("it was subscribed to")
+            await message
+    assert channels.made == 0
