@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import anyio
 import pytest
 
 from httpx_refresh import RefreshAuth, RefreshUnavailable, Token
+from httpx_refresh._refresh.refusals import Need
 from httpx_refresh.testing import Gate
 from tests.fakes import Api, Endpoint, Store, loop_wall
 from tests.virtual_time import virtual_time
@@ -38,6 +40,32 @@ async def test_inside_the_leeway_nobody_waits_for_a_token_endpoint_that_takes_a_
     await auth.aclose()
     assert (await auth.token()).access_token == "SECRET-a1"
     assert endpoint.asked == ["SECRET-r0"]
+
+
+async def test_a_request_inside_the_leeway_starts_the_flight_too_and_carries_the_old_token() -> (
+    None
+):
+    endpoint, _, auth = holding(20)
+    api = Api()
+    async with api.client(auth) as client:
+        for _ in range(2):
+            assert (await client.get("/")).status_code == 200
+        await anyio.sleep(1)
+        assert (await client.get("/")).status_code == 200
+    assert api.seen == ["SECRET-a0", "SECRET-a0", "SECRET-a1"]
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+@pytest.mark.parametrize("ago", [0.0, 0.5, 7200.0])
+async def test_a_login_s_token_that_has_expired_by_this_clock_is_used_until_it_is_refused(
+    ago: float,
+) -> None:
+    endpoint, _, auth = holding(3600)
+    await auth.set_token(Token("SECRET-login", "SECRET-r9", loop_wall() - ago))
+    for _ in range(3):
+        assert (await auth.token()).access_token == "SECRET-login"
+        await anyio.sleep(1)
+    assert endpoint.asked == []
 
 
 async def test_only_past_the_expiry_do_callers_wait() -> None:
@@ -86,9 +114,9 @@ async def test_a_provider_that_refuses_early_refreshes_is_not_asked_before_it_al
     await auth.token()
     await anyio.sleep(569)
     await auth.token()
-    await auth.aclose()
+    await anyio.sleep(0.5)  # Not `aclose`: a flight would be told to leave its request out.
     assert endpoint.asked == []
-    await anyio.sleep(31)
+    await anyio.sleep(30.5)
     await auth.token()
     assert endpoint.asked == ["SECRET-r0"]
 
@@ -153,6 +181,34 @@ async def test_a_refresh_ahead_that_fails_is_tried_again_within_half_of_the_time
         await auth.token()
         await anyio.sleep(0.1)
     assert (len(endpoint.asked), endpoint.issued) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "expires_in, least, most", [(500, 10.0, 20.0), (30, 7.5, 15.0), (0.1, 0.1, 0.2)]
+)
+async def test_flights_ahead_follow_at_half_of_what_is_left_refresh_timeout_at_most_with_jitter(
+    expires_in: float, least: float, most: float
+) -> None:
+    _, _, auth = holding(expires_in, refresh_before=0)
+    await auth.token()
+    session, pauses = auth._session, set()
+    for _ in range(50):
+        session._look_ahead_later()
+        pauses.add(session._ahead_at - anyio.current_time())
+    assert all(least - 1e-6 <= pause <= most + 1e-6 for pause in pauses)
+    assert len(pauses) > 25
+
+
+async def test_a_look_because_of_a_refusal_postpones_no_refresh_ahead() -> None:
+    """It brings no token. There is one each second where an API refuses a part of the requests."""
+    endpoint, _, auth = holding(100)
+    held = await auth.token()
+    await auth._session._wait(held, Need.LOOK)
+    await anyio.sleep(60)
+    await auth.token()  # The flight starts.
+    assert auth._session._ahead_at == -math.inf
+    await anyio.sleep(1)
+    assert endpoint.asked == ["SECRET-r0"]
 
 
 async def test_a_refresh_ahead_asks_once_where_what_was_sent_may_be_spent() -> None:
