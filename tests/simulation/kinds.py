@@ -198,6 +198,7 @@ def unsaved(chance: random.Random) -> Plan:
     return _plan(
         _calm(chance, "unsaved", "store outage", *some),
         on_unsaved=chance.choice(["hangs", "raises", "waits"]),
+        store_down_at_answer=0.5,
         cancels=0.1,
         lifetime=40.0,
         horizon=300.0,

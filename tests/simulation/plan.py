@@ -88,6 +88,7 @@ class Plan:
         latency: how long a message to the store, or to the server, takes one way, on average.
         strike: the chance that a process is struck by one of its faults, at each occasion.
         store_fails, endpoint_fails: the chance that a call fails, where `faults` have them fail.
+        store_down_at_answer: the chance that the store is down for a while when a token comes.
         cancels: the chance that a caller is cancelled, where `faults` has `cancel`.
         lenient: whether callers may be held longer than the library promises, because of what happens to their host.
         one_claim: whether the store never fails: an event loop then writes one claim at a time.
@@ -128,6 +129,7 @@ class Plan:
     latency: dict[str, float] = field(default_factory=lambda: {"store": 0.01, "server": 0.1})
     strike: float = 0.0
     store_fails: float = 0.0
+    store_down_at_answer: float = 0.0
     endpoint_fails: float = 0.0
     cancels: float = 0.0
     lenient: bool = False

@@ -98,6 +98,10 @@ class Server:
         fields = self._issue(held.family, spending, new_refresh_token=self._plan.rotates)
         self.spent[fields["access_token"]] = spending
         world.note("server", f"{spending.refresh_token} gives {fields['access_token']}")
+        down = self._plan.store_down_at_answer
+        if down and world.chance(down):
+            lasts = world.random.choice([0.3, 1.0, 3.0]) * self._plan.refresh_timeout
+            world.cell.down_until["everyone"] = world.now + lasts
         return fields
 
     def grant(self, spending: Spending, purpose: str) -> dict[str, Any]:
