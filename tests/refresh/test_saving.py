@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import math
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -671,3 +673,53 @@ async def test_what_another_event_loop_has_saved_meanwhile_is_not_saved_again() 
     await anyio.sleep(60)
     assert session.credential.renew_at > loop_wall()
     assert it.store.tries == tries
+
+
+class NoMoreFiles:
+    """Has the import of the module of events fail, as where a process has as many files open as it may have."""
+
+    name = "httpx_refresh._refresh.events"
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.reached = False
+        import httpx_refresh._refresh.events  # noqa: F401 - what is taken away has to be there
+
+        patch.delitem(sys.modules, self.name)
+        patch.delattr("httpx_refresh._refresh.events")
+        patch.setattr(sys, "meta_path", [self, *sys.meta_path])
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == self.name and self.reached:
+            raise OSError(errno.EMFILE, "Too many open files", "events.py")
+
+
+async def test_where_no_file_can_be_opened_any_more_a_token_in_hand_is_saved_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    it = Setup()
+    files = NoMoreFiles(monkeypatch)
+
+    def fails(record: Record) -> bool:
+        files.reached = files.reached or results(record)
+        return files.reached and it.store.tries < 6
+
+    it.store.fails = fails
+    assert (await it.auth.token()).access_token == "SECRET-a1"
+    await anyio.sleep(60)
+    assert it.store.record.token == await it.auth.token()
+    assert it.endpoint.asked == ["SECRET-r0"]
+
+
+async def test_where_no_file_can_be_opened_to_begin_with_nothing_is_sent_and_the_error_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    it = Setup()
+    files = NoMoreFiles(monkeypatch)
+    files.reached = True
+    with pytest.raises(RefreshUnavailable, match="Too many open files") as caught:
+        await it.auth.token()
+    assert caught.value.outcome == "not_sent"
+    assert (it.endpoint.asked, it.store.written) == ([], [])
+    files.reached = False
+    await anyio.sleep(2)
+    assert (await it.auth.token()).access_token == "SECRET-a1"

@@ -787,6 +787,13 @@ class Session:
         started = self.host.monotonic()
         try:
             try:
+                # Before anything is claimed or sent: with a token in hand that is not saved, and as many files open as
+                # this process may have, an import would fail, and nobody would save on.
+                from . import events
+            except OSError as error:
+                self._land(flight, Landing(flight.need, error=_not_begun(error)), None)
+                return
+            try:
                 if self._unsaved is not None:
                     await self._save_unsaved()
                 landing = await renewal.run()
@@ -807,8 +814,6 @@ class Session:
                     await self._observers.told()
             self._land(flight, landing, renewal.spending)
             if renewal.spending is not None:
-                from . import events
-
                 message = str(renewal.spending.unsaved)
                 self.emit(
                     events.NotShared(message=message)
@@ -1098,6 +1103,14 @@ def _no_landing(flight: Flight) -> Landing:
         outcome="unknown" if flight.sent else "not_sent",
     )
     return Landing(flight.need, error=error, spent=flight.sent)
+
+
+def _not_begun(error: OSError) -> RefreshUnavailable:
+    return RefreshUnavailable(
+        f"The refresh could not begin: a module of this library could not be read ({error}). Nothing was sent. See "
+        "whether this process has as many open files as it may have, and try again.",
+        outcome="not_sent",
+    )
 
 
 def _was_not_sent(error: RefreshAuthError) -> bool:
