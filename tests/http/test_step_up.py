@@ -163,7 +163,29 @@ async def test_a_step_up_for_every_token_is_raised_and_not_sent_more_than_three_
         with pytest.raises(StepUpRequired):
             await client.get("/pay")
     assert (api.seen, endpoint.asked) == (["a0", "b1", "b2"], [])
+    assert store.loads == 3  # There is no look for a token that is not sent any more.
     assert (await other.token()).access_token == "SECRET-b3"
+
+
+async def test_three_sends_are_the_most_also_if_this_process_logs_in_meanwhile() -> None:
+    endpoint = Endpoint()
+    store = Store(endpoint.text())
+    auth = RefreshAuth(endpoint, store)
+    seen: list[str] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["Authorization"].removeprefix("Bearer SECRET-"))
+        await auth.set_token(Token(f"SECRET-b{len(seen)}", "SECRET-r9"))
+        return httpx.Response(401, headers={"www-authenticate": STRONGER})
+
+    async with httpx.AsyncClient(
+        auth=auth, transport=httpx.MockTransport(answer), base_url="https://api.test"
+    ) as client:
+        with pytest.raises(StepUpRequired):
+            await client.get("/pay")
+    assert seen == ["a0", "b1", "b2"]
+    # The store is read at first, and at each login: what is known need not be looked for.
+    assert store.loads == 1 + 3
 
 
 async def test_concurrent_step_ups_share_one_look_at_the_store() -> None:

@@ -362,6 +362,19 @@ async def test_somebodys_login_is_taken_up_before_claims_are_asked_for() -> None
     assert (api.seen, endpoint.asked) == (["a0", "new"], [])
 
 
+async def test_a_login_that_is_taken_up_is_no_refresh_of_the_request() -> None:
+    endpoint = Claiming()
+    store = Store(endpoint.text())
+    mine, theirs = RefreshAuth(endpoint, store), RefreshAuth(endpoint, store)
+    answers: dict[str, Any] = {"a0": C1, "new": False}
+    api = Api(lambda token, _: answers.get(token))
+    async with api.client(mine) as client:
+        await mine.token()
+        await theirs.set_token(Token("SECRET-new", "SECRET-r0"))
+        assert (await client.get("/")).status_code == 200
+    assert (api.seen, endpoint.asked) == (["a0", "new", "a1"], ["SECRET-r0"])
+
+
 async def test_a_refresh_with_claims_that_fails_hands_on_the_refusal_where_that_is_wanted() -> None:
     class Broken(Claiming):
         async def refresh(

@@ -236,6 +236,21 @@ async def test_refresh_is_not_content_with_a_flight_that_only_looks_at_the_store
 
 
 @pytest.mark.anyio
+async def test_a_server_that_returns_the_same_access_token_again_has_answered() -> None:
+    class Same(Endpoint):
+        async def refresh(self, token: Token, /) -> Token:
+            assert len(self.asked) < 3
+            answer = await super().refresh(token)
+            return Token("SECRET-a0", answer.refresh_token)
+
+    endpoint = Same()
+    auth = RefreshAuth(endpoint, Store(endpoint.text()))
+    held = await auth.token()
+    assert (await auth.refresh(refused=held)).refresh_token == "SECRET-r1"
+    assert endpoint.asked == ["SECRET-r0"]
+
+
+@pytest.mark.anyio
 async def test_refresh_shares_one_that_is_under_way() -> None:
     endpoint = Endpoint()
     auth = RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1)))

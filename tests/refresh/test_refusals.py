@@ -6,6 +6,7 @@ import logging
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -346,6 +347,18 @@ async def test_five_seconds_after_its_issue_a_token_is_known_to_the_api(
 
 
 @marked
+async def test_a_token_that_came_while_the_same_was_to_be_sent_again_is_sent_in_its_place() -> None:
+    _, _, auth = service()
+    api = Paths(lambda _, token: token == "a2")
+    async with api.client(auth) as client, anyio.create_task_group() as group:
+        await auth.refresh()
+        group.start_soon(client.get, "/")
+        await anyio.sleep(0.5)
+        await auth.refresh()
+    assert [token for _, token in api.seen] == ["a1", "a2"]
+
+
+@marked
 async def test_processes_that_are_refused_at_once_do_not_send_a_new_token_again_all_at_once() -> (
     None
 ):
@@ -475,7 +488,7 @@ async def test_a_token_that_was_refused_and_is_not_in_use_any_more_begins_no_dou
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     _, _, auth = service()
-    gate = Gate()
+    gate, before = Gate(), anyio.current_time()
 
     async def answer(request: httpx.Request) -> httpx.Response:
         token = request.headers["Authorization"].removeprefix("Bearer SECRET-")
@@ -496,7 +509,27 @@ async def test_a_token_that_was_refused_and_is_not_in_use_any_more_begins_no_dou
         await gate.arrived()
         await auth.refresh()
         gate.release()
+    # Nor is it sent a second time, which would take a second.
+    assert anyio.current_time() == before
     assert "had just been refreshed" not in caplog.text
+
+
+@marked
+async def test_a_refused_request_is_sent_again_with_another_token_that_still_holds_and_no_other() -> (
+    None
+):
+    _, _, auth = service(lifetime=10.0)
+    await auth.token()
+    session = auth._session
+    refused = session.credential
+    assert refused is not None
+    assert session.newer_than(refused) is None
+    # The same token as the store tells of it once it is saved.
+    assert session.newer_than(replace(refused, generation=7)) is None
+    await auth.refresh()
+    assert session.newer_than(refused) is session.credential
+    await anyio.sleep(11)
+    assert session.newer_than(refused) is None
 
 
 @marked
