@@ -103,8 +103,8 @@ class RefreshAuth(AuthBase):
             `"any"`: every https origin, and loopback. None: where the endpoint says, as each preset does.
         refresh_before: refresh in the background this many seconds before expiry (at most 20 % of the lifetime). 0
             disables it.
-        refresh_timeout: seconds that one refresh may take. A claim that is older than 1.5 times this is taken over. Use
-            the same value in every process that shares the store.
+        refresh_timeout: seconds that one refresh may take. A claim that is older than 1.5 times this is taken over. A
+            short `reuse_grace` makes both shorter. Use the same value in every process that shares the store.
         replay_limit: bytes of a streamed request body that are kept while it is sent, to be sent again.
         is_expired: which responses mean that the token is no longer good: a predicate on status and headers, or an
             `ExpiryRule` that looks at the body. None: as the endpoint says; if it does not, status 401. It is called

@@ -124,6 +124,51 @@ async def test_a_claim_says_for_how_long_its_owner_may_go_on() -> None:
     assert claim.since == pytest.approx(loop_wall())
 
 
+@pytest.mark.parametrize(
+    "grace, patience",
+    [(0.0, 20.0), (60.0, 20.0), ("until_used", 20.0), (40.0, 20.0), (30.0, 15.0), (1.0, 5.0)],
+)
+async def test_a_claim_is_short_where_the_provider_forgives_a_second_use_for_a_short_time(
+    grace: Any, patience: float
+) -> None:
+    """Else who takes it over comes too late."""
+    endpoint = Endpoint(clock=loop_wall)
+    endpoint.reuse_grace = grace
+    store = Store(endpoint.text(expires_in=-1))
+    await RefreshAuth(endpoint, store).token()
+    claim = store.written[0].redeeming
+    assert claim is not None
+    assert claim.patience == patience
+
+
+@pytest.mark.parametrize("grace", [8.0, 10.0, 20.0, 30.0, 60.0])
+async def test_who_takes_over_after_a_crash_asks_within_the_grace(grace: float) -> None:
+    dead, heir = Endpoint(clock=loop_wall), Endpoint(clock=loop_wall)
+    dead.reuse_grace = heir.reuse_grace = grace
+    left = Store(dead.text(expires_in=-1))
+    await RefreshAuth(dead, left).token()
+    spent_at = anyio.current_time()
+    # What a process leaves that dies before it saves.
+    await RefreshAuth(heir, Store(left.written[0].text)).token()
+    assert dead.asked == heir.asked == ["SECRET-r0"]
+    assert anyio.current_time() - spent_at < grace
+
+
+async def test_an_answer_is_waited_for_as_long_as_the_claim_says() -> None:
+    class Silent(Endpoint):
+        async def refresh(self, token: Token, /) -> Token:
+            self.asked.append(token.refresh_token)
+            await anyio.sleep_forever()
+            raise AssertionError
+
+    endpoint = Silent(clock=loop_wall)
+    endpoint.reuse_grace = 30.0
+    began = anyio.current_time()
+    with pytest.raises(RefreshUnavailable, match=r"within 15 s \(less than refresh_timeout, "):
+        await RefreshAuth(endpoint, Store(endpoint.text(expires_in=-1))).token()
+    assert anyio.current_time() - began == pytest.approx(15.0, abs=1.0)
+
+
 async def test_a_claim_that_changes_hands_is_watched_anew() -> None:
     endpoint, store = _claimed()
     auth = RefreshAuth(endpoint, store, refresh_timeout=10.0)
@@ -318,7 +363,7 @@ async def test_a_claim_looks_through_no_claims_that_hold_nothing(
 ) -> None:
     """Ten thousand tenants that expire at once claim at once."""
     slots = [Slot(MemoryStore(), Host(), refresh_timeout=10.0) for _ in range(50)]
-    claims = [one.claim(None) for one in slots]
+    claims = [one.claim(None, 10.0) for one in slots]
     looked: list[object] = []
     monkeypatch.setattr(slot, "is_closed", looked.append)
 
@@ -328,7 +373,7 @@ async def test_a_claim_looks_through_no_claims_that_hold_nothing(
             return super().__iter__()
 
     monkeypatch.setattr(slot, "_standing", Standing(slot._standing))
-    one_more = slots[0].claim(None)
+    one_more = slots[0].claim(None, 10.0)
     assert looked == []
     for of, claim in zip([*slots, slots[0]], [*claims, one_more], strict=True):
         of.release(claim)

@@ -90,7 +90,8 @@ class TokenEndpoint:
             or `url` if that is not known.
         reuse_grace: seconds for which the server accepts a refresh token that was already spent, since the answer may
             have been lost. 0: never; a second use may end the grant (RFC 9700 §4.14.2). `"until_used"`: until a request
-            carries the new access token.
+            carries the new access token. Less than twice `refresh_timeout` makes the time for an answer shorter: half
+            of the grace, but at least a quarter of `refresh_timeout`. So another process comes in time after a crash.
         client: the `httpx.AsyncClient` or `httpx2.AsyncClient` that sends token requests, for proxies and
             certificates; or a callable that makes one, as in `client=lambda: httpx.AsyncClient(verify=context)`. A
             client is not closed, and serves the event loop that it is first used on. A client that the callable makes

@@ -57,7 +57,7 @@ class Claim(NamedTuple):
     """Who spends the refresh token (or was spending it), and since when on that host's own clock.
 
     Attributes:
-        patience: the claimant's own `refresh_timeout` in seconds ("for" in the text), so that watchers with another
+        patience: seconds for which the claimant goes on ("for" in the text), so that watchers with another
             one judge the claim rightly. None in texts of 0.1.
         held: the machine on which an operating system's lock is held for as long as the claim stands (see `ClaimLock`
             and `Host.machine`); None if none is held. Processes of other machines may not see that lock.

@@ -305,8 +305,8 @@ class Slot:
 
     # -- claims ------------------------------------------------------------------------------------------------
 
-    def claim(self, hold: Release | None) -> Claim:
-        """Make a claim that no other one equals. Its owner runs on this event loop."""
+    def claim(self, hold: Release | None, seconds: float) -> Claim:
+        """Make a claim that no other one equals. Its owner runs on this event loop, and goes on for so many seconds."""
         host = self.host
         for nonce in list(_holding):
             owner = _standing.get(nonce)
@@ -316,7 +316,7 @@ class Slot:
                 _holding.discard(nonce)
                 _standing[nonce] = owner._replace(hold=None)  # Known, so that nobody waits for it.
         held = None if hold is None else host.machine()
-        claim = Claim(host.name(), host.nonce(), host.wall(), self.refresh_timeout, held)
+        claim = Claim(host.name(), host.nonce(), host.wall(), seconds, held)
         _standing[claim.nonce] = _Owner(current_loop(), hold, self.store)
         if hold is not None:
             _holding.add(claim.nonce)

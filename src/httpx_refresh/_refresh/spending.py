@@ -56,6 +56,21 @@ TIME_TO_ANSWER = 0.25
 `TokenEndpoint` looks once more when it is connected: that may take long, and its process may be stopped meanwhile."""
 
 
+LEAST_TIME = 0.25
+"""At least this part of `refresh_timeout` is waited for an answer, however short the provider's grace is."""
+
+
+def time_to_spend(refresh_timeout: float, reuse_grace: float) -> float:
+    """Return the seconds for one spending, and for which its claim says that its owner goes on.
+
+    That is `refresh_timeout`, or half of a short `reuse_grace`: who takes the claim over, after 1.5 times this, spends
+    the refresh token a second time, and a quarter of the grace is left for that.
+    """
+    if reuse_grace == 0:
+        return refresh_timeout
+    return min(refresh_timeout, max(reuse_grace / 2, refresh_timeout * LEAST_TIME))
+
+
 class Unsent:
     """Nothing was sent: this process was held up for too long first, or was told to end."""
 
@@ -122,6 +137,7 @@ class Spending:
         "_held",
         "_need",
         "_obtains",
+        "_seconds",
         "_slot",
         "_source",
         "_there",
@@ -163,7 +179,9 @@ class Spending:
         self._claims = claims
         self._there = base.text
         self._deadline = 0.0
-        self._claim: Claim = slot.claim(hold)
+        grace = 0.0 if self._obtains else facts.reuse_grace
+        self._seconds = time_to_spend(slot.refresh_timeout, grace)
+        self._claim: Claim = slot.claim(hold, self._seconds)
         # A claim that is taken over: nobody knows how far its owner came, unless it is one of ours.
         taken_over = base.redeeming is not None and not view.unsent and not self.repeatable
         self._uncertain = base.redeeming if taken_over else base.uncertain
@@ -180,14 +198,14 @@ class Spending:
     async def claim(self) -> bool:
         """Put the claim into the store; return whether nobody else was faster.
 
-        Nothing is sent later than `refresh_timeout` after this began. All of that time is the request's, however long
-        its flight had waited for others before: an answer that is not waited for is a rotated token lost.
+        Nothing is sent later than `_seconds` after this began. All of that time is the request's, however long its
+        flight had waited for others before: an answer that is not waited for is a rotated token lost.
 
         Raises:
             StoreError: the store failed. The claim may stand there all the same, and nothing is sent under it.
         """
         # Taken before the write: a watcher of the claim cannot have begun earlier.
-        self._deadline = self._slot.host.monotonic() + self._slot.refresh_timeout
+        self._deadline = self._slot.host.monotonic() + self._seconds
         claimed = self._base._replace(redeeming=self._claim, uncertain=self._uncertain)
         won = None
         try:
@@ -292,12 +310,12 @@ class Spending:
     def _remaining(self) -> float:
         # The monotonic clock stands still while a machine sleeps; this host's wall clock does not.
         host = self._slot.host
-        awake = self._claim.since + self._slot.refresh_timeout - host.wall()
+        awake = self._claim.since + self._seconds - host.wall()
         return min(self._deadline - host.monotonic(), awake)
 
     def _has_time(self) -> bool:
         """Whether an answer to what is sent now would still be waited for."""
-        return self._remaining() > self._slot.refresh_timeout * TIME_TO_ANSWER
+        return self._remaining() > self._seconds * TIME_TO_ANSWER
 
     async def _ask_once(
         self, remaining: float
@@ -316,10 +334,13 @@ class Spending:
                 return ReauthorizationRequired(str(error), error=error.error)
             return fresh(error)
         except NotBack:
-            return self._unknown(
-                f"{name} gave no answer within {self._slot.refresh_timeout:g} s (refresh_timeout).",
-                None,
-            )
+            what = f"{name} gave no answer within {self._seconds:g} s (refresh_timeout)."
+            if self._seconds < self._slot.refresh_timeout:
+                what = (
+                    f"{name} gave no answer within {self._seconds:g} s (less than refresh_timeout, because its "
+                    "reuse_grace is short)."
+                )
+            return self._unknown(what, None)
         except Exception as error:
             # Nothing is hidden: what it was is told to every waiter, and the outcome is noted as unknown.
             raised = error.error if isinstance(error, CallRaised) else error
