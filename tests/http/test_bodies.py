@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from httpx_refresh import BodyNotReplayable
+from httpx_refresh._http import bodies
 from httpx_refresh.testing import AuthorizationServer
 from tests.fakes import auth_of, both_libraries, client_of
 
@@ -284,3 +285,41 @@ async def test_closing_the_recording_closes_the_body(http: Any) -> None:
         assert arrived_whole(await client.send(request))
         await request.stream.aclose()
     assert closed == [True]
+
+
+async def test_closing_a_sync_client_s_recording_closes_its_body(http: Any) -> None:
+    closed: list[bool] = []
+
+    class Body(http.SyncByteStream):  # type: ignore[misc]  # a base of either library
+        def close(self) -> None:
+            closed.append(True)
+
+    bodies.BlockingRecording(Body(), 10).close()
+    assert closed == [True]
+
+
+async def test_bytes_are_repeatable_as_they_are_however_many(http: Any) -> None:
+    request = http.Request("POST", "https://api.test", content=b"more than one")
+    stream = request.stream
+    assert bodies.record(request, 1) is None
+    assert request.stream is stream
+
+
+async def test_past_the_limit_nothing_of_a_body_is_kept(http: Any) -> None:
+    request = http.Request("POST", "https://api.test", content=generator())
+    recording = bodies.record(request, 10)
+    assert recording is request.stream
+    assert isinstance(recording, bodies.Recording)
+    sent = [piece async for piece in recording]
+    assert (sent, recording._chunks, recording.replayable) == (PIECES, [], False)
+
+
+async def test_a_body_of_somebody_s_own_that_has_fields_is_recorded_like_any_other(
+    http: Any,
+) -> None:
+    class Body(http.AsyncByteStream):  # type: ignore[misc]  # a base of either library
+        fields = 5
+
+    request = http.Request("POST", "https://api.test", content=b"")
+    request.stream = Body()
+    assert bodies.record(request, 10) is request.stream
