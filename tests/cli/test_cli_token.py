@@ -189,6 +189,15 @@ def test_a_token_may_be_exchanged(
     assert (form["audience"], form["organization"]) == ("orders", "acme")
 
 
+def test_an_exchange_without_a_subject_lives_on_what_the_store_holds(
+    server: AuthorizationServer, run: Run
+) -> None:
+    configure(server, grant="token-exchange", client_secret="secret")
+    result = run("token", "reports", "--config", "config.toml")
+    assert result.exit_code == Exit.LOG_IN
+    assert server.token_requests == 0
+
+
 def test_the_presets_of_services_are_made_of_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,16 +160,13 @@ class _AtServer:
         return [*(place_of(uri, None) for uri in before if _is_loopback(uri)), chosen]
 
     async def begin(self, redirect_uri: str) -> Login:
-        try:
-            return await self._server.begin_login(
-                self._store,
-                redirect_uri,
-                scope=self._settings.scope,
-                register=self._how.register,
-                **self._how.asked,
-            )
-        except ValueError as error:
-            raise Problem(str(error)) from None
+        return await self._server.begin_login(
+            self._store,
+            redirect_uri,
+            scope=self._settings.scope,
+            register=self._how.register,
+            **self._how.asked,
+        )
 
     async def finish(self, redirect: str, request: Login) -> Token:
         return await self._server.finish_login(self._store, redirect, request)
