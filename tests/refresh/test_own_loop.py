@@ -79,6 +79,33 @@ def test_a_time_out_of_what_runs_is_its_own_error() -> None:
         own_loop.run(fails, seconds=LONG)
 
 
+def test_an_error_of_what_runs_is_not_taken_for_the_end_of_the_loop() -> None:
+    async def fails() -> None:
+        raise RuntimeError("its own")
+
+    with pytest.raises(RuntimeError, match="its own"):
+        own_loop.run(fails, seconds=LONG)
+
+
+def test_what_ignores_that_nobody_waits_any_more_ends_without_a_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ended = threading.Event()
+
+    async def goes_on() -> str:
+        try:
+            await asyncio.sleep(LONG)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(0.01, ended.set)
+        return "too late"
+
+    with pytest.raises(own_loop.NoAnswer):
+        own_loop.run(goes_on, seconds=0.05)
+    assert ended.wait(LONG)
+    assert caplog.messages == []
+
+
 def test_a_loop_that_does_not_answer_holds_no_sync_caller_for_ever() -> None:
     endpoint = Endpoint()
     auth = RefreshAuth(endpoint, MemoryStore(endpoint.text(expires_in=-5)), refresh_timeout=0.1)
