@@ -19,7 +19,7 @@ from httpx_refresh import (
 from httpx_refresh._refresh import slot as slots
 from httpx_refresh._refresh.host import Host
 from httpx_refresh._refresh.pauses import Backoff, Trouble, pause_after, trouble_after
-from httpx_refresh._refresh.record import Claim, Failed, Pause, Record
+from httpx_refresh._refresh.record import MOST_FAILED, Claim, Failed, Pause, Record
 from httpx_refresh._refresh.refusals import Need
 from httpx_refresh._refresh.renewal import failed_like
 from httpx_refresh._refresh.slot import Slot, View
@@ -220,6 +220,13 @@ def test_a_pause_that_the_server_asks_for_is_noted_and_an_outage_binds_all() -> 
         outcome = NoToken(_unavailable("not_sent"), maybe_spent)
         with spending(outcome, (THEIRS,), Client()) as made:
             assert (made.next_record().failed == (THEIRS,)) is not maybe_spent
+
+
+def test_the_notes_of_very_many_clients_are_bounded_and_the_latest_is_kept() -> None:
+    failed = tuple(_noted(f"c{number}", number) for number in range(MOST_FAILED))
+    with spending(NoToken(_unavailable("refused"), False), failed, Client()) as made:
+        note, *others = made.next_record().failed
+    assert (note.client, others) == ("me", list(failed[:-1]))
 
 
 def test_a_token_ends_the_pauses_that_bound_its_client_and_no_others() -> None:
