@@ -188,6 +188,9 @@ class Caller:
         if not good:
             disturbed = plan.faults or plan.forces or world.calm or not plan.says_lifetime
             disturbed = disturbed or plan.skew > 1.0 or bool(plan.timeouts)
+            # Who waits for the refreshes of all others may have no time left for its own.
+            slowest = 4.0 * plan.latency["server"]
+            disturbed = disturbed or plan.purposes * slowest > plan.refresh_timeout
             disturbed = disturbed or (plan.api is not None and not plan.api.step_ups)
             world.require(disturbed, "where nothing fails, everybody is served", said)
         return good

@@ -24,12 +24,16 @@ _TOOK_TIME = {"not sent", "lost request", "error before", "busy", "refused"}
 
 @dataclass(slots=True, eq=False)
 class Claimed:
-    """What is known of one claim."""
+    """What is known of one claim.
+
+    Attributes:
+        lasts: seconds for which its owner goes on.
+    """
 
     by: str
     nonce: str
     made_at: float
-    refresh_timeout: float
+    lasts: float
     written_at: float = -1.0
     record: Record | None = None
     replaced: bool = False
@@ -82,10 +86,15 @@ class Claims:
         known = self._claims.get(nonce)
         if known is None:
             process, made_at = self._made[nonce]
-            known = Claimed(process.name, nonce, made_at, process.refresh_timeout)
+            known = Claimed(process.name, nonce, made_at, self._time_of(process))
             self._claims[nonce] = known
             self.claims_made += 1
         return known
+
+    def _time_of(self, process: Process) -> float:
+        """Return the seconds that a process has for one spending: less than `refresh_timeout` with a short grace."""
+        most, grace = process.refresh_timeout, self._plan.client_grace
+        return most if grace == 0 else min(most, max(grace / 2, most / 4))
 
     def claims_since(self, moment: float, process: Process) -> list[Claimed]:
         """Return the claims that a process made after that moment."""
@@ -116,7 +125,7 @@ class Claims:
             "nothing is sent under a claim that was taken over",
             spending,
         )
-        late = world.now - claimed.made_at - claimed.refresh_timeout
+        late = world.now - claimed.made_at - claimed.lasts
         require(late <= 1e-6 + world.now * plan.drift, "nothing is sent after its time", late)
         for other in self._sending:
             if other.refresh_token == refresh_token:
@@ -164,7 +173,7 @@ class Claims:
             "nothing is sent under a claim that was taken over",
             asking,
         )
-        late = world.now - claimed.made_at - claimed.refresh_timeout
+        late = world.now - claimed.made_at - claimed.lasts
         require(late <= 1e-6 + world.now * plan.drift, "nothing is sent after its time", late)
         for other in self._sending:
             require(

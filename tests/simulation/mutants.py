@@ -172,6 +172,11 @@ def retried_without_grace(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Spending, "_may_ask_again", lambda self, *args, **options: True)
 
 
+def short_grace_ignored(patch: pytest.MonkeyPatch) -> None:
+    """A claim lasts for `refresh_timeout`, however soon the server forgives no more."""
+    patch.setattr(spending, "time_to_spend", lambda refresh_timeout, reuse_grace: refresh_timeout)
+
+
 def cut_off_forgets_the_doubt(patch: pytest.MonkeyPatch) -> None:
     """What may be spent is not marked so."""
     next_record = Spending.next_record
@@ -520,6 +525,7 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
         ),
         "timeouts": "patience_of_the_watcher held_without_an_end",
         "clocks": "shortcut_of_five_minutes",
+        "graces": "short_grace_ignored",
         "hung store": "store_without_bound",
         "odd endpoint": "odd_values_pass",
         "unsaved": "settled_save_goes_on",

@@ -183,7 +183,7 @@ class Watch(Claims):
         stood = world.now - old.written_at
         age = 0.0 if claim is None else writer.wall() - claim.since + writer.machine.stepped
         world.require(
-            stood * (1.0 + plan.drift) >= 1.5 * old.refresh_timeout
+            stood * (1.0 + plan.drift) >= 1.5 * old.lasts
             or age > self.ancient
             or self._is_closed(old)
             or (old.by == writer.name and all(one.nonce != old.nonce for one in self._sending)),
