@@ -838,14 +838,77 @@ def test_a_doubt_is_settled_once_all_that_is_refused_is_known_to_be_forbidden() 
     assert doubt.is_settled()
 
 
-def test_what_is_refused_before_another_kind_is_accepted_is_forbidden_for_good() -> None:
+def test_what_is_refused_before_another_kind_is_accepted_is_forbidden() -> None:
     doubt = Doubt.of(1)
     assert doubt.refused("b", 0.0) == "probe"
     doubt.accepted("a", 1.0)
-    assert doubt.refused("b", 86_400.0) == "forbidden"
+    assert doubt.refused("b", 3600.0) == "forbidden"
     assert doubt.forbidden == {"b"}
-    doubt.accepted("b", 86_401.0)
-    assert doubt.refused("b", 86_402.0) == "ended"
+    doubt.accepted("b", 3601.0)
+    assert doubt.refused("b", 3602.0) == "ended"
+
+
+def test_a_forbidden_kind_is_worth_a_refresh_once_nothing_was_accepted_for_an_hour() -> None:
+    doubt = Doubt.of(1)
+    doubt.refused("b", 0.0)
+    doubt.accepted("a", 1.0)
+    assert [doubt.refused("b", at) for at in (3600.9, 3601.0)] == ["forbidden", "probe"]
+    # An acceptance by another process counts from when it was told.
+    doubt.accepted_elsewhere(100.0, 3700.0)
+    assert [doubt.refused("b", at) for at in (7099.9, 7100.0)] == ["forbidden", "probe"]
+    doubt.accepted_elsewhere(0.0, 7200.0)
+    assert doubt.refused("b", 7200.0) == "probe"
+    # So does the use of a new token.
+    verdicts = Verdicts("", True, doubt).of_next(
+        2, None, refusals_for=0.0, accepted_for=0.0, now=8000.0
+    )
+    assert verdicts.doubt is not None
+    assert [verdicts.doubt.refused("b", at) for at in (11_599.9, 11_600.0)] == [
+        "forbidden",
+        "probe",
+    ]
+
+
+def test_who_finds_a_forbidden_kind_accepted_tells_the_others() -> None:
+    noted = Refusals(0, 1, (), 7, _PAUSE, forbidden=("b", "c"), accepted=_PAUSE)
+    verdicts = Verdicts("", True, Doubt.of(7, noted, good_at=0.0))
+    assert verdicts.doubt is not None
+    assert verdicts.doubt.refused("b", 1.0) == "forbidden"
+    verdicts, _, _ = verdicts.after_acceptance("a", 2.0, after_refusal=False)
+    verdicts, _, news = verdicts.after_acceptance("b", 3.0, after_refusal=False)
+    assert news
+    assert (verdicts.forbidden(), verdicts.allowed()) == (("c",), ("a", "b"))
+    told_of = after_acceptance(
+        noted,
+        299.0,
+        verdicts.forbidden(),
+        allowed=verdicts.allowed(),
+        generation=7,
+        now=3.0,
+        nonce="n",
+    )
+    assert told_of is not None
+    assert told_of.forbidden == ("c",)
+    _, _, news = verdicts.after_acceptance("b", 4.0, after_refusal=False)
+    assert not news
+
+
+@pytest.mark.parametrize("how", ["learnt", "of_next"])
+def test_what_the_store_lists_as_forbidden_no_more_was_accepted_elsewhere(how: str) -> None:
+    def forbidden_after(note: Refusals) -> set[str]:
+        doubt = Doubt(7, {"b": False, "c": False}, set(), here={"b", "c"}, forbidden={"b", "c"})
+        verdicts = Verdicts("", True, doubt)
+        after = getattr(verdicts, how)(7, note, refusals_for=0.0, accepted_for=290.0, now=10.0)
+        assert after.doubt is not None
+        return set(after.doubt.forbidden)
+
+    note = Refusals(0, 1, (), 7, _PAUSE, forbidden=("c",), accepted=_PAUSE)
+    assert forbidden_after(note) == {"c"}
+    # A note that nobody was accepted after, or of another token, or that is full, says nothing of what it leaves out.
+    assert forbidden_after(note._replace(accepted=None)) == {"b", "c"}
+    assert forbidden_after(note._replace(generation=6)) == {"b", "c"}
+    full = note._replace(forbidden=("c", *(f"k{number}" for number in range(15))))
+    assert forbidden_after(full) >= {"b", "c"}
 
 
 def test_a_kind_that_only_the_token_before_was_refused_for_is_not_forbidden_for_good() -> None:
@@ -907,10 +970,11 @@ def test_what_is_known_to_be_forbidden_is_told_at_once_and_sixteen_kinds_of_it()
 
 def test_what_others_know_to_be_forbidden_is_forbidden_here() -> None:
     refusals = Refusals(0, 1, ("a",), 7, Pause("p", 30.0, 30.0), forbidden=("b",))
-    doubt = Doubt.of(7, refusals)
+    doubt = Doubt.of(7, refusals, good_at=0.0)
     assert [doubt.refused(kind, 0.0) for kind in "ab"] == ["probe", "forbidden"]
     # Also where the first unknown kind would be an end.
-    assert Doubt.of(7, refusals, benefit=True).refused("b", 0.0) == "forbidden"
+    doubt = Doubt.of(7, refusals, good_at=0.0, benefit=True)
+    assert doubt.refused("b", 0.0) == "forbidden"
     # And what they were refused is forbidden once another kind is accepted here.
     doubt = Doubt.of(7, refusals)
     doubt.accepted("x", 0.0)
@@ -997,7 +1061,7 @@ def test_a_token_that_comes_into_use_in_doubt_inherits_what_was_refused_and_noth
         return verdicts.of_next(2, note, refusals_for=30.0, accepted_for=100.0, now=10.0)
 
     after = of_next(None)
-    inherited = Doubt(2, {"b": False, "c": False}, set(), forbidden={"b"})
+    inherited = Doubt(2, {"b": False, "c": False}, set(), good_at=10.0, forbidden={"b"})
     assert after == Verdicts("", True, inherited, probe_at=5.0)
     # And what other processes tell of this very token.
     note = Refusals(0, 1, ("d",), 2, _PAUSE, forbidden=("e",))
@@ -1008,6 +1072,7 @@ def test_a_token_that_comes_into_use_in_doubt_inherits_what_was_refused_and_noth
         dict.fromkeys("debc", False),
         set(),
         accepted_at=-190.0,
+        good_at=10.0,
         tell_at=-40.0,
         here={"d", "e"},
         forbidden={"b", "e"},
@@ -1089,7 +1154,7 @@ def test_any_other_acceptance_is_noted_in_a_doubt_and_told() -> None:
 def test_a_futile_refresh_begins_a_doubt_and_a_pause_of_half_a_minute() -> None:
     for accepted, at in (("", -math.inf), ("a", 10.0)):
         after = Verdicts(accepted).after_futile(3, "k", 10.0)
-        doubt = Doubt(3, {"k": False}, set(), at, benefit=True, here={"k"})
+        doubt = Doubt(3, {"k": False}, set(), at, 10.0, benefit=True, here={"k"})
         assert after == Verdicts(accepted, True, doubt, probe_at=40.0)
     # Another one in a doubt that has begun: its pauses are the store's.
     doubt = Doubt.of(3)
@@ -1109,7 +1174,9 @@ def test_a_note_of_others_begins_a_doubt_here(
     learnt = partial(
         Verdicts.learnt, refusals=refusals, refusals_for=29.9, accepted_for=100.0, now=10.0
     )
-    doubt = Doubt(7, {"k": False}, set(), accepted_at, tell_at=-40.0, benefit=benefit, here={"k"})
+    doubt = Doubt(
+        7, {"k": False}, set(), accepted_at, 10.0, tell_at=-40.0, benefit=benefit, here={"k"}
+    )
     after = Verdicts(accepted, True, doubt, probe_at=39.9, end_at=10.0 + early_left(refusals, 29.9))
     assert learnt(Verdicts(accepted), 7) == after
     assert after.end_at > 10.0

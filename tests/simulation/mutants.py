@@ -435,6 +435,12 @@ def doubt_for_an_hour(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(refusals, "MOST_DOUBT", 3600.0)
 
 
+def forbidden_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """A kind of request that was taken for forbidden by mistake stays that, though others are accepted with it."""
+    patch.setattr(refusals, "FORBIDDEN_FOR", 1e9)
+    patch.setattr(refusals.Verdicts, "allowed", lambda self: ())
+
+
 def acceptance_for_ever(patch: pytest.MonkeyPatch) -> None:
     """What was accepted once with a token shows for ever that the token is good."""
     patch.setattr(refusals, "ACCEPTED_FOR", 1e9)

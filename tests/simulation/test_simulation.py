@@ -12,7 +12,7 @@ import pytest
 from httpx_refresh._refresh import record as _record
 from tests.simulation import __main__ as command
 from tests.simulation.kinds import KINDS
-from tests.simulation.mutants import MUTANTS, claim_not_fenced, cut_short
+from tests.simulation.mutants import MUTANTS, claim_not_fenced, cut_short, forbidden_for_ever
 from tests.simulation.plan import Plan
 from tests.simulation.run import parsed_once, simulate
 
@@ -88,6 +88,15 @@ def test_a_broken_protocol_is_caught(name: str, monkeypatch: pytest.MonkeyPatch)
     mutant, kind = MUTANTS[name]
     mutant(monkeypatch)
     assert any(simulate(seed, kind=kind).violation for seed in range(2000))
+
+
+def test_a_kind_that_was_taken_for_forbidden_by_mistake_is_found_to_be_good_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """This world is one of a thousand; to find it each time takes too long."""
+    assert simulate(785, kind="quiet").violation is None
+    forbidden_for_ever(monkeypatch)
+    assert simulate(785, kind="quiet").violation == "everybody is answered in the end"
 
 
 def test_a_seed_repeats_exactly_in_another_process_with_other_hashes() -> None:

@@ -35,6 +35,12 @@ ACCEPTED_FOR = MOST_DOUBT
 A process whose requests are accepted notes that in the store, each time that half of this has passed.
 """
 
+FORBIDDEN_FOR = 3600.0
+"""Seconds for which a token that was accepted, or came into use, shows that a forbidden kind is refused for what it is.
+
+Without any acceptance for so long the token may have ended, and then a forbidden kind is worth a refresh again.
+"""
+
 STRANGERS = 3
 """So many unknown kinds of request refused, and none accepted between, are an early end of the token."""
 
@@ -205,6 +211,7 @@ def after_acceptance(
     accepted_for: float,
     forbidden: Sequence[str],
     *,
+    allowed: Sequence[str] = (),
     generation: int,
     now: float,
     nonce: str,
@@ -215,13 +222,15 @@ def after_acceptance(
         refusals: the earlier note.
         accepted_for: seconds for which the note still says that requests are accepted.
         forbidden: the kinds of request that this process knows to be forbidden with this token.
+        allowed: the kinds that it found accepted.
         generation: the generation of the token that was accepted.
         now: epoch seconds.
         nonce: as for `after_refresh`.
     """
     if refusals is None or not refusals.futile or refusals.generation != generation:
         return refusals
-    others = [kind for kind in refusals.forbidden if kind not in forbidden]
+    mine = {*forbidden, *allowed}
+    others = [kind for kind in refusals.forbidden if kind not in mine]
     known = (*others, *forbidden)[-MOST_KINDS_TOLD:]
     if accepted_for > ACCEPTED_FOR / 2 and set(known) == set(refusals.forbidden):
         return refusals  # Another process has just told so.
@@ -262,8 +271,10 @@ class Doubt:
     """Which kinds of request the API accepted and refused with one token, while it is in doubt what a refusal means.
 
     All moments are monotonic. A kind that is refused is forbidden if the token is good. An acceptance shows that it is,
-    but only up to that moment: a token may end later, without a sign. So a kind is forbidden for good only if another
-    kind was accepted after it was refused; until then it is worth a refresh once the last acceptance is too old.
+    but only up to that moment: a token may end later, without a sign. So a kind is forbidden only if another kind was
+    accepted after it was refused; until then it is worth a refresh once the last acceptance is too old. A kind may be
+    taken for forbidden by mistake, as when one request of it was refused by chance: whoever finds it accepted tells the
+    others, and nothing is forbidden for longer than `FORBIDDEN_FOR` without an acceptance.
 
     Mutable, by the session that owns it, under its lock: all of it, except `generation`. There is a new one for each
     token. Invariants: `kinds` holds at most `MOST_KINDS` once one was added here, the oldest first; `here` at most one
@@ -276,6 +287,7 @@ class Doubt:
         kinds: whether the API accepted them.
         strangers: see above.
         accepted_at: when the API last accepted a request with this token, for all that is known.
+        good_at: when the token was last known to be good: then, or when it came into use.
         tell_at: when an acceptance is worth telling the other processes again.
         benefit: the next unknown kind that is refused counts as an end: what was accepted before is not known.
         ended: the token was found to have ended; requests under way with it are refused for that reason.
@@ -287,6 +299,7 @@ class Doubt:
     kinds: dict[str, bool]
     strangers: set[str]
     accepted_at: float = -math.inf
+    good_at: float = -math.inf
     tell_at: float = -math.inf
     benefit: bool = False
     ended: bool = False
@@ -300,10 +313,11 @@ class Doubt:
         refusals: Refusals | None = None,
         *,
         accepted_at: float = -math.inf,
+        good_at: float = -math.inf,
         benefit: bool = False,
     ) -> Doubt:
         """Begin to doubt, knowing what other processes told about this token."""
-        doubt = cls(generation, {}, set(), accepted_at, benefit=benefit)
+        doubt = cls(generation, {}, set(), accepted_at, good_at, benefit=benefit)
         if refusals is not None and refusals.generation == generation:
             doubt.kinds = dict.fromkeys((*refusals.kinds, *refusals.forbidden), False)
             doubt.here = set(doubt.kinds)
@@ -314,10 +328,11 @@ class Doubt:
         """Take note that a request of this kind was accepted; return whether that is worth telling other processes."""
         self.ended = False
         self.strangers.clear()
-        self.accepted_at = now
+        self.accepted_at = self.good_at = now
+        mistaken = kind in self.forbidden
         self._keep(kind, True)
         forbidden = {one for one in self.here if self.kinds.get(one) is False}
-        news = now >= self.tell_at or not forbidden <= self.forbidden
+        news = now >= self.tell_at or mistaken or not forbidden <= self.forbidden
         self.forbidden |= forbidden
         if news:
             self.tell_at = now + ACCEPTED_FOR / 2
@@ -327,12 +342,22 @@ class Doubt:
         """Take note that other processes' requests are accepted with this token.
 
         Args:
-            accepted_for: seconds for which that counts.
+            accepted_for: seconds for which that counts; 0 if it does no more.
             now: the time.
         """
         told_at = now + accepted_for - ACCEPTED_FOR
         self.accepted_at = max(self.accepted_at, told_at)
         self.tell_at = max(self.tell_at, told_at + ACCEPTED_FOR / 2)
+        if accepted_for > 0:
+            self.good_at = max(self.good_at, told_at)
+
+    def allowed_elsewhere(self, refusals: Refusals) -> None:
+        """Take back what a note of this token that tells of acceptances does not list as forbidden any more.
+
+        A note that is full may leave out what is forbidden. And what is left out by mistake costs a refresh.
+        """
+        if refusals.accepted is not None and len(refusals.forbidden) < MOST_KINDS_TOLD:
+            self.forbidden &= set(refusals.forbidden)
 
     def refused(self, kind: str, now: float) -> Literal["ended", "probe", "forbidden"]:
         """Take note that a request of this kind was refused, and say what that means.
@@ -354,7 +379,8 @@ class Doubt:
             self.benefit = False
             return "ended"
         self._keep(kind, False)
-        return "forbidden" if others or kind in self.forbidden else "probe"
+        forbidden = kind in self.forbidden and now < self.good_at + FORBIDDEN_FOR
+        return "forbidden" if others or forbidden else "probe"
 
     def refused_again(self, kind: str) -> None:
         """Take note that a request of this kind was refused with the token before this one, too."""
@@ -465,11 +491,13 @@ class Verdicts(NamedTuple):
             doubt = Doubt.of(
                 generation, refusals, benefit=futile == 1 if before is None else before.benefit
             )
-            if refusals is not None and refusals.generation == generation:
-                doubt.accepted_elsewhere(accepted_for, now)
+            doubt.good_at = now
             if before is not None:
                 doubt.kinds.update(before.refused_kinds())
                 doubt.forbidden |= before.forbidden
+            if refusals is not None and refusals.generation == generation:
+                doubt.accepted_elsewhere(accepted_for, now)
+                doubt.allowed_elsewhere(refusals)
         if futile:
             probe_at = now + refusals_for
         return self._replace(accepted="", listening=True, doubt=doubt, probe_at=probe_at)
@@ -538,7 +566,9 @@ class Verdicts(NamedTuple):
         """
         doubt, probe_at = self.doubt, self.probe_at
         if doubt is None:
-            doubt = Doubt.of(generation, accepted_at=self._accepted_at(now), benefit=True)
+            doubt = Doubt.of(
+                generation, accepted_at=self._accepted_at(now), good_at=now, benefit=True
+            )
             probe_at = now + FIRST_DOUBT
         doubt.refused_again(kind)
         return self._replace(listening=True, doubt=doubt, probe_at=probe_at)
@@ -567,10 +597,12 @@ class Verdicts(NamedTuple):
                 generation,
                 refusals,
                 accepted_at=self._accepted_at(now),
+                good_at=now,
                 benefit=bool(self.accepted) or refusals.futile == 1,
             )
         if doubt is not None and refusals.generation == doubt.generation:
             doubt.accepted_elsewhere(accepted_for, now)
+            doubt.allowed_elsewhere(refusals)
         if refusals.futile:
             probe_at = max(probe_at, now + refusals_for)
         return self._replace(
@@ -583,6 +615,12 @@ class Verdicts(NamedTuple):
     def forbidden(self) -> tuple[str, ...]:
         """Return the kinds of request that are known to be forbidden with this credential."""
         return () if self.doubt is None else tuple(self.doubt.forbidden)
+
+    def allowed(self) -> tuple[str, ...]:
+        """Return the kinds of request that were accepted with this credential while it was in doubt."""
+        if self.doubt is None:
+            return ()
+        return tuple(kind for kind, accepted in self.doubt.kinds.items() if accepted)
 
     def _accepted_at(self, now: float) -> float:
         """Return when a request was accepted with the credential, where no doubt keeps it.

@@ -508,7 +508,7 @@ class Session:
             self.verdicts, ended, news = self.verdicts.after_acceptance(
                 kind, self.host.monotonic(), after_refusal=after_refusal
             )
-            forbidden = self.verdicts.forbidden()
+            forbidden, allowed = self.verdicts.forbidden(), self.verdicts.allowed()
         if ended:
             from . import events
 
@@ -519,7 +519,7 @@ class Session:
             self._tell(
                 credential,
                 lambda view: self._vouched(
-                    view.record.refusals, view.accepted_for, forbidden, generation
+                    view.record.refusals, view.accepted_for, forbidden, allowed, generation
                 ),
             )
 
@@ -549,6 +549,7 @@ class Session:
         refusals: Refusals | None,
         accepted_for: float,
         forbidden: tuple[str, ...],
+        allowed: tuple[str, ...],
         generation: int,
     ) -> Refusals | None:
         """Return what to note in the store about a token that is accepted while it is in doubt."""
@@ -557,6 +558,7 @@ class Session:
             refusals,
             accepted_for,
             forbidden,
+            allowed=allowed,
             generation=generation,
             now=host.wall(),
             nonce=host.nonce(),
@@ -574,7 +576,8 @@ class Session:
         verdicts = self.verdicts
         if verdicts.accepted and self._is_used(credential):
             # Accepted before this was written: that found nothing to tell it of.
-            return self._vouched(refusals, view.accepted_for, verdicts.forbidden(), generation)
+            forbidden, allowed = verdicts.forbidden(), verdicts.allowed()
+            return self._vouched(refusals, view.accepted_for, forbidden, allowed, generation)
         return refusals
 
     def _judge(self, kind: Callable[[], str]) -> Need:
