@@ -160,12 +160,23 @@ def begun_task() -> tuple[threading.Event, list[str]]:
     return begun, ends
 
 
+@pytest.fixture
+def no_threads_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that other tests left behind, as an event loop's executor has, are not there."""
+    before, real = set(threading.enumerate()), threading.enumerate
+    monkeypatch.setattr(
+        threading, "enumerate", lambda: [one for one in real() if one not in before]
+    )
+
+
+@pytest.mark.usefixtures("no_threads_before")
 def test_what_is_under_way_as_the_main_thread_ends_is_told_so_and_waited_for() -> None:
     _, ends = begun_task()
     own_loop._main_thread_ended()
     assert ends == ["cancelled"]
 
 
+@pytest.mark.usefixtures("no_threads_before")
 def test_while_other_threads_work_the_end_of_the_main_one_ends_nothing() -> None:
     _, ends = begun_task()
     go_on = threading.Event()

@@ -208,12 +208,13 @@ async def test_a_lock_that_is_taken_for_a_caller_who_has_left_is_released(
             group.cancel_scope.cancel()
         go_on.set()
     with anyio.fail_after(LONG):
-        released = False
-        while not released:
-            await anyio.lowlevel.checkpoint()  # Another thread releases it.
+        while not (tmp_path / "token.json.owner").exists():
+            await anyio.lowlevel.checkpoint()  # Another thread takes it, and releases it.
+        hold = None
+        while hold is None:
             gc.collect()
-            released = (tmp_path / "token.json.owner").exists() and not file_module._held
-    (await held(store)).release()
+            hold = await store.hold()
+    hold.release()
 
 
 HOLDS = """
