@@ -36,7 +36,8 @@ async def agent(url: str, store: str) -> None:
         await session.initialize()
         for _ in range(2):
             tools = (await session.list_tools()).tools
-            print(", ".join(tool.name for tool in tools), flush=True)
+            line = ", ".join(tool.name for tool in tools) + "\n"
+            print(line, end="", flush=True)  # in one write: three processes share the output
             await asyncio.to_thread(sys.stdin.readline)
 
 
