@@ -1,4 +1,7 @@
-"""One slot and its rounds: a process that refreshes gets a signal, and another one needs the token."""
+"""One slot and its rounds: a process that refreshes gets a signal, and another one needs the token.
+
+Its sleeps are real: the moment of a signal is what is drawn, and other processes have no virtual time.
+"""
 
 from __future__ import annotations
 
@@ -332,15 +335,20 @@ class Played:
         if not self.hit:
             self.note("spared", await victim.answer())
 
-    async def after_kill(self, gate: Gate, generation: int) -> None:
-        bed, plan = self.bed, self.plan
-        await bed.victim.wait_until_gone()
-        overtaken = plan.kind == "transit" and plan.overtaken
+    async def _others_go_on(self, gate: Gate, generation: int) -> bool:
+        """Let the server and the witness go on; return whether the witness' request is to arrive first."""
+        overtaken = self.plan.kind == "transit" and self.plan.overtaken
         if not overtaken:
             gate.release()
-        if not plan.early:
+        if not self.plan.early:
             await self.look(generation)
-            bed.witness.ask(CALLERS)
+            self.bed.witness.ask(CALLERS)
+        return overtaken
+
+    async def after_kill(self, gate: Gate, generation: int) -> None:
+        bed = self.bed
+        await bed.victim.wait_until_gone()
+        overtaken = await self._others_go_on(gate, generation)
         # Beside it: a process takes some time to start.
         successor = asyncio.create_task(bed.worker("victim"))
         self.note("witness", await bed.witness.answer())
@@ -352,12 +360,7 @@ class Played:
     async def after_stop(self, gate: Gate, generation: int) -> None:
         bed, plan = self.bed, self.plan
         await until(bed.victim.stands_still)
-        overtaken = plan.kind == "transit" and plan.overtaken
-        if not overtaken:
-            gate.release()
-        if not plan.early:
-            await self.look(generation)
-            bed.witness.ask(CALLERS)
+        overtaken = await self._others_go_on(gate, generation)
         if plan.brief is None:
             self.note("witness", await bed.witness.answer())
         else:

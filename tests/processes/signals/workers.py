@@ -69,7 +69,8 @@ class Worker:
         return json.loads(line)
 
     def has_answer(self) -> bool:
-        return bool(self._reader._buffer)  # type: ignore[attr-defined]
+        """Whether something was said that is not read yet. A `StreamReader` has no public way to look."""
+        return bool(self._reader._buffer)  # type: ignore[attr-defined]  # its stub hides it
 
     def send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
